@@ -1,0 +1,142 @@
+"""The values that travel between the parts of d3_ros.
+
+Frozen dataclasses over numpy arrays, so that the network, the geometry, the ROS layer and the
+command line agree on shapes, units and frames without importing each other.
+
+Frames: everything spatial is in the camera's *optical* frame (REP 103): x right, y down, z forward.
+Pixels: (0, 0) is the centre of the first pixel; u counts columns, v counts rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+DistortionModel = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
+ScaleState = Literal["measured", "held", "ground", "relative"]
+Task = Literal["depth", "normals"]
+
+TASKS: tuple[Task, ...] = ("depth", "normals")
+
+
+@dataclass(frozen=True)
+class CameraIntrinsics:
+    """A camera's projection at one image size, in pixels.
+
+    `distortion` holds the coefficients of `distortion_model` in the order of
+    sensor_msgs/CameraInfo.d; it is empty for an ideal (rectified) pinhole camera. Hashable, so that
+    whatever is costly to derive from it (a map of rays) can be cached.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion_model: DistortionModel = "none"
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(f"camera size must be positive, got {self.width} x {self.height}")
+        if not (self.fx > 0 and self.fy > 0):
+            raise ValueError(f"focal lengths must be positive, got fx={self.fx}, fy={self.fy}")
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) float64 camera matrix K."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def resized(self, width: int, height: int) -> CameraIntrinsics:
+        """The same camera after its image was resized to `width` x `height`.
+
+        Pixel centres sit at integers, so the principal point moves by half-pixel terms:
+        cx' = (cx + 0.5) sx - 0.5.
+        """
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5,
+            cy=(self.cy + 0.5) * sy - 0.5,
+        )
+
+
+@dataclass(frozen=True)
+class D3Prediction:
+    """What D³-Predictor says about one image; a field is None when its task was not asked for.
+
+    `depth`: (H, W) float32 in [0, 1], affine-invariant z-depth, 0 near, 1 far; values at either
+    end are saturated. `normals`: (H, W, 3) float32 unit vectors in the optical frame, facing the
+    camera (a wall seen head-on is (0, 0, -1)).
+    """
+
+    depth: np.ndarray | None
+    normals: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class DepthFit:
+    """How relative depth becomes metres in one frame.
+
+    `state` is *measured* (fitted to this frame's sensor depth), *held* (an earlier fit, still
+    fresh), *ground* (from the camera's height over the floor) or *relative* (no scale: `apply`
+    refuses). `ok` is true in every state but *relative*; `reason` says in one line why this
+    frame's sensor depth was not used, and is empty in *measured*.
+
+    `scale` and `shift` are the affine map z = scale * relative + shift in metres.
+    `inlier_ratio` and `abs_rel` (mean |z - z_sensor| / z_sensor on points held out of the fit) are
+    NaN when nothing was measured. `age_s` is the age of the fit, 0 when measured.
+    `to_metres`, when present, replaces the affine map (another domain, a local correction).
+    """
+
+    ok: bool
+    state: ScaleState
+    reason: str = ""
+    scale: float = float("nan")
+    shift: float = float("nan")
+    inlier_ratio: float = float("nan")
+    abs_rel: float = float("nan")
+    points: int = 0
+    age_s: float = 0.0
+    to_metres: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def apply(self, relative: np.ndarray) -> np.ndarray:
+        """Turn (H, W) relative depth into (H, W) float32 metres.
+
+        NaN where the result is not to be trusted: saturated or non-finite relative depth, and
+        whatever the map sends to zero or behind the camera.
+
+        Raises:
+            ValueError: the fit has no scale (`ok` is false).
+        """
+        if not self.ok:
+            raise ValueError(f"this fit has no metric scale: {self.reason or self.state}")
+        if self.to_metres is not None:
+            metric = self.to_metres(relative)
+        else:
+            metric = relative * np.float32(self.scale) + np.float32(self.shift)
+        trusted = (relative > 0.0) & (relative < 1.0) & (metric > 0.0)
+        return np.where(trusted, metric, np.float32(np.nan)).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class DepthFrame:
+    """Everything the pipeline knows about one image; a field is None when it was not asked for.
+
+    `relative`: (H, W) float32 in [0, 1]. `metric`: (H, W) float32 metres, NaN invalid; None also
+    when the scale is unknown. `normals`: (H, W, 3) float32 unit vectors, optical frame, NaN where
+    unknown. `fit`: how `metric` came about.
+    """
+
+    relative: np.ndarray
+    metric: np.ndarray | None
+    normals: np.ndarray | None
+    fit: DepthFit

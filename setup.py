@@ -1,0 +1,45 @@
+"""Build and install recipe of an ament_python package: `colcon build` runs this file."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "d3_ros"
+HERE = Path(__file__).resolve().parent
+
+
+def tree(folder: str) -> list[tuple[str, list[str]]]:
+    """(destination, files) rows that install `folder` and all below it under share/d3_ros."""
+    rows: dict[str, list[str]] = {}
+    for path in sorted((HERE / folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            relative = path.relative_to(HERE)
+            rows.setdefault(f"share/{PACKAGE}/{relative.parent}", []).append(str(relative))
+    return list(rows.items())
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        *tree("launch"),
+        *tree("config"),
+        *tree("models"),
+    ],
+    python_requires=">=3.10",
+    install_requires=["setuptools"],
+    zip_safe=False,
+    maintainer="d3_ros maintainers",
+    maintainer_email="d3-ros@users.noreply.github.com",
+    description="Depth, surface normals and metric point clouds with D3-Predictor on ROS 2.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "predictor = d3_ros.ros.predictor_node:main",
+            "d3_ros = d3_ros.__main__:main",
+        ],
+    },
+)
