@@ -1,0 +1,63 @@
+"""The command line: `python -m d3_ros COMMAND`. Each command is a module of d3_ros.commands.
+
+A command module has `add_arguments(parser)` and `run(args) -> int` and is imported only when it is
+the one asked for, so that `--help` answers at once and a robot without training packages can
+still predict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from d3_ros.errors import D3Error
+
+COMMANDS = {
+    "predict": "depth, normals and a point cloud for image files",
+    "convert": "make a model bundle from the official D³-Predictor checkpoints",
+    "download": "fetch the official checkpoints and their Stable Diffusion 2.1 base",
+    "evaluate": "score a bundle on a folder of frames with measured depth",
+    "train": "train a bundle",
+    "render": "make synthetic frames with exact depth and normals",
+    "bench": "measure speed",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code.
+
+    0 is success, 1 a failure told in one line on standard error, 2 a wrong command line,
+    130 an interruption.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="d3_ros",
+        description="Depth, surface normals and metric point clouds with D³-Predictor.",
+        epilog="'d3_ros COMMAND --help' tells more. The ROS node: ros2 launch d3_ros "
+        "predictor.launch.py",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        if arguments[:1] == [name]:
+            module = importlib.import_module(f"d3_ros.commands.{name}")
+            subparser.description = module.__doc__
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except D3Error as error:
+        print(f"d3_ros {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"d3_ros {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What d3_ros raises when its user, a file or a message is at fault.
+
+The message is one line that names the file, topic or parameter and says what to do: the command
+line and the node print it as it is, without a traceback. Programming mistakes stay ordinary
+exceptions and keep their traceback.
+"""
+
+
+class D3Error(Exception):
+    """Base of all errors that are told to the user in one line."""
+
+
+class BundleError(D3Error):
+    """A model bundle is missing, damaged, or not what it says it is."""
+
+
+class DeviceError(D3Error):
+    """The compute device asked for is not there or cannot hold the network."""
+
+
+class NonFiniteError(D3Error):
+    """The network answered with NaN or infinity: nothing of this frame may be published."""
+
+
+class MessageError(D3Error):
+    """A ROS message cannot be read: wrong encoding, too little data, sizes that disagree."""
+
+
+class DataError(D3Error):
+    """An input file or dataset cannot be read or does not fit."""
