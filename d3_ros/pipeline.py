@@ -23,11 +23,13 @@ class Predictor(Protocol):
 
     tasks: tuple[Task, ...]
 
-    def __call__(self, rgb: np.ndarray, tasks: tuple[Task, ...] | None = None) -> D3Prediction: ...
+    def __call__(self, rgb: np.ndarray, tasks: tuple[Task, ...] | None = None) -> D3Prediction:
+        """Predict the asked-for tasks (all, when None) for one (H, W, 3) uint8 image."""
+        ...
 
 
 class DepthPipeline:
-    """One camera's chain from colour to metric depth and normals; holds its temporal scale state."""
+    """One camera's chain from colour to metric depth and normals, with its scale state."""
 
     def __init__(self, predictor: Predictor, aligner: ScaleAligner | None = None) -> None:
         self.predictor = predictor
