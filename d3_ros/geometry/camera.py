@@ -1,0 +1,190 @@
+"""The camera model: pixels to viewing rays and back, through the lens distortion.
+
+Frames and pixels as in `d3_ros.types`: optical frame (x right, y down, z forward), pixel (0, 0) is
+the centre of the first pixel. Distortion models are those of sensor_msgs/CameraInfo: plumb_bob
+(Brown-Conrady, 4 or 5 coefficients k1 k2 p1 p2 [k3]), rational_polynomial (8: k1 k2 p1 p2 k3 k4 k5
+k6) and equidistant (Kannala-Brandt fisheye, 4), with OpenCV's equations.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from d3_ros.errors import DataError
+from d3_ros.types import CameraIntrinsics
+
+COEFFICIENT_COUNTS = {
+    "none": (0,),
+    "plumb_bob": (0, 4, 5),
+    "rational_polynomial": (0, 8),
+    "equidistant": (0, 4),
+}
+# A ray is believed when projecting it again ends this close to its pixel.
+RAY_TOLERANCE_PX = 0.005
+
+
+def is_distorted(intrinsics: CameraIntrinsics) -> bool:
+    """Whether the lens bends rays at all.
+
+    An equidistant lens does even with all coefficients zero.
+
+    Raises:
+        DataError: the number of coefficients does not belong to the model.
+    """
+    model, coefficients = intrinsics.distortion_model, intrinsics.distortion
+    allowed = COEFFICIENT_COUNTS.get(model)
+    if allowed is None:
+        raise DataError(
+            f"unknown distortion model '{model}'; use one of {list(COEFFICIENT_COUNTS)}"
+        )
+    if len(coefficients) not in allowed:
+        raise DataError(
+            f"distortion model '{model}' takes {' or '.join(map(str, allowed))} coefficients, "
+            f"got {len(coefficients)}: correct camera_info.d"
+        )
+    if not np.all(np.isfinite(coefficients)):
+        raise DataError(f"distortion coefficients are not finite: {coefficients}")
+    if model == "equidistant":
+        return True
+    return any(coefficients)
+
+
+@lru_cache(maxsize=16)
+def ray_map(intrinsics: CameraIntrinsics) -> np.ndarray:
+    """Viewing ray of every pixel, scaled to z = 1, so that z-depth times ray is the point.
+
+    Returns:
+        (H, W, 3) float32, read-only, shared between callers. NaN where the distortion model has no
+        ray for the pixel: beyond its valid field, or 90 degrees and more off the optical axis.
+
+    Raises:
+        DataError: unknown distortion model or wrong number of coefficients.
+    """
+    height, width = intrinsics.height, intrinsics.width
+    u = np.arange(width, dtype=np.float64)
+    v = np.arange(height, dtype=np.float64)
+    rays = np.ones((height, width, 3), np.float32)
+    if not is_distorted(intrinsics):
+        rays[..., 0] = (u - intrinsics.cx) / intrinsics.fx
+        rays[..., 1] = ((v - intrinsics.cy) / intrinsics.fy)[:, None]
+    else:
+        pixels = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
+        xy = _undistort(pixels, intrinsics)
+        with np.errstate(invalid="ignore"):
+            points = np.column_stack([xy, np.ones(len(xy))])
+            error = np.abs(project(points, intrinsics) - pixels).max(axis=1)
+            believed = error < RAY_TOLERANCE_PX
+        points[~believed] = np.nan
+        rays[:] = points.reshape(height, width, 3)
+    rays.flags.writeable = False
+    return rays
+
+
+def project(points_xyz: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
+    """Project points of the optical frame to pixels of the (distorted) image.
+
+    Args:
+        points_xyz: (N, 3) metres.
+        intrinsics: the camera.
+
+    Returns:
+        (N, 2) float64 pixels (u, v), also outside the image; NaN for points at or behind the
+        camera and beyond the field in which the distortion model is one to one (where a polynomial
+        turns around, far points would otherwise land in the picture).
+
+    Raises:
+        DataError: unknown distortion model or wrong number of coefficients.
+    """
+    points = np.asarray(points_xyz, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f"points must be (N, 3), got {points.shape}")
+    z = points[:, 2]
+    in_front = z > 0
+    safe_z = np.where(in_front, z, np.nan)
+    xy = points[:, :2] / safe_z[:, None]
+    if is_distorted(intrinsics):
+        xy = _distort(xy, intrinsics)
+    return xy * (intrinsics.fx, intrinsics.fy) + (intrinsics.cx, intrinsics.cy)
+
+
+def range_to_z(distance: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
+    """Turn (H, W) distance along each pixel's ray into z-depth, both metres, float32."""
+    return (np.asarray(distance, np.float32) / _ray_length(intrinsics)).astype(
+        np.float32, copy=False
+    )
+
+
+def z_to_range(depth_m: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
+    """Turn (H, W) z-depth into distance along each pixel's ray, both metres, float32."""
+    return (np.asarray(depth_m, np.float32) * _ray_length(intrinsics)).astype(
+        np.float32, copy=False
+    )
+
+
+@lru_cache(maxsize=16)
+def _ray_length(intrinsics: CameraIntrinsics) -> np.ndarray:
+    length = np.linalg.norm(ray_map(intrinsics), axis=2)
+    length.flags.writeable = False
+    return length
+
+
+def _distort(xy: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
+    """Bend (N, 2) ideal normalised coordinates as the lens does; NaN beyond its valid field."""
+    x, y = xy[:, 0], xy[:, 1]
+    r2 = x * x + y * y
+    if intrinsics.distortion_model == "equidistant":
+        r = np.sqrt(r2)
+        angle = np.arctan(r)
+        bent = np.where(angle < _field_limit(intrinsics), _radial(angle, intrinsics), np.nan)
+        return xy * np.where(r > 1e-12, bent / np.maximum(r, 1e-12), 1.0)[:, None]
+    r2 = np.where(r2 < _field_limit(intrinsics) ** 2, r2, np.nan)
+    p1, p2 = intrinsics.distortion[2:4]
+    factor = _radial_factor(r2, intrinsics.distortion)
+    return np.column_stack(
+        [
+            x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * factor + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        ]
+    )
+
+
+def _radial_factor(r2: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
+    k1, k2, _, _, k3, k4, k5, k6 = (*coefficients, 0.0, 0.0, 0.0, 0.0)[:8]
+    numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    return numerator / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+
+
+def _radial(r: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
+    """Distorted radius of an ideal radius (equidistant: of an angle in radians)."""
+    if intrinsics.distortion_model == "equidistant":
+        k1, k2, k3, k4 = intrinsics.distortion or (0.0, 0.0, 0.0, 0.0)
+        a2 = r * r
+        return r * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4))))
+    return r * _radial_factor(r * r, intrinsics.distortion)
+
+
+@lru_cache(maxsize=16)
+def _field_limit(intrinsics: CameraIntrinsics) -> float:
+    """Radius (equidistant: angle) up to which the radial function grows, that is, is one to one."""
+    equidistant = intrinsics.distortion_model == "equidistant"
+    r = np.linspace(0.0, np.pi / 2 if equidistant else 20.0, 20001)
+    with np.errstate(all="ignore"):
+        grows = np.diff(_radial(r, intrinsics)) > 0
+    return float(r[-1] if grows.all() else r[np.argmin(grows)])
+
+
+def _undistort(pixels: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
+    """(N, 2) ideal normalised coordinates of (N, 2) pixels; where it fails, anything."""
+    coefficients = np.array(intrinsics.distortion or (0.0, 0.0, 0.0, 0.0))
+    source = pixels.reshape(-1, 1, 2)
+    if intrinsics.distortion_model == "equidistant":
+        xy = cv2.fisheye.undistortPoints(source, intrinsics.matrix, coefficients)
+    else:
+        until = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-12)
+        xy = cv2.undistortPointsIter(
+            source, intrinsics.matrix, coefficients, np.eye(3), np.eye(3), until
+        )
+    return xy.reshape(-1, 2)

@@ -1,0 +1,185 @@
+"""Scale alignment: what it fits, what it refuses, and how long it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d3_ros.geometry.alignment import AlignmentSettings, ScaleAligner
+
+NAN = np.float32(np.nan)
+
+
+def scene(scale=4.0, shift=0.5, points=300, seed=0, shape=(60, 80)):
+    """A smooth relative depth in (0.05, 0.95), its metric truth, and points measured exactly."""
+    v, u = np.mgrid[: shape[0], : shape[1]]
+    relative = 0.5 + 0.25 * np.sin(u / 17) + 0.2 * np.cos(v / 11)
+    relative = relative.astype(np.float32)
+    truth = (scale * relative + shift).astype(np.float32)
+    sparse = np.full(shape, NAN)
+    chosen = np.random.default_rng(seed).choice(relative.size, points, replace=False)
+    sparse.flat[chosen] = truth.flat[chosen]
+    return relative, truth, sparse
+
+
+def refused(reason: str, relative, sparse, **settings_) -> None:
+    fit = ScaleAligner(**settings_).update(relative, sparse, stamp=0.0)
+    assert not fit.ok and fit.state == "relative"
+    assert reason in fit.reason and "\n" not in fit.reason
+    assert np.isnan(fit.scale) and np.isnan(fit.abs_rel)
+    with pytest.raises(ValueError, match="no metric scale"):
+        fit.apply(relative)
+
+
+def test_exact_points_give_exact_metres():
+    relative, truth, sparse = scene()
+    copies = relative.copy(), sparse.copy()
+    fit = ScaleAligner().update(relative, sparse, stamp=1.0)
+    assert fit.ok and fit.state == "measured" and fit.reason == ""
+    assert fit.scale == pytest.approx(4.0, rel=1e-4) and fit.shift == pytest.approx(0.5, abs=1e-3)
+    assert fit.inlier_ratio == 1.0 and fit.abs_rel < 1e-4 and fit.points == 300
+    metric = fit.apply(relative)
+    assert metric.dtype == np.float32
+    np.testing.assert_allclose(metric, truth, rtol=1e-3)
+    np.testing.assert_array_equal(relative, copies[0])
+    np.testing.assert_array_equal(sparse, copies[1])
+
+
+def test_a_third_of_gross_outliers_does_not_move_the_fit():
+    relative, truth, sparse = scene(points=300)
+    measured = np.flatnonzero(np.isfinite(sparse))
+    rng = np.random.default_rng(3)
+    wrong = rng.choice(measured, 100, replace=False)
+    sparse.flat[wrong] = rng.uniform(0.5, 10, 100)
+    fit = ScaleAligner().update(relative, sparse, stamp=0.0)
+    assert fit.ok
+    assert np.abs(fit.apply(relative) / truth - 1).mean() < 0.01
+
+
+def test_the_same_frame_gives_the_same_fit():
+    relative, _, sparse = scene()
+    fits = [ScaleAligner().update(relative, sparse, stamp=0.0) for _ in range(2)]
+    np.testing.assert_array_equal(*[fit.apply(relative) for fit in fits])
+
+
+def test_saturated_and_non_finite_pixels_take_no_part_and_get_no_metres():
+    relative, truth, sparse = scene()
+    relative[:10] = 1.0
+    relative[-10:] = 0.0
+    relative[30] = NAN
+    sparse[:10, ::5] = 0.5  # would wreck the fit
+    fit = ScaleAligner().update(relative, sparse, stamp=0.0)
+    metric = fit.apply(relative)
+    assert (
+        np.isnan(metric[:10]).all() and np.isnan(metric[-10:]).all() and np.isnan(metric[30]).all()
+    )
+    np.testing.assert_allclose(metric[10:30], truth[10:30], rtol=1e-3)
+
+
+def test_metres_are_nan_where_the_map_would_go_behind_the_camera():
+    relative, _, sparse = scene(scale=4.0, shift=-1.0)
+    sparse[sparse <= 0.1] = NAN
+    metric = ScaleAligner().update(relative, sparse, stamp=0.0).apply(relative)
+    assert np.isnan(metric[relative < 0.2]).all() and not (metric <= 0).any()
+
+
+def test_refuses_no_sensor_depth():
+    refused("no sensor depth", scene()[0], None)
+
+
+@pytest.mark.parametrize("points", [0, 1, 7])
+def test_refuses_too_few_points(points):
+    relative, _, sparse = scene(points=points)
+    refused(f"{points} sensor points in range, 8 needed", relative, sparse)
+
+
+def test_refuses_points_out_of_range():
+    relative, _, sparse = scene(points=100)
+    refused("0 sensor points in range", relative, sparse * 100)
+    refused("0 sensor points in range", relative, np.zeros_like(sparse))
+
+
+def test_refuses_a_constant_image():
+    relative, _, sparse = scene()
+    refused("relative depth spans 0.000", np.full_like(relative, 0.5), sparse)
+
+
+def test_refuses_an_image_of_nan():
+    relative, _, sparse = scene()
+    refused("not finite", np.full_like(relative, NAN), sparse)
+
+
+def test_refuses_a_saturated_image():
+    relative, _, sparse = scene()
+    refused("saturated", np.ones_like(relative), sparse)
+    refused("saturated", np.zeros_like(relative), sparse)
+
+
+def test_refuses_a_negative_scale():
+    relative, _, sparse = scene(scale=-3.0, shift=5.0)
+    refused("negative scale", relative, sparse)
+
+
+def test_refuses_two_planes_in_contradiction():
+    relative, _, _ = scene()
+    sparse = (4 * relative + 0.5).astype(np.float32)
+    sparse[:, ::2] = (1.0 * relative + 0.2)[:, ::2]
+    refused("points agree with one scale", relative, sparse)
+
+
+def test_holds_then_lets_go():
+    relative, _, sparse = scene()
+    aligner = ScaleAligner(hold_s=2.0)
+    measured = aligner.update(relative, sparse, stamp=10.0)
+    held = aligner.update(relative, None, stamp=11.5)
+    assert held.ok and held.state == "held" and held.reason == "no sensor depth"
+    assert held.age_s == pytest.approx(1.5) and held.scale == measured.scale
+    gone = aligner.update(relative, None, stamp=12.5)
+    assert not gone.ok and gone.state == "relative" and "2.5 s old" in gone.reason
+    back = aligner.update(relative, sparse, stamp=13.0)
+    assert back.state == "measured" and back.age_s == 0.0
+
+
+def test_reset_and_time_that_jumps_back_forget():
+    relative, _, sparse = scene()
+    aligner = ScaleAligner()
+    aligner.update(relative, sparse, stamp=10.0)
+    aligner.reset()
+    assert aligner.update(relative, None, stamp=10.1).state == "relative"
+    aligner.update(relative, sparse, stamp=11.0)
+    assert aligner.update(relative, None, stamp=5.0).state == "relative"
+
+
+def test_shapes_are_checked():
+    relative, _, sparse = scene()
+    with pytest.raises(ValueError, match="size"):
+        ScaleAligner().update(relative, sparse[:-1], stamp=0.0)
+    with pytest.raises(ValueError, match="H, W"):
+        ScaleAligner().update(relative[..., None], None, stamp=0.0)
+
+
+def test_settings_are_checked_and_documented():
+    with pytest.raises(ValueError, match=r"hold_s must be in \[0, 3600\] s, got -1"):
+        ScaleAligner(hold_s=-1)
+    with pytest.raises(ValueError, match="below max_depth"):
+        ScaleAligner(min_depth=5.0, max_depth=2.0)
+    with pytest.raises(TypeError):
+        ScaleAligner(no_such_setting=1)
+    for entry in AlignmentSettings.__dataclass_fields__.values():
+        assert entry.metadata["text"] and entry.metadata["low"] < entry.metadata["high"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    scale=st.floats(0.5, 20),
+    shift=st.floats(0.2, 5),
+    points=st.integers(20, 400),
+    seed=st.integers(0, 100),
+)
+def test_recovers_any_scale_and_shift(scale, shift, points, seed):
+    relative, truth, sparse = scene(scale, shift, points, seed)
+    fit = ScaleAligner().update(relative, sparse, stamp=0.0)
+    assert fit.ok
+    np.testing.assert_allclose(fit.apply(relative), truth, rtol=2e-3)
