@@ -1,4 +1,14 @@
 from d3_ros.network.bundle import Bundle, load_bundle, write_bundle
-from d3_ros.network.model import PROMPTS, D3Network, TaskSpec
+from d3_ros.network.model import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
+from d3_ros.network.predictor import D3Predictor
 
-__all__ = ["PROMPTS", "Bundle", "D3Network", "TaskSpec", "load_bundle", "write_bundle"]
+__all__ = [
+    "OFFICIAL_NORMAL_AXES",
+    "PROMPTS",
+    "Bundle",
+    "D3Network",
+    "D3Predictor",
+    "TaskSpec",
+    "load_bundle",
+    "write_bundle",
+]

@@ -19,6 +19,14 @@ from d3_ros.types import TASKS, Task
 DiffusersModel: TypeAlias = Any
 
 INITIAL_TIMESTEP = 261.0
+OFFICIAL_NORMAL_AXES = (1, -1, -1)
+"""Signs that turn the official weights' normals into the optical frame.
+
+The official normals are x right, y up, z towards the viewer (Hypersim's camera frame, as Marigold
+uses it): in the authors' published pictures a floor is green, a surface seen head-on blue, and
+the right side of a round object redder than its left. The optical frame (REP 103) is x right,
+y down, z forward. Bundles made by this project keep the same convention.
+"""
 PROMPTS: Mapping[Task, str] = {
     "depth": "A grayscale depth estimation image, where darker areas represent closer depths "
     "and lighter areas indicate farther depths.",

@@ -1,0 +1,55 @@
+"""Between camera pixels and the network's images: the transform in, the post-processing out.
+
+Everything here is float32, whatever the network runs in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+SHORTEST_NORMAL = 1e-3
+
+
+def to_network(rgb: np.ndarray, size: tuple[int, int], device: str | torch.device) -> torch.Tensor:
+    """(H, W, 3) uint8 RGB -> (1, 3, *size) float32 in [-1, 1], as the official code makes it.
+
+    Bilinear, align_corners False, no antialias.
+    """
+    # A copy, because torch takes neither read-only buffers (messages) nor negative strides.
+    pixels = torch.tensor(np.ascontiguousarray(rgb)).to(device)
+    image = pixels.permute(2, 0, 1)[None].float() / 255 * 2 - 1
+    return _resize(image, size)
+
+
+def to_depth(decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(1, 3, h, w) decoded depth image -> (*size,) float32 in [0, 1], affine-invariant, 0 near."""
+    return _to_unit_range(decoded, size).mean(dim=0)
+
+
+def to_normals(
+    decoded: torch.Tensor, size: tuple[int, int], axes: tuple[int, int, int]
+) -> torch.Tensor:
+    """(1, 3, h, w) decoded normals -> (*size, 3) float32 unit vectors in the optical frame.
+
+    `axes` are the signs that the bundle states. A vector without a direction (shorter than 1e-3)
+    becomes NaN: unknown. Normals are never flipped: which ones face away from their own viewing
+    ray is a question of the camera's intrinsics, which the network does not know.
+    """
+    vectors = _to_unit_range(decoded, size) * 2 - 1
+    length = torch.linalg.vector_norm(vectors, dim=0)
+    length = torch.where(length < SHORTEST_NORMAL, torch.nan, length)
+    signs = torch.tensor(axes, dtype=torch.float32, device=decoded.device)
+    return (vectors / length * signs[:, None, None]).permute(1, 2, 0)
+
+
+def _to_unit_range(decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(1, 3, h, w) about [-1, 1] -> (3, *size) in [0, 1]; resized first, then clipped."""
+    return (_resize(decoded.float(), size)[0] / 2 + 0.5).clamp(0, 1)
+
+
+def _resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=False)

@@ -1,0 +1,213 @@
+"""D3Predictor: one RGB image in, affine-invariant depth and surface normals out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from d3_ros.errors import DeviceError, NonFiniteError
+from d3_ros.network import image
+from d3_ros.network.bundle import load_bundle
+from d3_ros.network.model import D3Network
+from d3_ros.network.processing_size import choose_size
+from d3_ros.types import D3Prediction, Task
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class D3Predictor:
+    """A loaded D³-Predictor on its device.
+
+    Deterministic: the same image gives the same answer. Not thread-safe: one worker per predictor.
+
+    Args:
+        network: the network; it is moved to `device`, cast to `dtype` and frozen.
+        device: where to compute.
+        dtype: what to compute in; the transform in and the post-processing are float32 anyway.
+        processing_size: see `d3_ros.network.processing_size`; None is "bundle".
+
+    Raises:
+        DataError: the processing size makes no sense for this network.
+    """
+
+    def __init__(
+        self,
+        network: D3Network,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        processing_size: tuple[int, int] | str | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.network = network.to(self.device, dtype).eval().requires_grad_(False)
+        self._wanted_size = _as_text(processing_size)
+        for task in network.tasks:
+            self.processing_size(task, (480, 640))  # a wrong size is told now, not at an image
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_name: str | Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        processing_size: tuple[int, int] | str | None = None,
+    ) -> D3Predictor:
+        """Load a model bundle by path or by name.
+
+        Args:
+            path_or_name: bundle folder, or a name such as "d3_nano".
+            device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+            dtype: "auto" (fp16 on CUDA, fp32 on the CPU), "fp16", "bf16" or "fp32".
+            processing_size: (height, width), "HxW", "aspect", "aspect:N" or "bundle" (None).
+
+        Raises:
+            BundleError: there is no such bundle, or it is damaged.
+            DeviceError: the device is not there, or the network does not fit into its memory.
+            DataError: the processing size makes no sense for this network.
+        """
+        where = choose_device(device)
+        precision = choose_dtype(dtype, where)
+        with _memory_told(where):
+            bundle = load_bundle(path_or_name, device=where, dtype=precision)
+            return cls(bundle.network, where, precision, processing_size)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What this predictor can predict."""
+        return self.network.tasks
+
+    def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which the network sees an image of `image_size` (height, width)."""
+        trained_size = self.network.specs[task].processing_size
+        return choose_size(self._wanted_size, image_size, trained_size, self.network.size_multiple)
+
+    def warm_up(self, image_size: tuple[int, int] = (480, 640)) -> None:
+        """Predict a black image of (height, width), so that the first real one is not slow.
+
+        Raises:
+            DeviceError: the device has too little memory.
+            NonFiniteError: the network cannot run in this dtype.
+        """
+        self(np.zeros((*image_size, 3), np.uint8))
+
+    def __call__(self, rgb: np.ndarray, tasks: Iterable[Task] | None = None) -> D3Prediction:
+        """Predict one image.
+
+        Args:
+            rgb: (H, W, 3) uint8 RGB, any size.
+            tasks: what to predict; None means everything this predictor can.
+
+        Returns:
+            depth (H, W) float32 in [0, 1] and/or normals (H, W, 3) float32, at the image's size.
+
+        Raises:
+            ValueError: `rgb` is not such an array, or a task is not one of `tasks`.
+            NonFiniteError: the network answered with NaN or infinity.
+            DeviceError: the device ran out of memory.
+        """
+        wanted = self._check_inputs(rgb, tasks)
+        size = (rgb.shape[0], rgb.shape[1])
+        results: dict[Task, np.ndarray] = {}
+        with torch.inference_mode(), _memory_told(self.device):
+            for task, decoded in self._decode(rgb, wanted):
+                if not bool(torch.isfinite(decoded).all()):
+                    raise NonFiniteError(
+                        f"the network's {task} is not finite in {_name(self.dtype)}: "
+                        "use dtype bf16 or fp32, or another model"
+                    )
+                if task == "depth":
+                    result = image.to_depth(decoded, size)
+                else:
+                    axes = self.network.specs[task].axes
+                    assert axes is not None  # D3Network checks it
+                    result = image.to_normals(decoded, size, axes)
+                results[task] = result.cpu().numpy()
+        return D3Prediction(depth=results.get("depth"), normals=results.get("normals"))
+
+    def _decode(
+        self, rgb: np.ndarray, tasks: tuple[Task, ...]
+    ) -> Iterator[tuple[Task, torch.Tensor]]:
+        """Per task the decoded (1, 3, h, w) image; tasks of the same size share the encode."""
+        latents: dict[tuple[int, int], torch.Tensor] = {}
+        for task in tasks:
+            size = self.processing_size(task, (rgb.shape[0], rgb.shape[1]))
+            if size not in latents:
+                network_input = image.to_network(rgb, size, self.device).to(self.dtype)
+                latents[size] = self.network.encode(network_input)
+            yield task, self.network.decode(self.network.predict_latent(latents[size], task))
+
+    def _check_inputs(self, rgb: np.ndarray, tasks: Iterable[Task] | None) -> tuple[Task, ...]:
+        if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+            raise ValueError(f"rgb must be an (H, W, 3) array, got {getattr(rgb, 'shape', rgb)}")
+        if rgb.dtype != np.uint8:
+            raise ValueError(f"rgb must be uint8, got {rgb.dtype}")
+        wanted = self.tasks if tasks is None else tuple(tasks)
+        if not wanted or not set(wanted) <= set(self.tasks):
+            raise ValueError(f"tasks must be some of {', '.join(self.tasks)}, got {wanted}")
+        return wanted
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto", "cpu", "cuda" or "cuda:N" means.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise DeviceError(f"device '{name}' is not one of auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= (device.index or 0):
+            built = "" if torch.backends.cuda.is_built() else " (this torch is a CPU build)"
+            raise DeviceError(
+                f"device '{name}' is not there: torch sees {count} CUDA devices{built}; install "
+                "the driver and a CUDA build of torch, or use device cpu"
+            )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch dtype that "auto", "fp16", "bf16" or "fp32" means on `device`.
+
+    "auto" is fp16 on CUDA: its 11 bits keep depth steps that bf16's 8 bits would merge.
+
+    Raises:
+        DeviceError: there is no such dtype.
+    """
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise DeviceError(f"dtype '{name}' is not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+@contextmanager
+def _memory_told(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{device} has too little free memory for this network: use dtype fp16, a smaller "
+            "processing size, or a smaller model"
+        ) from error
+
+
+def _as_text(processing_size: tuple[int, int] | str | None) -> str:
+    if processing_size is None:
+        return "bundle"
+    if isinstance(processing_size, str):
+        return processing_size
+    height, width = processing_size
+    return f"{height}x{width}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return next(name for name, value in DTYPES.items() if value is dtype)

@@ -1,0 +1,53 @@
+"""At which size the network looks at an image: the bundle's, a given one, or one that fits."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from d3_ros.errors import DataError
+
+ASPECT_MULTIPLE = 64  # the VAE of Stable Diffusion reduces by 8, its UNet by another 8
+HELP = (
+    "'bundle': the size the model was trained at; 'HxW' in pixels, as in 480x640; 'aspect': keep "
+    "the image's aspect ratio, in multiples of 64, at about the pixel count of the model's own "
+    "size; 'aspect:N': the same with a shorter side of about N pixels"
+)
+
+
+def choose_size(
+    wanted: str, image_size: tuple[int, int], trained_size: tuple[int, int], multiple: int
+) -> tuple[int, int]:
+    """The processing size (height, width) for an image.
+
+    Args:
+        wanted: "bundle", "HxW", "aspect" or "aspect:N" (see `HELP`).
+        image_size: (height, width) of the camera image.
+        trained_size: (height, width) that the bundle states.
+        multiple: what the network's sides must be multiples of.
+
+    Raises:
+        DataError: `wanted` is none of these, or not a multiple.
+    """
+    if wanted == "bundle":
+        return trained_size
+    if match := re.fullmatch(r"(\d+)x(\d+)", wanted):
+        height, width = int(match[1]), int(match[2])
+        if height == 0 or width == 0 or height % multiple or width % multiple:
+            raise DataError(
+                f"processing size {wanted}: height and width must be multiples of {multiple}"
+            )
+        return height, width
+    if match := re.fullmatch(r"aspect(?::([1-9]\d*))?", wanted):
+        height, width = image_size
+        aspect = max(image_size) / min(image_size)
+        shorter = int(match[1]) if match[1] else math.sqrt(math.prod(trained_size) / aspect)
+        short = _to_multiple(shorter)
+        # From the rounded side, not the wished-for one: keeps the aspect ratio closer.
+        long = _to_multiple(short * aspect)
+        return (short, long) if height <= width else (long, short)
+    raise DataError(f"processing size '{wanted}' is not one of bundle, HxW, aspect, aspect:N")
+
+
+def _to_multiple(side: float) -> int:
+    return max(1, round(side / ASPECT_MULTIPLE)) * ASPECT_MULTIPLE
