@@ -1,0 +1,84 @@
+"""The input's command line arguments, the same for the demo and for the player it starts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from d3_ros.demo.holdout import DEFAULT_POINTS
+from d3_ros.demo.sources import SourceOptions
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `source_options` reads, but for the path, which each command names itself."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--intrinsics",
+        nargs=4,
+        type=float,
+        metavar=("FX", "FY", "CX", "CY"),
+        help="the camera, in pixels of the input's images; a bag has its own",
+    )
+    group.add_argument(
+        "--points",
+        type=_count,
+        metavar="N",
+        help="measured depth pixels given to the node, at random; 0: none "
+        f"(default: {DEFAULT_POINTS} of dense depth, at most half; all where the truth is apart)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of that random choice (default: 0)")
+    group.add_argument("--image-topic", metavar="TOPIC", help="colour images in a bag")
+    group.add_argument(
+        "--sensor-topic",
+        metavar="TOPIC",
+        help="registered depth images in a bag (default: sensor_depth/image beside the images)",
+    )
+    group.add_argument(
+        "--truth-topic",
+        metavar="TOPIC",
+        help="depth images in a bag to score with (default: truth/depth beside the images)",
+    )
+
+
+def source_options(path: Path, args: argparse.Namespace) -> SourceOptions:
+    """The parsed arguments as options."""
+    return SourceOptions(
+        path=path,
+        intrinsics=None if args.intrinsics is None else tuple(args.intrinsics),
+        points=args.points,
+        seed=args.seed,
+        image_topic=args.image_topic,
+        sensor_topic=args.sensor_topic,
+        truth_topic=args.truth_topic,
+    )
+
+
+def source_argv(options: SourceOptions) -> list[str]:
+    """The arguments from which another process reads the same options."""
+    argv = [str(options.path), "--seed", str(options.seed)]
+    if options.intrinsics is not None:
+        argv += ["--intrinsics", *(repr(value) for value in options.intrinsics)]
+    for name in ("points", "image_topic", "sensor_topic", "truth_topic"):
+        value = getattr(options, name)
+        if value is not None:
+            argv += [f"--{name.replace('_', '-')}", str(value)]
+    return argv
+
+
+def pace(text: str) -> float | str:
+    """`auto`, `source`, or a rate in Hz above 0."""
+    if text in ("auto", "source"):
+        return text
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = float("nan")
+    if not 0.0 < rate <= 1000.0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not auto, source or a rate up to 1000 Hz")
+    return rate
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of pixels")
+    return int(text)

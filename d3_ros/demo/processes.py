@@ -1,0 +1,127 @@
+"""Child processes of the demo: started together, watched, and ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+# Above 101 the ports of DDS reach into those that Linux hands out to anybody.
+DOMAINS = range(1, 102)
+
+
+class Child:
+    """One process with its own session, whose output goes to a log file."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, env: dict[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with log.open("wb") as file:
+            # Its own session: Ctrl-C reaches the demo alone, which ends the others in order.
+            self._process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def wait(self) -> None:
+        """Wait for it to end by itself."""
+        self._process.wait()
+
+    def stop(self, patience_s: float = 5.0) -> None:
+        """End it, politely first; returns when it is gone."""
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if self.exit_code is not None:
+                return
+            self._process.send_signal(signal_number)
+            try:
+                self._process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                continue
+
+    def last_lines(self, count: int = 12) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-count:])
+
+
+class Family:
+    """Children that end together; a context manager."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self._folder = folder
+        self._env = env
+        self._children: dict[str, Child] = {}
+
+    def __enter__(self) -> Family:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in reversed(self._children.values()):
+            child.stop()
+
+    def start_module(self, name: str, module: str, *arguments: str) -> Child:
+        """Start `python -m module arguments`."""
+        return self.start(name, [sys.executable, "-m", module, *arguments])
+
+    def start(self, name: str, command: Sequence[str]) -> Child:
+        """Start a command; its log is NAME.log."""
+        child = Child(name, command, self._folder / f"{name}.log", self._env)
+        self._children[name] = child
+        return child
+
+    def child(self, name: str) -> Child | None:
+        """The child of this name, if it was started."""
+        return self._children.get(name)
+
+
+def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
+    """Environment in which ROS 2 processes see each other and nobody else sees them."""
+    paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_LOG_DIR": str(log_folder),
+        "RCUTILS_COLORIZED_OUTPUT": "0",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    # The same wish before and after Iron; each distribution warns of the other's variable.
+    if os.environ.get("ROS_DISTRO") == "humble":
+        env["ROS_LOCALHOST_ONLY"] = "1"
+    else:
+        env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    return env
+
+
+def free_domain() -> int:
+    """A ROS domain whose ports nobody on this machine uses at the moment."""
+    domains = random.SystemRandom().sample(DOMAINS, len(DOMAINS))
+    return next((domain for domain in domains if _is_free(domain)), domains[0])
+
+
+def wait_briefly() -> None:
+    """The pause between two looks at the children."""
+    time.sleep(0.1)
+
+
+def _is_free(domain: int) -> bool:
+    """Whether the ports of the domain's discovery and first participant can be bound."""
+    first = 7400 + 250 * domain  # DDS-RTPS 9.6.1: PB + DG * domain
+    for port in (first, first + 10, first + 11):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                return False
+    return True

@@ -1,0 +1,270 @@
+"""The demo as a whole: node, player and recorder as three processes, then the report."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3_ros.demo.arguments import source_argv
+from d3_ros.demo.processes import (
+    PACKAGE_PARENT,
+    Child,
+    Family,
+    free_domain,
+    private_environment,
+    wait_briefly,
+)
+from d3_ros.demo.recording import RELATIVE, Recording
+from d3_ros.demo.report import RunInfo, table, write_report
+from d3_ros.demo.sources import Source, SourceOptions, open_source
+from d3_ros.errors import D3Error, DataError
+
+NAMESPACE, NODE = "/camera", "predictor"
+# Long enough for a rate, short enough for a first look: short inputs are played again.
+LEAST_FRAMES, MOST_FRAMES = 40, 600
+# The last frame's other outputs follow its depth: the recorder is done when it has been quiet for
+# so long.
+QUIET_S, MOST_QUIET_WAIT_S = 1.0, 15.0
+OUR_FILES = (
+    "cloud.ply",
+    "report.json",
+    "index.html",
+    "node.log",
+    "player.log",
+    "recorder.log",
+    "rviz2.log",
+)
+
+
+class DemoError(D3Error):
+    """A process of the demo failed, or nothing came back."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the user asked for. `rate`: "auto", "source" or Hz; None: fits the source.
+
+    `frames`: how many to send, 0: the source once, short ones several times. `pictures`: of how
+    many frames. `timeout_s`: for everything between start and report.
+    """
+
+    source: SourceOptions
+    output: Path
+    model: str = "d3_nano"
+    device: str = "auto"
+    rate: float | str | None = None
+    frames: int = 0
+    pictures: int = 6
+    timeout_s: float = 900.0
+    view: bool = False
+
+
+def run(options: DemoOptions) -> None:
+    """Run the demo, write the report and print its summary.
+
+    Raises:
+        D3Error: the input cannot be read, a process failed, or no depth came back.
+    """
+    source = open_source(options.source)
+    # A source without time has no rate of its own: there the node sets the pace.
+    rate = options.rate or ("auto" if source.rate_hz is None else "source")
+    total = options.frames or default_frames(len(source))
+    output = prepared_output(options.output)
+    say(f"input    {source.title}")
+    for warning in source.warnings:
+        say(f"         note: {warning}")
+    with tempfile.TemporaryDirectory(prefix="d3_ros_demo_") as folder:
+        recording = Recording(Path(folder))
+        domain = free_domain()
+        say(f"node     {options.model} on {options.device}, ROS_DOMAIN_ID={domain}")
+        with Family(output, private_environment(domain, Path(folder) / "ros_log")) as family:
+            _play(family, options, recording, rate, total, all_depth=has_truth(source))
+            say("writing  pictures and report")
+            info = RunInfo(
+                model=options.model,
+                device=options.device,
+                rate=str(rate),
+                log_file="node.log",
+            )
+            report = write_report(output, recording, source, info, pictures=options.pictures)
+            print(table(report), flush=True)
+            if report["frames"] == 0:
+                raise DemoError(
+                    f"no depth came back from {report['sent']} frames; see {output / 'node.log'}"
+                )
+            say(f"done     open {output / 'index.html'}")
+            if options.view:
+                _wait_for_viewer(family)
+
+
+def default_frames(length: int) -> int:
+    """How many frames of a source of this length to send: whole rounds, within limits."""
+    return min(length * math.ceil(LEAST_FRAMES / length), MOST_FRAMES)
+
+
+def has_truth(source: Source) -> bool:
+    """Whether the first frame has depth to score with; also finds out if it can be read."""
+    return next(iter(source)).truth is not None
+
+
+def prepared_output(folder: Path) -> Path:
+    """The folder, made if need be, without what an earlier demo left there.
+
+    Raises:
+        DataError: it is a file, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in [*folder.glob("frame_*_*.png"), *(folder / name for name in OUR_FILES)]:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be used for the results ({error.strerror})") from error
+    return folder
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"demo: {text}", flush=True)
+
+
+def _play(
+    family: Family,
+    options: DemoOptions,
+    recording: Recording,
+    rate: float | str,
+    total: int,
+    *,
+    all_depth: bool,
+) -> None:
+    """Start the processes, wait for the player to end, and let the recorder finish."""
+    deadline = time.monotonic() + options.timeout_s
+    if options.view:
+        _start_viewer(family)
+    recorder = family.start_module(
+        "recorder",
+        "d3_ros.ros.recorder",
+        *(str(recording.folder), "--namespace", NAMESPACE, "--node", NODE),
+        *("--frames", str(options.pictures), *(["--all-depth"] if all_depth else [])),
+    )
+    node = family.start_module(
+        "node",
+        "d3_ros.ros.predictor_node",
+        *("--ros-args", "-r", f"__ns:={NAMESPACE}", "-p", "autostart:=true"),
+        *("-p", f"model:={options.model}", "-p", f"device:={options.device}"),
+    )
+    player = family.start_module(
+        "player",
+        "d3_ros.ros.player",
+        *source_argv(options.source),
+        *("--namespace", NAMESPACE, "--node", NODE, "--rate", str(rate)),
+        *("--frames", str(total), "--sent", str(recording.sent_log)),
+        *("--wait", str(options.timeout_s)),
+    )
+    progress = Progress(recording, total)
+    while player.exit_code is None:
+        for child in (node, recorder):
+            if child.exit_code is not None:
+                raise _failure(child, child)
+        if time.monotonic() > deadline:
+            raise DemoError(
+                f"not done after {options.timeout_s:g} s: a smaller model, fewer --frames or a "
+                f"longer --timeout may help; see {node.log}"
+            )
+        progress.show()
+        wait_briefly()
+    progress.end()
+    if player.exit_code != 0:
+        raise _failure(player, node)
+    _let_finish(recording)
+    recorder.stop()
+    if recorder.exit_code != 0:
+        raise _failure(recorder, recorder)
+    if not options.view:
+        node.stop()
+
+
+def _let_finish(recording: Recording) -> None:
+    """Wait until no more stamped outputs arrive."""
+    started = quiet_since = time.monotonic()
+    count = len(recording.received())
+    while time.monotonic() - quiet_since < QUIET_S:
+        if time.monotonic() - started > MOST_QUIET_WAIT_S:
+            return
+        wait_briefly()
+        now_there = len(recording.received())
+        if now_there != count:
+            count, quiet_since = now_there, time.monotonic()
+
+
+def _failure(failed: Child, cause: Child) -> DemoError:
+    """Show the end of the logs that matter; the error itself is one line."""
+    for child in dict.fromkeys((cause, failed)):
+        say(f"the end of {child.log}:")
+        for line in child.last_lines().splitlines():
+            print(f"    {line}", flush=True)
+    return DemoError(f"the {failed.name} ended with exit code {failed.exit_code}; its log is above")
+
+
+class Progress:
+    """One line that is rewritten on a terminal, one line every few seconds elsewhere."""
+
+    def __init__(self, recording: Recording, total: int) -> None:
+        self._recording = recording
+        self._total = total
+        self._live = sys.stdout.isatty()
+        self._period_s = 0.5 if self._live else 5.0
+        self._shown_at = -math.inf
+        self._started = time.monotonic()
+
+    def show(self) -> None:
+        """Show how far it is, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown_at < self._period_s:
+            return
+        self._shown_at = now
+        sent = len(self._recording.sent())
+        arrived = [row for row in self._recording.received() if row.topic == RELATIVE]
+        if sent == 0:
+            text = f"starting {now - self._started:.0f} s"
+        else:
+            text = f"playing  {sent}/{self._total} sent, {len(arrived)} back"
+            if arrived:
+                text += f", {arrived[-1].latency_ms:.0f} ms after the camera"
+        if self._live:
+            print(f"\r\033[Kdemo: {text}", end="", flush=True)
+        else:
+            say(text)
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._live:
+            print(flush=True)
+
+
+def _start_viewer(family: Family) -> None:
+    """Open rviz2 where there is one; say so where there is none."""
+    if shutil.which("rviz2") is None:
+        say("--view: no rviz2 on this machine (source a ROS 2 desktop installation); going on")
+        return
+    config = next((path for path in _viewer_configs() if path.is_file()), None)
+    family.start("rviz2", ["rviz2", *(["-d", str(config)] if config else [])])
+    time.sleep(3.0)  # so that the window is there for the first frames
+
+
+def _viewer_configs() -> list[Path]:
+    """Where config/predictor.rviz may be: in the source tree, or installed beside lib/."""
+    prefixes = [parent / "share" / "d3_ros" for parent in PACKAGE_PARENT.parents]
+    return [folder / "config" / "predictor.rviz" for folder in (PACKAGE_PARENT, *prefixes)]
+
+
+def _wait_for_viewer(family: Family) -> None:
+    """Keep the last results in rviz2 until its window is closed."""
+    viewer = family.child("rviz2")
+    if viewer is not None and viewer.exit_code is None:
+        say("view     close rviz2, or press Ctrl-C, to end")
+        viewer.wait()

@@ -1,0 +1,129 @@
+"""Numbers of a run: how fast, how late, how many lost, how far from the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from d3_ros.demo.recording import METRIC, RELATIVE, SCALE, Received, Reported, Sent
+
+
+@dataclass(frozen=True)
+class DepthScore:
+    """Metric depth against the truth over the pixels that have both.
+
+    `abs_rel`: mean |z - t| / t. `delta1`: share of pixels with max(z / t, t / z) < 1.25.
+    `coverage`: share of the truth's pixels that have a depth at all. `pixels`: how many were
+    compared.
+    """
+
+    abs_rel: float
+    delta1: float
+    coverage: float
+    pixels: int
+
+
+def score_depth(metric: np.ndarray, truth: np.ndarray) -> DepthScore | None:
+    """Score (H, W) metric depth against (H, W) truth, both metres with NaN for unknown.
+
+    None where no pixel has both. Raises ValueError when the sizes differ.
+    """
+    if metric.shape != truth.shape:
+        raise ValueError(f"depth is {metric.shape}, its truth {truth.shape}")
+    known = np.isfinite(truth) & (truth > 0)
+    both = known & np.isfinite(metric) & (metric > 0)
+    pixels = int(both.sum())
+    if pixels == 0:
+        return None
+    z, t = metric[both].astype(np.float64), truth[both].astype(np.float64)
+    return DepthScore(
+        abs_rel=float(np.mean(np.abs(z - t) / t)),
+        delta1=float(np.mean(np.maximum(z / t, t / z) < 1.25)),
+        coverage=pixels / int(known.sum()),
+        pixels=pixels,
+    )
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """Median and 95 % quantile; None of nothing."""
+    if not values:
+        return None
+    p50, p95 = np.percentile(values, (50, 95))
+    return {"p50": float(p50), "p95": float(p95)}
+
+
+def rate_hz(received: Sequence[Received]) -> float | None:
+    """Messages per second between the first and the last arrival; None of fewer than two."""
+    if len(received) < 2:
+        return None
+    times = sorted(row.received_ns for row in received)
+    return (len(times) - 1) / ((times[-1] - times[0]) / 1e9) if times[-1] > times[0] else None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What came back of what was sent.
+
+    `answered`: sent frames whose relative depth arrived, in sending order; every other one was
+    dropped. `depth_topic`: metric depth if any came, else relative depth; rate and latency are
+    this topic's.
+    """
+
+    sent: int
+    answered: list[Sent]
+    depth_topic: str
+    depth_hz: float | None
+    latency_ms: dict[str, float] | None
+    topics: dict[str, dict[str, float | int | None]]
+
+    @property
+    def dropped(self) -> int:
+        """Sent frames of which no depth came back."""
+        return self.sent - len(self.answered)
+
+
+def traffic(sent: Sequence[Sent], received: Sequence[Received]) -> Traffic:
+    """Match what was received to what was sent by stamp and sum it up.
+
+    Messages with a stamp that was never sent (another camera in the same domain) do not count.
+    """
+    stamps = {row.stamp_ns for row in sent}
+    by_topic: dict[str, list[Received]] = {}
+    for row in received:
+        if row.stamp_ns in stamps:
+            by_topic.setdefault(row.topic, []).append(row)
+    with_depth = {row.stamp_ns for row in by_topic.get(RELATIVE, [])}
+    depth_topic = METRIC if METRIC in by_topic else RELATIVE
+    depth_rows = by_topic.get(depth_topic, [])
+    return Traffic(
+        sent=len(sent),
+        answered=[row for row in sent if row.stamp_ns in with_depth],
+        depth_topic=depth_topic,
+        depth_hz=rate_hz(depth_rows),
+        latency_ms=percentiles([row.latency_ms for row in depth_rows]),
+        topics={
+            topic: {
+                "messages": len(rows),
+                "hz": rate_hz(rows),
+                **(percentiles([row.latency_ms for row in rows]) or {}),
+            }
+            for topic, rows in by_topic.items()
+        },
+    )
+
+
+def scale_states(
+    sent: Sequence[Sent], received: Sequence[Received], reported: Sequence[Reported]
+) -> dict[int, str]:
+    """The scale's state by stamp.
+
+    The node reports one fit a frame, in the order of the frames: where as many fits as frames
+    arrived, they belong together one by one. Otherwise one was lost, nobody knows which, and the
+    answer is empty.
+    """
+    stamps = {row.stamp_ns for row in sent}
+    frames = [r.stamp_ns for r in received if r.topic == RELATIVE and r.stamp_ns in stamps]
+    fits = [row.values["state"] for row in reported if row.topic == SCALE]
+    return dict(zip(sorted(frames), fits, strict=True)) if len(frames) == len(fits) else {}
