@@ -21,7 +21,10 @@ Output = Literal["relative", "metric", "normals"]
 class Predictor(Protocol):
     """What the pipeline needs of a network: `D3Predictor`, or a stand-in in tests."""
 
-    tasks: tuple[Task, ...]
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can predict."""
+        ...
 
     def __call__(self, rgb: np.ndarray, tasks: tuple[Task, ...] | None = None) -> D3Prediction:
         """Predict the asked-for tasks (all, when None) for one (H, W, 3) uint8 image."""

@@ -1,0 +1,171 @@
+"""One image from message to messages: decode, match, predict, publish, count."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image
+
+from d3_ros.errors import D3Error, DataError, MessageError
+from d3_ros.geometry.sparse_depth import place_on_image
+from d3_ros.pipeline import DepthPipeline
+from d3_ros.ros.from_messages import (
+    depth_from_image,
+    intrinsics_from_camera_info,
+    rgb_from_image,
+)
+from d3_ros.ros.inputs import Inputs, stamp_ns
+from d3_ros.ros.outputs import NEED_CAMERA, Outputs, Source
+from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.statistics import FrameStatistics, StageTimes
+from d3_ros.ros.telling import Teller
+from d3_ros.types import CameraIntrinsics
+
+
+@dataclass(frozen=True)
+class ReceivedImage:
+    """An image message and when it arrived, in time.monotonic() seconds."""
+
+    message: Image
+    at: float
+
+
+@dataclass(frozen=True)
+class InputTopics:
+    """Full names of the input topics, for what is said about them."""
+
+    image: str
+    camera_info: str
+    sensor_depth: str
+
+
+class FrameProcessor:
+    """Takes an image through the pipeline; called in the worker's thread, one image at a time.
+
+    Whatever is wrong with a frame is told in one line and counted; nothing is raised.
+    `settings` may be replaced at any time.
+    """
+
+    def __init__(
+        self,
+        pipeline: DepthPipeline,
+        *,
+        settings: NodeSettings,
+        topics: InputTopics,
+        inputs: Inputs,
+        outputs: Outputs,
+        statistics: FrameStatistics,
+        stage: StageTimes,
+        tell: Teller,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.pipeline = pipeline
+        self.settings = settings
+        self._topics = topics
+        self._inputs = inputs
+        self._outputs = outputs
+        self._statistics = statistics
+        self._stage = stage
+        self._tell = tell
+        self._now_ns = now_ns
+
+    def __call__(self, image: ReceivedImage) -> None:
+        """Process one image."""
+        try:
+            self._process(image)
+        except D3Error as error:
+            self._tell.error(str(error))
+            self._statistics.refused(str(error))
+        except Exception as error:  # a programming mistake, or the GPU: the node must live
+            self._tell.error(f"unexpected while processing an image: {traceback.format_exc()}")
+            self._statistics.refused(f"{type(error).__name__}: {error}")
+
+    def _process(self, image: ReceivedImage) -> None:
+        settings, stage = self.settings, self._stage
+        wanted = self._outputs.wanted(settings)
+        if not wanted:
+            self._statistics.idle()
+            return
+        with stage("decode"):
+            rgb = rgb_from_image(image.message, self._topics.image)
+        with stage("wait for camera_info and sensor depth"):
+            companions = self._inputs.companions_of(
+                image.message,
+                wait_s=settings.input_wait,
+                tolerance_s=settings.sensor_depth_tolerance,
+            )
+        intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
+        with stage("sensor depth"):
+            sparse = self._sparse(companions.sensor_depth, rgb)
+        with stage("pipeline"):
+            frame = self.pipeline(
+                rgb,
+                stamp=stamp_ns(image.message.header) * 1e-9,
+                intrinsics=intrinsics,
+                sparse=sparse,
+                outputs=self._outputs.needed(wanted, settings),
+            )
+        source = Source(
+            header=image.message.header,
+            rgb=rgb,
+            camera_info=companions.camera_info if intrinsics is not None else None,
+            intrinsics=intrinsics,
+        )
+        if self._outputs.publish(frame, source, wanted, settings) == 0:
+            self._statistics.refused(fit=frame.fit)
+            return
+        self._statistics.published(
+            latency_s=time.monotonic() - image.at,
+            age_s=(self._now_ns() - stamp_ns(image.message.header)) * 1e-9,
+            fit=frame.fit,
+        )
+
+    def _intrinsics(
+        self, info: CameraInfo | None, rgb: np.ndarray, wanted: frozenset[str]
+    ) -> CameraIntrinsics | None:
+        """The camera, or None and a line in the log: depth does not need it, the cloud does."""
+        topics = self._topics
+        if info is None:
+            if wanted & set(NEED_CAMERA):
+                self._tell.warn(
+                    f"no camera_info on '{topics.camera_info}': depth without a cloud until "
+                    "there is one"
+                )
+            return None
+        height, width = rgb.shape[:2]
+        try:
+            intrinsics = intrinsics_from_camera_info(
+                info,
+                width,
+                height,
+                topic=topics.camera_info,
+                image_topic=topics.image,
+                rectified=self.settings.image_rectified,
+            )
+        except MessageError as error:
+            self._tell.error(f"{error} (depth without a cloud until then)")
+            return None
+        if intrinsics is None:
+            self._tell.warn(
+                f"'{topics.camera_info}' is uncalibrated (K[0] = 0): depth without a cloud; "
+                "calibrate the camera"
+            )
+        return intrinsics
+
+    def _sparse(self, message: Image | None, rgb: np.ndarray) -> np.ndarray | None:
+        """Sensor depth on the image's pixels, or None, with a line in the log where it is bad."""
+        if message is None:
+            return None
+        topic = self._topics.sensor_depth
+        height, width = rgb.shape[:2]
+        try:
+            return place_on_image(depth_from_image(message, topic), width, height)
+        except DataError as error:
+            self._tell.error(f"'{topic}': {error}: register it to '{self._topics.image}'")
+        except MessageError as error:
+            self._tell.error(str(error))
+        return None

@@ -1,0 +1,45 @@
+"""The network of the node: loaded by its parameters, warmed up, and its memory given back."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+from d3_ros.errors import BundleError
+from d3_ros.pipeline import Predictor
+from d3_ros.ros.parameters import NodeSettings
+
+
+def load_network(settings: NodeSettings) -> Predictor:
+    """The predictor that the parameters name, ready for its first frame.
+
+    Raises:
+        BundleError: there is no such model, it is damaged, or it has no depth.
+        DeviceError: the device is not there or too small.
+        DataError: the processing size makes no sense.
+        NonFiniteError: the network cannot run in this dtype.
+    """
+    # Importing torch takes seconds: a node that waits to be configured should not.
+    from d3_ros.network import D3Predictor
+
+    predictor = D3Predictor.from_pretrained(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        processing_size=settings.processing_size,
+    )
+    if "depth" not in predictor.tasks:
+        raise BundleError(
+            f"model '{settings.model}' predicts {', '.join(predictor.tasks)} only: "
+            "the node needs one with depth"
+        )
+    predictor.warm_up()
+    return predictor
+
+
+def free_memory() -> None:
+    """Give memory of networks that nobody holds any longer back to the GPU's other users."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,120 @@
+"""Everything that exists between configure and cleanup: network, publishers, worker, inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, Image
+
+from d3_ros.geometry.alignment import ScaleAligner
+from d3_ros.pipeline import DepthPipeline, Predictor
+from d3_ros.ros.frame_processor import FrameProcessor, InputTopics, ReceivedImage
+from d3_ros.ros.inputs import Inputs
+from d3_ros.ros.outputs import Outputs
+from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.qos import explain_subscription, input_profile
+from d3_ros.ros.statistics import FrameStatistics, StageTimes
+from d3_ros.ros.telling import Teller
+from d3_ros.ros.worker import NewestWins
+
+
+class Session:
+    """One configured camera.
+
+    Made by configure; `activate` and `deactivate` any number of times; `close` ends it.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        predictor: Predictor,
+        settings: NodeSettings,
+        statistics: FrameStatistics,
+        tell: Teller,
+    ) -> None:
+        self.settings = settings
+        self.inputs = Inputs()
+        self.stage = StageTimes()
+        self._node = node
+        self._statistics = statistics
+        self._tell = tell
+        self._subscriptions: list[Subscription] = []
+        self._outputs = Outputs(node, self.stage, tell.warn)
+        self._processor = FrameProcessor(
+            DepthPipeline(predictor, ScaleAligner(**asdict(settings.alignment))),
+            settings=settings,
+            topics=InputTopics(
+                image=node.resolve_topic_name("image"),
+                camera_info=node.resolve_topic_name("camera_info"),
+                sensor_depth=node.resolve_topic_name("sensor_depth/image"),
+            ),
+            inputs=self.inputs,
+            outputs=self._outputs,
+            statistics=statistics,
+            stage=self.stage,
+            tell=tell,
+            now_ns=lambda: node.get_clock().now().nanoseconds,
+        )
+        self._worker = NewestWins(self._processor, lambda _: statistics.dropped(), "inference")
+
+    def activate(self) -> None:
+        """Subscribe; the publishers must be active already."""
+        self.inputs.clear()
+        self.reset_scale()
+        self._statistics.restart()
+        self._subscribe(Image, "image", self._on_image)
+        self._subscribe(CameraInfo, "camera_info", self.inputs.store_camera_info)
+        self._subscribe(Image, "sensor_depth/image", self.inputs.store_sensor_depth)
+
+    def deactivate(self) -> None:
+        """Unsubscribe and drop the image that waits."""
+        while self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop())
+        self._worker.clear()
+
+    def apply(self, settings: NodeSettings) -> None:
+        """Take new values of the parameters that may change at any time."""
+        if settings.alignment != self.settings.alignment:
+            self._use_aligner(settings)
+        self.settings = self._processor.settings = settings
+
+    def reset_scale(self) -> None:
+        """Forget the metric scale."""
+        self._use_aligner(self.settings)
+
+    def close(self, timeout_s: float) -> bool:
+        """Free everything; False where the network is still busy with its last frame.
+
+        That frame publishes nothing, and the network's memory is freed with it.
+        """
+        self.deactivate()
+        finished = self._worker.stop(timeout_s)
+        self._outputs.close()
+        return finished
+
+    def _use_aligner(self, settings: NodeSettings) -> None:
+        # A new one, not a reset: the worker may be using the old one at this moment.
+        self._processor.pipeline.aligner = ScaleAligner(**asdict(settings.alignment))
+
+    def _on_image(self, message: Image) -> None:
+        self._statistics.received()
+        self._worker.submit(ReceivedImage(message, time.monotonic()))
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
+        settings = self.settings
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                input_profile(settings.input_reliability, settings.input_queue_depth),
+                event_callbacks=explain_subscription(
+                    self._node.resolve_topic_name(topic), self._tell.warn
+                ),
+            )
+        )
