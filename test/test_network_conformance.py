@@ -1,0 +1,124 @@
+"""The full-size network against numbers computed with the official D³-Predictor code."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, D3Predictor, TaskSpec
+from d3_ros.types import Task
+
+FILES: dict[Task, str] = {"depth": "inference_depth.npz", "normals": "inference_normal.npz"}
+TOLERANCE = 1e-4
+
+
+def sd21(conformance: Path) -> tuple[AutoencoderKL, UNet2DConditionModel]:
+    """Stable Diffusion 2.1's VAE and UNet with the weights that follow from their names."""
+    spec = importlib.util.spec_from_file_location("weights", conformance / "weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    weights = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(weights)
+    with torch.device("meta"):  # initialising 3.5 GB that are overwritten takes half a minute
+        unet = UNet2DConditionModel(
+            sample_size=96,
+            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+            block_out_channels=(320, 640, 1280, 1280),
+            layers_per_block=2,
+            cross_attention_dim=1024,
+            attention_head_dim=(5, 10, 20, 20),
+            use_linear_projection=True,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=4,
+            sample_size=768,
+        )
+    return weights.fill(vae.to_empty(device="cpu")), weights.fill(unet.to_empty(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def vectors(shared: Path) -> dict[Task, dict[str, Any]]:
+    return {task: dict(np.load(shared / "conformance" / name)) for task, name in FILES.items()}
+
+
+@pytest.fixture(scope="module")
+def predictor(shared: Path, vectors: dict[Task, dict[str, Any]]) -> Iterator[D3Predictor]:
+    """Both tasks on one UNet, as the vectors were made: 4 GB, freed after this module."""
+    vae, unet = sd21(shared / "conformance")
+    assert vae.config.scaling_factor == 0.18215
+    network = D3Network(
+        vae,
+        {"unet": unet},
+        {
+            task: TaskSpec(
+                unet="unet",
+                prompt=PROMPTS[task],
+                processing_size=(int(vector["processing_size"]),) * 2,
+                timestep=float(vector["timestep"]),
+                axes=OFFICIAL_NORMAL_AXES if task == "normals" else None,
+            )
+            for task, vector in vectors.items()
+        },
+        {
+            task: torch.from_numpy(vector["prompt_embedding"]).float()
+            for task, vector in vectors.items()
+        },
+    )
+    yield D3Predictor(network, "cpu", torch.float32)
+    del network, vae, unet
+    gc.collect()
+
+
+def assert_close(actual: Any, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_every_stage_is_the_official_one(
+    predictor: D3Predictor,
+    vectors: dict[Task, dict[str, Any]],
+    task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stages: dict[str, torch.Tensor] = {}
+
+    def record(name: str) -> None:
+        method = getattr(predictor.network, name)
+
+        def recorded(*args: Any) -> torch.Tensor:
+            stages[name] = method(*args)
+            return stages[name]
+
+        monkeypatch.setattr(predictor.network, name, recorded)
+
+    for name in ("encode", "predict_latent", "decode"):
+        record(name)
+    vector = vectors[task]
+    prediction = predictor(vector["image"], tasks=(task,))
+
+    assert_close(stages["encode"][0], vector["image_latent"])
+    assert_close(stages["predict_latent"][0], vector["output_latent"])
+    assert_close(stages["decode"][0], vector["decoded"])
+    if task == "depth":
+        assert prediction.normals is None
+        assert_close(prediction.depth, vector["depth"])
+    else:
+        assert prediction.depth is None
+        assert prediction.normals is not None
+        xyz = vector["normal_rgb"].astype(np.float64) * 2 - 1
+        length = np.linalg.norm(xyz, axis=-1, keepdims=True)
+        # Back to the length before normalising, where the tolerance is stated: signs undone.
+        assert_close(prediction.normals * [1, -1, -1] * length, xyz)
