@@ -173,8 +173,8 @@ def table(w: Workshop, *, laden: bool = True) -> Mesh:
                 parts.append(box((2 * r, 2 * r, height - thick), leg).moved(at=place))
     if laden:
         for _ in range(int(w.rng.integers(0, 7))):
-            place = (w.between(-0.4, 0.4) * length, w.between(-0.35, 0.35) * width, height)
-            parts.append(small_object(w).moved(at=place, yaw=w.between(0, 6.3)))
+            spot = (w.between(-0.4, 0.4) * length, w.between(-0.35, 0.35) * width, height)
+            parts.append(small_object(w).moved(at=spot, yaw=w.between(0, 6.3)))
     return join(parts)
 
 
