@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"network", "geometry", "evaluation", "types", "errors"},
         {"torch", "diffusers", "scipy", "embreex", *DATA},
     ),
-    "demo": ({"geometry", "types", "errors"}, DATA),
+    "demo": ({"geometry", "evaluation", "ros", "types", "errors"}, DATA),
     "ros": (
         {"network", "geometry", "pipeline", "demo", "types", "errors"},
         {"torch", *DATA, *ROS},

@@ -26,7 +26,7 @@ p { margin: 4px 0; color: var(--soft); overflow-wrap: anywhere; }
   padding: 12px 14px; }
 .card b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
 .card span { color: var(--soft); font-size: 13px; }
-.frame { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 10px; }
+.frame { display: grid; grid-template-columns: repeat(auto-fill, minmax(360px, 1fr)); gap: 10px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   overflow: hidden; }
 figure img { display: block; width: 100%; height: auto; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+# What four processes with config/fastdds.xml may take there.
+SHARED_MEMORY_BYTES = 160 * 2**20
 # Above 101 the ports of DDS reach into those that Linux hands out to anybody.
 DOMAINS = range(1, 102)
 
@@ -101,7 +104,24 @@ def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
         env["ROS_LOCALHOST_ONLY"] = "1"
     else:
         env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    profile = shipped("config/fastdds.xml")
+    if profile is not None and has_shared_memory():
+        # Fast DDS 2 knows the first name, Fast DDS 3 the second. The user's own profile wins.
+        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+            env.setdefault(name, str(profile))
     return env
+
+
+def has_shared_memory() -> bool:
+    """Whether there is room to send images through; without it some get lost on the way."""
+    folder = Path("/dev/shm")
+    return folder.is_dir() and shutil.disk_usage(folder).free >= SHARED_MEMORY_BYTES
+
+
+def shipped(path: str) -> Path | None:
+    """A file that comes with the package, in the source tree or installed beside lib/."""
+    folders = [PACKAGE_PARENT, *(p / "share" / "d3_ros" for p in PACKAGE_PARENT.parents)]
+    return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
 def free_domain() -> int:

@@ -70,14 +70,11 @@ def write_report(
     numbers = traffic(sent_rows, received)
     states = scale_states(sent_rows, received, reported)
     latency = {row.stamp_ns: row.latency_ms for row in received if row.topic == numbers.depth_topic}
-    shown = evenly(
-        [
-            row.stamp_ns
-            for row in numbers.answered
-            if recording.array_path(row.stamp_ns, RELATIVE).is_file()
-        ],
-        pictures,
-    )
+    kept: dict[int, int] = {}  # a frame that was played several times is shown once
+    for row in numbers.answered:
+        if recording.array_path(row.stamp_ns, RELATIVE).is_file():
+            kept.setdefault(row.index, row.stamp_ns)
+    shown = sorted(evenly(list(kept.values()), pictures))
     by_index: dict[int, list[Sent]] = {}
     for row in numbers.answered:
         by_index.setdefault(row.index, []).append(row)
@@ -93,7 +90,8 @@ def write_report(
             rows.append(_row(frame, sent.stamp_ns, latency, states, score))
             if sent.stamp_ns in shown:
                 cloud = read_cloud(recording, sent.stamp_ns)
-                figures.append(_figure(output, recording, frame, rows[-1], cloud))
+                stem = output / f"frame_{shown.index(sent.stamp_ns) + 1}"
+                figures.append(_figure(stem, recording, frame, rows[-1], cloud))
                 if cloud is not None and sent.stamp_ns == cloud_stamp:
                     write_ply(output / "cloud.ply", cloud.xyz, cloud.rgb, cloud.normals)
     rows.sort(key=lambda row: row["stamp_ns"])
@@ -170,9 +168,9 @@ def _row(
 
 
 def _figure(
-    output: Path, recording: Recording, frame: Frame, row: dict[str, Any], cloud: Cloud | None
+    stem: Path, recording: Recording, frame: Frame, row: dict[str, Any], cloud: Cloud | None
 ) -> Figure:
-    """Make and save the pictures of one frame."""
+    """Make the pictures of one frame and save them as STEM_NAME.png."""
     stamp_ns = row["stamp_ns"]
     made = frame_pictures(
         frame.rgb,
@@ -186,10 +184,8 @@ def _figure(
     captions = dict(CAPTIONS)
     if row["abs_rel"] is not None:
         captions["depth"] += f", AbsRel {row['abs_rel']:.3f}"
-    stem = f"frame_{frame.index:04d}_{stamp_ns}"
-    for name, picture in made.items():
-        save_picture(output / f"{stem}_{name}.png", picture)
-    save_picture(output / f"{stem}_strip.png", strip(made, captions))
+    for name, picture in {**made, "strip": strip(made, captions)}.items():
+        save_picture(stem.with_name(f"{stem.name}_{name}.png"), picture)
     return Figure(
         stamp_ns=stamp_ns,
         title=f"frame {frame.index} ({frame.name})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import sys
 import tempfile
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from d3_ros.demo.arguments import source_argv
 from d3_ros.demo.processes import (
-    PACKAGE_PARENT,
     Child,
     Family,
     free_domain,
+    has_shared_memory,
     private_environment,
+    shipped,
     wait_briefly,
 )
 from d3_ros.demo.recording import RELATIVE, Recording
@@ -81,13 +83,15 @@ def run(options: DemoOptions) -> None:
     with tempfile.TemporaryDirectory(prefix="d3_ros_demo_") as folder:
         recording = Recording(Path(folder))
         domain = free_domain()
+        if not has_shared_memory():
+            say("note     /dev/shm is too small for images: some will get lost between processes")
         say(f"node     {options.model} on {options.device}, ROS_DOMAIN_ID={domain}")
         with Family(output, private_environment(domain, Path(folder) / "ros_log")) as family:
             _play(family, options, recording, rate, total, all_depth=has_truth(source))
             say("writing  pictures and report")
             info = RunInfo(
                 model=options.model,
-                device=options.device,
+                device=device_in_use(output / "node.log") or options.device,
                 rate=str(rate),
                 log_file="node.log",
             )
@@ -110,6 +114,12 @@ def default_frames(length: int) -> int:
 def has_truth(source: Source) -> bool:
     """Whether the first frame has depth to score with; also finds out if it can be read."""
     return next(iter(source)).truth is not None
+
+
+def device_in_use(node_log: Path) -> str:
+    """What `auto` came to be, as the node's log says it; empty where it does not."""
+    said = re.search(r"ready: .* on (\S+) in (\w+)", node_log.read_text(encoding="utf-8"))
+    return "" if said is None else f"{said[1]}, {said[2]}"
 
 
 def prepared_output(folder: Path) -> Path:
@@ -235,10 +245,17 @@ class Progress:
             text = f"playing  {sent}/{self._total} sent, {len(arrived)} back"
             if arrived:
                 text += f", {arrived[-1].latency_ms:.0f} ms after the camera"
+        if trouble := self._trouble():
+            text += f"; node: {trouble}"
         if self._live:
             print(f"\r\033[Kdemo: {text}", end="", flush=True)
         else:
             say(text)
+
+    def _trouble(self) -> str:
+        """What the node last complained of on ~/status, if that still stands."""
+        status = [row.values for row in self._recording.reported() if row.topic == "status"]
+        return str(status[-1]["message"]) if status and status[-1]["level"] > 0 else ""
 
     def end(self) -> None:
         """Leave the line as it is."""
@@ -251,15 +268,9 @@ def _start_viewer(family: Family) -> None:
     if shutil.which("rviz2") is None:
         say("--view: no rviz2 on this machine (source a ROS 2 desktop installation); going on")
         return
-    config = next((path for path in _viewer_configs() if path.is_file()), None)
+    config = shipped("config/predictor.rviz")
     family.start("rviz2", ["rviz2", *(["-d", str(config)] if config else [])])
     time.sleep(3.0)  # so that the window is there for the first frames
-
-
-def _viewer_configs() -> list[Path]:
-    """Where config/predictor.rviz may be: in the source tree, or installed beside lib/."""
-    prefixes = [parent / "share" / "d3_ros" for parent in PACKAGE_PARENT.parents]
-    return [folder / "config" / "predictor.rviz" for folder in (PACKAGE_PARENT, *prefixes)]
 
 
 def _wait_for_viewer(family: Family) -> None:

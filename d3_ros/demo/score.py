@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros.demo.recording import METRIC, RELATIVE, SCALE, Received, Reported, Sent
+from d3_ros.evaluation.metrics import abs_rel, delta1
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,9 @@ def score_depth(metric: np.ndarray, truth: np.ndarray) -> DepthScore | None:
     pixels = int(both.sum())
     if pixels == 0:
         return None
-    z, t = metric[both].astype(np.float64), truth[both].astype(np.float64)
     return DepthScore(
-        abs_rel=float(np.mean(np.abs(z - t) / t)),
-        delta1=float(np.mean(np.maximum(z / t, t / z) < 1.25)),
+        abs_rel=abs_rel(metric, truth, both),
+        delta1=delta1(metric, truth, both),
         coverage=pixels / int(known.sum()),
         pixels=pixels,
     )

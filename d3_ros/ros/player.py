@@ -38,6 +38,8 @@ FRAME_ID = "camera_optical_frame"
 SETTLE_S = 1.0
 # In `auto`, how long one answer is waited for before the frame counts as dropped.
 ANSWER_S = 60.0
+# After so many frames in a row without an answer there will be none.
+MOST_UNANSWERED = 3
 # So long may a node that answers stay unconfigured before that is its answer.
 UNCONFIGURED_S = 5.0
 
@@ -146,14 +148,20 @@ def play(player: Player, source: Source, rate: float | str, total: int) -> int:
     `rate`: Hz; or "source", the times of the source's own stamps; or "auto", the next frame when
     the last one was answered. The last frame is waited for in any case: nothing newer can take its
     place. Returns the number of frames sent.
+
+    Raises:
+        PlayerError: in "auto", when the node answers no more.
     """
     start = time.monotonic()
     last_ns: int | None = None
-    sent = 0
+    sent = unanswered = 0
     for due_s, frame in _schedule(source, rate, total):
         if rate == "auto":
             if last_ns is not None:
-                player.spin_until(time.monotonic() + ANSWER_S, last_ns)
+                answered = player.spin_until(time.monotonic() + ANSWER_S, last_ns)
+                unanswered = 0 if answered else unanswered + 1
+            if unanswered == MOST_UNANSWERED:
+                raise PlayerError(f"no depth came back from {unanswered} frames in a row")
         else:
             player.spin_until(start + due_s)
         last_ns = player.publish(frame)
