@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError("give --depth FILE, --normals FILE, or both")
     output = args.output if args.output is not None else user_cache() / args.name
     base = base_folder(args.base)
-    with tqdm(total=STEPS, bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}] {desc}") as bar:
+    with tqdm(total=STEPS, bar_format="{desc}: |{bar}| {n}/{total} [{elapsed}]") as bar:
 
         def progress(step: str) -> None:
             bar.update(0 if bar.desc == "" else 1)

@@ -1,6 +1,17 @@
-from d3_ros.network.bundle import Bundle, load_bundle, write_bundle
-from d3_ros.network.model import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
-from d3_ros.network.predictor import D3Predictor
+"""D³-Predictor: the network, its bundles, and the predictor that applies it to images.
+
+The names below are imported on first use: `--help`, `download` and a look-up by name need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d3_ros.network.bundle import Bundle, load_bundle, write_bundle
+    from d3_ros.network.model import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
+    from d3_ros.network.predictor import D3Predictor
 
 __all__ = [
     "OFFICIAL_NORMAL_AXES",
@@ -12,3 +23,16 @@ __all__ = [
     "load_bundle",
     "write_bundle",
 ]
+
+_MODULES = {
+    "bundle": ("Bundle", "load_bundle", "write_bundle"),
+    "model": ("OFFICIAL_NORMAL_AXES", "PROMPTS", "D3Network", "TaskSpec"),
+    "predictor": ("D3Predictor",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"d3_ros.network.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_url, snapshot_download
 from huggingface_hub.errors import HTTPError
+from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import build_hf_headers
 
 from d3_ros.errors import BundleError, DataError
 from d3_ros.types import Task
@@ -124,8 +126,8 @@ def fetch(source: Source, folder: Path) -> tuple[str, list[Path]]:
         The commit that the files are of, and their paths.
 
     Raises:
-        DataError: the hub cannot be reached, a file is not there, the disk is too small, or a file
-            is not what the hub (or this project) says it is; such a file is removed.
+        DataError: the hub cannot be reached, a file is not there, the disk is too small, or what
+            arrived is not what the hub (or this project) says it is; it is removed.
     """
     with _hub_told():
         info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
@@ -138,15 +140,32 @@ def fetch(source: Source, folder: Path) -> tuple[str, list[Path]]:
     if needed > free:
         raise DataError(f"{folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} are needed")
     for file in missing:
-        with _hub_told():
-            hf_hub_download(source.repo, file.rfilename, revision=info.sha, local_dir=folder)
-        if not _verified(folder / file.rfilename, file, source):
-            (folder / file.rfilename).unlink()
-            raise DataError(
-                f"{file.rfilename} of {source.repo} arrived damaged or is not the known file (its "
-                "digest is wrong): it was removed, download again"
-            )
+        _fetch_file(source, info.sha, file, folder / file.rfilename)
     return info.sha, [folder / file.rfilename for file in wanted]
+
+
+def _fetch_file(source: Source, commit: str, file: RepoSibling, path: Path) -> None:
+    """Into a .part file first, which a later call appends to; it gets its name once verified."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{commit[:12]}.part")
+    with _hub_told(), part.open("ab") as content:
+        # Not hf_hub_download: it forgets what had arrived when the process ends.
+        if file.size is None or content.tell() < file.size:
+            http_get(
+                hf_hub_url(source.repo, file.rfilename, revision=commit),
+                content,
+                resume_size=content.tell(),
+                headers=build_hf_headers(),
+                expected_size=file.size,
+                displayed_filename=file.rfilename,
+            )
+    if not _verified(part, file, source):
+        part.unlink()
+        raise DataError(
+            f"{file.rfilename} of {source.repo} arrived damaged or is not the known file (its "
+            "digest is wrong): it was removed, download again"
+        )
+    part.replace(path)
 
 
 def _select(source: Source, siblings: list[RepoSibling]) -> list[RepoSibling]:
