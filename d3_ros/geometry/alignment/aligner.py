@@ -1,27 +1,32 @@
-"""The scale of one camera over time: fit, judge, hold, refuse."""
+"""The scale of one camera over time: fit, judge, correct, smooth, hold, refuse."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from d3_ros.geometry.alignment.robust_fit import robust_affine
+from d3_ros.geometry.alignment.correction import (
+    CorrectionField,
+    evaluate_field,
+    points_in_widths,
+)
+from d3_ros.geometry.alignment.domain import (
+    DOMAINS,
+    Domain,
+    DomainChoice,
+    GlobalFit,
+    fit_domain,
+)
+from d3_ros.geometry.alignment.gaussian_process import Features, regress
+from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
+from d3_ros.geometry.alignment.smoothing import GatedSmoother
 from d3_ros.types import DepthFit
 
-
-class _RefusedError(Exception):
-    """This frame's sensor depth gives no scale; the message says why."""
-
-
-@dataclass(frozen=True)
-class _Points:
-    """Usable sensor points: relative depth in (0, 1) and z-depth in metres, both (N,)."""
-
-    relative: np.ndarray
-    depth: np.ndarray
+MAX_HELD_OUT = 64
 
 
 class ScaleAligner:
@@ -40,10 +45,15 @@ class ScaleAligner:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the fit that is held."""
+        """Forget everything learned from earlier frames."""
         self._last: DepthFit | None = None
         self._last_stamp = float("-inf")
         self._now = float("-inf")
+        self._choice = DomainChoice(self.settings.domain_hysteresis)
+        self._smoothers = {
+            domain: GatedSmoother(self.settings.smoothing, self.settings.scale_step)
+            for domain in DOMAINS
+        }
 
     def update(self, relative: np.ndarray, sparse: np.ndarray | None, stamp: float) -> DepthFit:
         """Fit this frame, or hold the last fit, or say that there is no scale.
@@ -56,6 +66,10 @@ class ScaleAligner:
             sparse: (H, W) float32 sensor z-depth in metres, NaN or <= 0 = none; or None.
             stamp: acquisition time in seconds. Time that jumps back (a bag that starts again)
                 resets the state.
+
+        Returns:
+            The fit. `scale` and `shift` are those of the (smoothed) affine fit in the depth domain;
+            `apply` uses the domain that predicts best and the local correction.
 
         Raises:
             ValueError: the sizes differ or an array is not (H, W).
@@ -71,7 +85,7 @@ class ScaleAligner:
         self._now = stamp
         try:
             fit = self._measure(relative, sparse)
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             return self._hold(str(refusal), stamp)
         self._last, self._last_stamp = fit, stamp
         return fit
@@ -85,64 +99,95 @@ class ScaleAligner:
                 f"{reason}; the last fit is {age:.1f} s old, held for {self.settings.hold_s:g} s"
             )
             return DepthFit(ok=False, state="relative", reason=expired, age_s=age)
-        return replace(self._last, state="held", reason=reason, points=0, age_s=age)
+        metric_map = self._last.to_metres
+        if age > self.settings.hold_correction_s and isinstance(metric_map, MetricMap):
+            metric_map = replace(metric_map, field=None)
+        return replace(
+            self._last, state="held", reason=reason, points=0, age_s=age, to_metres=metric_map
+        )
 
     def _measure(self, relative: np.ndarray, sparse: np.ndarray | None) -> DepthFit:
         settings = self.settings
-        points = self._usable_points(relative, sparse)
-        count = len(points.depth)
+        points = usable_points(relative, sparse, settings)
+        count = len(points)
         # Seeded by nothing but the count: the same frame always gives the same fit.
         rng = np.random.default_rng(count)
-        held_out = np.zeros(count, bool)
-        held_out[rng.permutation(count)[: int(settings.held_out_share * count)]] = True
-        fit_on = np.flatnonzero(~held_out)
-        if len(fit_on) > settings.max_points:
-            fit_on = fit_on[np.linspace(0, len(fit_on) - 1, settings.max_points).astype(int)]
-        scale, shift = robust_affine(points.relative[fit_on], points.depth[fit_on], rng)
+        shuffled = rng.permutation(count)
+        held_out_count = min(int(settings.held_out_share * count), MAX_HELD_OUT)
+        held_out = points[np.sort(shuffled[:held_out_count])]
+        seen = thin(points[np.sort(shuffled[held_out_count:])], settings.max_points)
 
-        if not np.isfinite(scale) or scale <= 0:
-            raise _RefusedError("sensor depth falls where relative depth rises (negative scale)")
-        error = np.abs(scale * points.relative + shift - points.depth) / points.depth
-        inlier_ratio = float(np.mean(error[~held_out] < settings.inlier_tolerance))
-        if inlier_ratio < settings.min_inlier_ratio:
-            raise _RefusedError(
-                f"only {inlier_ratio:.0%} of {count} points agree with one scale, "
-                f"{settings.min_inlier_ratio:.0%} needed"
-            )
-        abs_rel = float(error[held_out].mean()) if held_out.any() else float("nan")
+        fit, inlier_ratio, published = self._global_fit(seen, rng)
+        field, predicted = None, fit.metres(held_out.relative)
+        if settings.local_correction:
+            field, predicted = self._local_correction(fit, seen, held_out, relative.shape, rng)
+        error = np.abs(predicted / held_out.depth - 1.0)
         return DepthFit(
             ok=True,
             state="measured",
-            scale=scale,
-            shift=shift,
+            scale=published.affine.scale,
+            shift=published.affine.shift,
             inlier_ratio=inlier_ratio,
-            abs_rel=abs_rel,
+            abs_rel=float(np.nanmean(error)) if np.isfinite(error).any() else float("nan"),
             points=count,
+            to_metres=MetricMap(fit, field, settings.max_depth),
         )
 
-    def _usable_points(self, relative: np.ndarray, sparse: np.ndarray | None) -> _Points:
+    def _global_fit(
+        self, seen: Points, rng: np.random.Generator
+    ) -> tuple[GlobalFit, float, GlobalFit]:
+        """The smoothed fit in the best domain, its inlier ratio, and that in the depth domain."""
         settings = self.settings
-        if sparse is None:
-            raise _RefusedError("no sensor depth")
-        # Comparisons are false for NaN, so this keeps measured points only.
-        rows, columns = np.nonzero((sparse >= settings.min_depth) & (sparse <= settings.max_depth))
-        if len(rows) < settings.min_points:
-            raise _RefusedError(f"{len(rows)} sensor points in range, {settings.min_points} needed")
-        x, z = relative[rows, columns], sparse[rows, columns]
-        finite = np.isfinite(x)
-        if not finite.any():
-            raise _RefusedError("relative depth is not finite at any sensor point")
-        usable = finite & (x > 0.0) & (x < 1.0)
-        if usable.sum() < settings.min_points:
-            raise _RefusedError(
-                f"relative depth is saturated at all but {usable.sum()} of {len(x)} sensor points, "
-                f"{settings.min_points} needed"
+        tolerance = settings.inlier_tolerance
+        fits = {domain: fit_domain(domain, seen.relative, seen.depth, rng) for domain in DOMAINS}
+        errors: dict[Domain, float] = {
+            domain: fit.left_out_error(seen.depth) for domain, fit in fits.items() if fit.rises
+        }
+        if not errors:
+            raise RefusedError("sensor depth falls where relative depth rises (negative scale)")
+        chosen = min(errors, key=errors.__getitem__)
+        error = np.abs(fits[chosen].metres(seen.relative) / seen.depth - 1.0)
+        inlier_ratio = float(np.mean(error < tolerance))
+        if inlier_ratio < settings.min_inlier_ratio:
+            raise RefusedError(
+                f"only {inlier_ratio:.0%} of {len(seen)} points agree with one scale, "
+                f"{settings.min_inlier_ratio:.0%} needed"
             )
-        x, z = x[usable], z[usable]
-        low, high = np.quantile(x, (0.05, 0.95))
-        if high - low < settings.min_relative_spread:
-            raise _RefusedError(
-                f"relative depth spans {high - low:.3f} over the sensor points, "
-                f"{settings.min_relative_spread:g} needed"
-            )
-        return _Points(x.astype(np.float64), z.astype(np.float64))
+        chosen = self._choice.choose(errors)
+        smoothed = {
+            domain: self._smoothers[domain].update(fits[domain], seen.relative)
+            for domain in {chosen, "depth"} & errors.keys()
+        }
+        return smoothed[chosen], inlier_ratio, smoothed.get("depth", fits["depth"])
+
+    def _local_correction(
+        self,
+        fit: GlobalFit,
+        seen: Points,
+        held_out: Points,
+        shape: tuple[int, ...],
+        rng: np.random.Generator,
+    ) -> tuple[CorrectionField | None, np.ndarray]:
+        """The field that bends `fit` to all points, and held-out metres predicted without them."""
+        height, width = shape
+        both = [seen, held_out]
+        log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in both]))
+        log_depth = np.log(np.concatenate([part.depth for part in both]))
+        is_held_out = np.repeat([False, True], [len(seen), len(held_out)])
+        known = np.isfinite(log_fit)  # where the fit goes behind the camera, nothing can be bent
+        predicted = np.full(len(held_out), np.nan)
+        if (known & ~is_held_out).sum() < self.settings.min_points:
+            return None, predicted
+        position = np.concatenate([points_in_widths(p.columns, p.rows, width) for p in both])
+        features = Features(position, log_fit)
+        regression = regress(features[known], (log_depth - log_fit)[known], is_held_out[known], rng)
+        bound = float(np.log1p(self.settings.max_correction))
+        correction = np.clip(regression.held_out, -bound, bound)
+        guessed = known & is_held_out
+        predicted[known[len(seen) :]] = np.exp(log_fit[guessed] + correction)
+        ends = np.log(fit.metres(np.array([0.0, 1.0])))
+        depth_range = (
+            float(ends[0]) if np.isfinite(ends[0]) else float("-inf"),
+            float(ends[1]) if np.isfinite(ends[1]) else float("inf"),
+        )
+        return evaluate_field(regression, width, height, depth_range, bound), predicted

@@ -1,65 +1,96 @@
-"""Robust affine fit of sensor depth to relative depth, with gross outliers.
+"""Robust affine fit with gross outliers.
 
-Least median of squares over random pairs (Rousseeuw 1984) finds the majority without a threshold;
-iteratively re-weighted least squares with Tukey's biweight polishes it. Residuals are relative,
-|z_fit - z| / z, because both the error of the network and AbsRel are.
+Random pairs ranked by truncated L1 (MSAC, Torr & Zisserman 2000, with the norm that AbsRel is) find
+the line that most points are near; iteratively re-weighted least squares polishes it, L1 too.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-HYPOTHESES = 256
+PAIRS = 128
 POLISH_ROUNDS = 8
-# Tukey's constant for 95 % efficiency, and the factor from median |residual| to sigma.
-TUKEY = 4.685
-MAD_TO_SIGMA = 1.4826
+# Residuals below this weigh the same, which keeps the weights of L1 finite.
+L1_FLOOR = 0.02
+# Points farther off than this (in units of the residual) do not pull at all.
+GROSS_ERROR = 1.0
+
+
+@dataclass(frozen=True)
+class AffineFit:
+    """y = scale * x + shift.
+
+    `covariance` (2, 2) is that of (scale, shift); `left_out` (N,) predicts every point from the fit
+    to all others.
+    """
+
+    scale: float
+    shift: float
+    covariance: np.ndarray
+    left_out: np.ndarray
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """(2,) scale, shift."""
+        return np.array([self.scale, self.shift])
 
 
 def robust_affine(
-    relative: np.ndarray, depth: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Scale and shift with depth ~ scale * relative + shift for the majority of points.
+    x: np.ndarray, y: np.ndarray, unit: np.ndarray, rng: np.random.Generator
+) -> AffineFit:
+    """The line y = scale * x + shift that most points are near.
 
     Args:
-        relative: (N,) relative depth with some spread, N >= 3.
-        depth: (N,) sensor z-depth in metres, > 0.
+        x, y: (N,) float64, N >= 3, x with some spread.
+        unit: (N,) > 0; residuals are measured in it: |scale * x + shift - y| / unit.
         rng: source of the random pairs; the same state gives the same fit.
 
     Returns:
-        scale, shift in metres. The scale may be of either sign: judging it is the caller's part.
+        The fit. Its scale may be of either sign: judging it is the caller's part.
     """
-    x, z = relative.astype(np.float64), depth.astype(np.float64)
-    scale, shift = _least_median(x, z, rng)
-    residual = np.abs(scale * x + shift - z) / z
-    design = np.column_stack([x, np.ones_like(x)]) / z[:, None]
+    line = _nearest_line(x, y, unit, rng)
+    # Centred, the 2 x 2 system is well conditioned.
+    centre = float(np.median(x))
+    design = np.column_stack([x - centre, np.ones_like(x)])
+    solution = np.array([line[0], line[1] + line[0] * centre])
+    inverse, weighted = np.zeros((2, 2)), np.zeros_like(design)
     for _ in range(POLISH_ROUNDS):
-        sigma = max(MAD_TO_SIGMA * float(np.median(residual)), 1e-6)
-        weight = np.clip(1.0 - (residual / (TUKEY * sigma)) ** 2, 0.0, None)  # sqrt of the biweight
-        solution, _, rank, _ = np.linalg.lstsq(design * weight[:, None], weight, rcond=None)
-        if rank < 2:  # all weight on one relative depth: the pair's fit stands
+        residual = np.abs(design @ solution - y) / unit
+        weight = (residual < GROSS_ERROR) / (np.maximum(residual, L1_FLOOR) * unit * unit)
+        weighted = design * weight[:, None]
+        (a, b), (_, d) = information = weighted.T @ design
+        if a * d - b * b <= 1e-12 * a * d:  # all weight on one x: the line so far stands
             break
-        scale, shift = float(solution[0]), float(solution[1])
-        residual = np.abs(scale * x + shift - z) / z
-    return scale, shift
+        inverse = np.linalg.inv(information)
+        solution = inverse @ (weighted.T @ y)
+    score = weighted * (design @ solution - y)[:, None]
+    covariance = inverse @ (score.T @ score) @ inverse  # "sandwich": true for any weights
+    leverage = ((weighted @ inverse) * design).sum(axis=1)
+
+    to_origin = np.array([[1.0, 0.0], [-centre, 1.0]])
+    scale, shift = to_origin @ solution
+    predicted = design @ solution
+    left_out = y + (predicted - y) / np.maximum(1.0 - leverage, 0.1)
+    return AffineFit(float(scale), float(shift), to_origin @ covariance @ to_origin.T, left_out)
 
 
-def _least_median(x: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """The line through two of the points with the smallest median relative residual."""
-    first = rng.integers(0, len(x), HYPOTHESES)
-    second = rng.integers(0, len(x), HYPOTHESES)
-    run = x[second] - x[first]
+def _nearest_line(
+    x: np.ndarray, y: np.ndarray, unit: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float]:
+    """The line through two of the points with the smallest mean of truncated residuals."""
+    first = rng.integers(0, len(x), PAIRS)
+    second = rng.integers(0, len(x), PAIRS)
+    low, high = np.quantile(x, (0.05, 0.95))
     # Pairs far apart tell a slope, pairs close together tell noise.
-    useful = np.abs(run) >= 0.25 * (np.quantile(x, 0.95) - np.quantile(x, 0.05))
-    useful &= run != 0
-    if not useful.any():
-        first, second = np.array([np.argmin(x)]), np.array([np.argmax(x)])
-        run, useful = x[second] - x[first], np.array([True])
-    first, run = first[useful], run[useful]
-    scales = (z[second[useful]] - z[first]) / run
-    shifts = z[first] - scales * x[first]
+    useful = np.abs(x[second] - x[first]) > 0.25 * (high - low)
+    first = np.append(first[useful], np.argmin(x))
+    second = np.append(second[useful], np.argmax(x))
+    scales = (y[second] - y[first]) / (x[second] - x[first])
+    shifts = y[first] - scales * x[first]
     # A few hundred points rank the candidates as well as thousands do.
-    look = slice(None, None, max(1, len(x) // 400))
-    residuals = np.abs(scales[:, None] * x[None, look] + shifts[:, None] - z[None, look]) / z[look]
-    best = int(np.argmin(np.median(residuals, axis=1)))
+    look = slice(None, None, max(1, len(x) // 250))
+    residuals = np.abs(scales[:, None] * x[None, look] + shifts[:, None] - y[look]) / unit[look]
+    best = int(np.argmin(np.minimum(residuals, GROSS_ERROR).mean(axis=1)))
     return float(scales[best]), float(shifts[best])

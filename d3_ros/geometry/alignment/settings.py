@@ -25,7 +25,11 @@ class AlignmentSettings:
     max_depth: float = _setting(80.0, "sensor depth above this is not used", 0.1, 1000.0, "m")
     min_points: int = _setting(8, "fewest usable sensor points for a fit", 3, 100000, "points")
     max_points: int = _setting(
-        2000, "points that the robust fit looks at; more are thinned evenly", 10, 100000, "points"
+        720,
+        "points that the fit looks at; more are thinned evenly over the image",
+        10,
+        2000,
+        "points",
     )
     min_relative_spread: float = _setting(
         0.02,
@@ -42,8 +46,26 @@ class AlignmentSettings:
     held_out_share: float = _setting(
         0.1, "share of the points kept out of the fit to measure its error", 0.0, 0.5
     )
+    local_correction: bool = _setting(
+        True, "bend the global fit to the points by a smooth local field", False, True
+    )
+    max_correction: float = _setting(
+        2.0, "largest local correction, as a share of the depth", 0.0, 10.0
+    )
+    domain_hysteresis: float = _setting(
+        0.1, "share by which another domain must predict better before it takes over", 0.0, 1.0
+    )
+    smoothing: float = _setting(
+        0.9, "memory of the scale from frame to frame; 0 = every frame by itself", 0.0, 0.99
+    )
+    scale_step: float = _setting(
+        0.05, "relative change of the scale that is followed at once", 0.0, 1.0
+    )
     hold_s: float = _setting(
         2.0, "how long the last fit is used without new sensor depth", 0.0, 3600.0, "s"
+    )
+    hold_correction_s: float = _setting(
+        0.15, "how long the local correction is used without new sensor depth", 0.0, 3600.0, "s"
     )
 
     def __post_init__(self) -> None:

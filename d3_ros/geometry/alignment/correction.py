@@ -1,0 +1,127 @@
+"""The local correction as a coarse grid over (image column, image row, log depth).
+
+A bilateral grid (Chen, Paris & Durand 2007): smooth in the image, and different at different
+depths, so that slicing it with an image of depths gives a field that is sharp at depth edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from d3_ros.geometry.alignment.gaussian_process import Regression, depth_kernels, image_kernel
+
+# The grid is evaluated at these many columns and this step in log depth and then refined by cubic
+# interpolation, which costs less than evaluating and keeps the linear look-up smooth.
+COLUMNS = 32
+REFINE = 3
+DEPTH_STEP = 0.1
+REFINE_DEPTH = 4
+# Beyond the points' depths by this much (log), the field has faded.
+DEPTH_MARGIN = 1.2
+MAX_LAYERS = 40
+
+
+@dataclass(frozen=True)
+class CorrectionField:
+    """Log-depth correction on a grid.
+
+    `layers` (R, V, U) float32, cell centres like pixels; layer k is at log depth
+    `low + k * step`, and depths beyond the first and last layer take theirs.
+    """
+
+    layers: np.ndarray
+    low: float
+    step: float
+
+    def at(self, log_depth: np.ndarray) -> np.ndarray:
+        """(H, W) float32 correction for an image of log depths of the global fit."""
+        count, rows, columns = self.layers.shape
+        layer = (log_depth - np.float32(self.low)) * np.float32(1.0 / self.step)
+        layer = np.minimum(np.maximum(layer, 0), np.float32(count - 1.001))
+        below = np.floor(layer)
+        column, row = _grid_coordinates(*log_depth.shape, rows, columns)
+        # One look-up fetches the layers below and above; they are blended in float.
+        pair = cv2.remap(
+            self._atlas,
+            column,
+            row + below * np.float32(rows),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        low, high = cv2.split(pair)
+        return low + (layer - below) * (high - low)
+
+    @cached_property
+    def _atlas(self) -> np.ndarray:
+        """((R - 1) V, U, 2): layers on top of each other, each beside the next deeper one."""
+        count, rows, columns = self.layers.shape
+        pairs = np.stack([self.layers[:-1], self.layers[1:]], axis=-1)
+        return pairs.reshape((count - 1) * rows, columns, 2)
+
+
+def evaluate_field(
+    regression: Regression, width: int, height: int, depth_range: tuple[float, float], bound: float
+) -> CorrectionField:
+    """Evaluate a regression's mean on the grid.
+
+    Args:
+        regression: the residual regression.
+        width, height: of the image, pixels.
+        depth_range: lowest and highest log depth that the image holds.
+        bound: the largest correction, |log|.
+    """
+    anchors = regression.anchors
+    low = max(float(anchors.log_depth.min()) - DEPTH_MARGIN, depth_range[0])
+    high = min(float(anchors.log_depth.max()) + DEPTH_MARGIN, depth_range[1])
+    count = int(np.clip(np.ceil((high - low) / DEPTH_STEP) + 1, 2, MAX_LAYERS))
+    step = max(high - low, 1e-3) / (count - 1)
+    levels = low + step * np.arange(-1, count + 1)  # one more at each end, for the cubic
+
+    rows = max(2, round(COLUMNS * height / width))
+    u = (np.arange(COLUMNS) + 0.5) / COLUMNS
+    v = (np.arange(rows) + 0.5) / rows * (height / width)
+    nodes = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
+    curve, depth_factor = depth_kernels(levels, anchors.log_depth)
+    mean = (depth_factor * regression.alpha) @ image_kernel(anchors.position, nodes)
+    mean += (curve @ regression.alpha)[:, None]
+    coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
+    size = (COLUMNS * REFINE, rows * REFINE)
+    wide = np.stack([cv2.resize(layer, size, interpolation=cv2.INTER_CUBIC) for layer in coarse])
+    fine = _refine_depth(wide)
+    return CorrectionField(fine, low, step / REFINE_DEPTH)
+
+
+def _refine_depth(layers: np.ndarray) -> np.ndarray:
+    """Catmull-Rom interpolation between the inner layers; the first and last only give slopes."""
+    inner = len(layers) - 2
+    position = np.linspace(1, inner, (inner - 1) * REFINE_DEPTH + 1)
+    below = np.minimum(position.astype(int), inner - 1)
+    t = position - below
+    basis = 0.5 * np.stack(
+        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
+    )
+    weights = np.zeros((len(position), len(layers)), np.float32)
+    for offset, weight in zip((-1, 0, 1, 2), basis, strict=True):
+        weights[np.arange(len(t)), below + offset] = weight
+    return (weights @ layers.reshape(len(layers), -1)).reshape(-1, *layers.shape[1:])
+
+
+def points_in_widths(columns: Any, rows: Any, width: int) -> np.ndarray:
+    """(N, 2) image positions in image widths, pixel centres at halves as in the grid."""
+    return np.column_stack([columns + 0.5, rows + 0.5]) / width
+
+
+@lru_cache(maxsize=8)
+def _grid_coordinates(
+    height: int, width: int, rows: int, columns: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grid column and row of every pixel, (H, W) float32 each, within the outermost centres."""
+    u = np.clip((np.arange(width) + 0.5) * columns / width - 0.5, 0, columns - 1)
+    v = np.clip((np.arange(height) + 0.5) * rows / height - 0.5, 0, rows - 1.001)
+    column, row = np.meshgrid(u.astype(np.float32), v.astype(np.float32))
+    return column, row

@@ -1,0 +1,106 @@
+"""The sensor points that a fit can use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from d3_ros.geometry.alignment.settings import AlignmentSettings
+
+# Points of one cell that are nearer than this (log depth) to its median are averaged.
+CELL_TOLERANCE = 0.05
+LAYERS_PER_LOG = 10
+
+
+class RefusedError(Exception):
+    """This frame's sensor depth gives no scale; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """N measured pixels: `rows`, `columns`, relative depth in (0, 1), z-depth in metres."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    relative: np.ndarray
+    depth: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    def __getitem__(self, index: np.ndarray) -> Points:
+        return Points(
+            self.rows[index], self.columns[index], self.relative[index], self.depth[index]
+        )
+
+
+def usable_points(
+    relative: np.ndarray, sparse: np.ndarray | None, settings: AlignmentSettings
+) -> Points:
+    """Sensor points in range on pixels whose relative depth is finite and not saturated.
+
+    Raises:
+        RefusedError: too few are left, or they do not differ in relative depth.
+    """
+    if sparse is None:
+        raise RefusedError("no sensor depth")
+    # Comparisons are false for NaN, so this keeps measured points only.
+    measured = (sparse >= settings.min_depth) & (sparse <= settings.max_depth)
+    rows, columns = np.divmod(np.flatnonzero(measured), sparse.shape[1])
+    needed = settings.min_points
+    if len(rows) < needed:
+        raise RefusedError(f"{len(rows)} sensor points in range, {needed} needed")
+    x, z = relative[rows, columns], sparse[rows, columns]
+    finite = np.isfinite(x)
+    if not finite.any():
+        raise RefusedError("relative depth is not finite at any sensor point")
+    usable = finite & (x > 0.0) & (x < 1.0)
+    if usable.sum() < needed:
+        raise RefusedError(
+            f"relative depth is saturated at all but {usable.sum()} of {len(x)} sensor points, "
+            f"{needed} needed"
+        )
+    x = x[usable].astype(np.float64)
+    low, high = np.quantile(x, (0.05, 0.95))
+    if high - low < settings.min_relative_spread:
+        raise RefusedError(
+            f"relative depth spans {high - low:.3f} over the sensor points, "
+            f"{settings.min_relative_spread:g} needed"
+        )
+    return Points(rows[usable], columns[usable], x, z[usable].astype(np.float64))
+
+
+def thin(points: Points, most: int) -> Points:
+    """At most `most` points, evenly over image and depth: the mean of each cell, less outliers."""
+    if len(points) <= most:
+        return points
+    log_z = np.log(points.depth)
+    layer = ((log_z - log_z.min()) * LAYERS_PER_LOG).astype(np.int64)
+    row, column = points.rows - points.rows.min(), points.columns - points.columns.min()
+    cell = max(1.0, 0.8 * float(np.sqrt((row.max() + 1) * (column.max() + 1) / most)))
+    while True:
+        across = int(column.max() / cell) + 1
+        key = ((row / cell).astype(np.int64) * across + (column / cell).astype(np.int64)) * (
+            layer.max() + 1
+        ) + layer
+        if np.count_nonzero(np.bincount(key)) <= most:
+            break
+        cell *= 1.15
+    order = np.lexsort((log_z, key))
+    key, log_z = key[order], log_z[order]
+    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    # Averages are taken in log depth over what agrees with the cell's median.
+    sizes = np.diff(np.append(starts, len(key)))
+    agrees = np.abs(log_z - np.repeat(log_z[starts + sizes // 2], sizes)) < CELL_TOLERANCE
+    agreeing = np.add.reduceat(agrees.astype(np.float64), starts)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.where(agrees, values, 0.0), starts) / agreeing
+
+    return Points(
+        mean(points.rows[order]),
+        mean(points.columns[order]),
+        mean(points.relative[order]),
+        np.exp(mean(log_z)),
+    )
