@@ -6,7 +6,8 @@ the benchmarks call the same object.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol
 
 import numpy as np
@@ -32,11 +33,23 @@ class Predictor(Protocol):
 
 
 class DepthPipeline:
-    """One camera's chain from colour to metric depth and normals, with its scale state."""
+    """One camera's chain from colour to metric depth and normals, with its scale state.
 
-    def __init__(self, predictor: Predictor, aligner: ScaleAligner | None = None) -> None:
+    Args:
+        predictor: the network.
+        aligner: what puts relative depth to scale.
+        stage: gives, for the name of each stage that runs, a context to run it in; for measuring.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        aligner: ScaleAligner | None = None,
+        stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self.predictor = predictor
         self.aligner = aligner if aligner is not None else ScaleAligner()
+        self._stage = stage
 
     def __call__(
         self,
@@ -62,22 +75,28 @@ class DepthPipeline:
             ValueError: an array has the wrong shape or dtype (the message says which).
         """
         from_network = "normals" in outputs and "normals" in self.predictor.tasks
-        prediction = self.predictor(rgb, tasks=("depth", "normals") if from_network else ("depth",))
+        with self._stage("network"):
+            prediction = self.predictor(
+                rgb, tasks=("depth", "normals") if from_network else ("depth",)
+            )
         relative = prediction.depth
         assert relative is not None  # asked for above
 
-        fit = self.aligner.update(relative, sparse, stamp=stamp)
+        with self._stage("scale alignment"):
+            fit = self.aligner.update(relative, sparse, stamp=stamp)
 
         from_geometry = "normals" in outputs and not from_network and intrinsics is not None
         metric = None
         if fit.ok and ("metric" in outputs or from_geometry):
-            metric = fit.apply(relative)
+            with self._stage("metric depth"):
+                metric = fit.apply(relative)
 
         normals = prediction.normals
         if from_geometry and metric is not None:
             # Affine-invariant depth bends planes, so without a scale there are no honest normals.
             assert intrinsics is not None
-            normals = normals_from_depth(metric, intrinsics)
+            with self._stage("normals from depth"):
+                normals = normals_from_depth(metric, intrinsics)
 
         return DepthFrame(
             relative=relative,

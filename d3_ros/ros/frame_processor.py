@@ -101,14 +101,13 @@ class FrameProcessor:
         intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
         with stage("sensor depth"):
             sparse = self._sparse(companions.sensor_depth, rgb)
-        with stage("pipeline"):
-            frame = self.pipeline(
-                rgb,
-                stamp=stamp_ns(image.message.header) * 1e-9,
-                intrinsics=intrinsics,
-                sparse=sparse,
-                outputs=self._outputs.needed(wanted, settings),
-            )
+        frame = self.pipeline(
+            rgb,
+            stamp=stamp_ns(image.message.header) * 1e-9,
+            intrinsics=intrinsics,
+            sparse=sparse,
+            outputs=self._outputs.needed(wanted, settings),
+        )
         source = Source(
             header=image.message.header,
             rgb=rgb,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 
 from d3_ros.errors import BundleError
 from d3_ros.pipeline import Predictor
 from d3_ros.ros.parameters import NodeSettings
 
 
-def load_network(settings: NodeSettings) -> Predictor:
+def load_network(settings: NodeSettings, say: Callable[[str], object]) -> Predictor:
     """The predictor that the parameters name, ready for its first frame.
+
+    Args:
+        settings: model, device, dtype and processing_size are used.
+        say: told, in a line, what is being loaded and where it came to be.
 
     Raises:
         BundleError: there is no such model, it is damaged, or it has no depth.
@@ -21,7 +26,9 @@ def load_network(settings: NodeSettings) -> Predictor:
     """
     # Importing torch takes seconds: a node that waits to be configured should not.
     from d3_ros.network import D3Predictor
+    from d3_ros.network.lookup import find_bundle
 
+    say(f"loading model {find_bundle(settings.model)}")
     predictor = D3Predictor.from_pretrained(
         settings.model,
         device=settings.device,
@@ -34,6 +41,8 @@ def load_network(settings: NodeSettings) -> Predictor:
             "the node needs one with depth"
         )
     predictor.warm_up()
+    precision = str(predictor.dtype).removeprefix("torch.")
+    say(f"ready: {' and '.join(predictor.tasks)} on {predictor.device} in {precision}")
     return predictor
 
 

@@ -206,14 +206,15 @@ def _alignment_rows() -> dict[str, ParameterRow]:
     for entry in fields(AlignmentSettings):
         assert entry.default is not MISSING
         text = entry.metadata["text"]
+        switch = isinstance(entry.default, bool)
         rows[entry.name] = ParameterRow(
             name=f"scale.{entry.name}",
             default=entry.default,
             text=text[:1].upper() + text[1:],
             when="always",
             unit=entry.metadata["unit"],
-            low=entry.metadata["low"],
-            high=entry.metadata["high"],
+            low=None if switch else entry.metadata["low"],
+            high=None if switch else entry.metadata["high"],
         )
     return rows
 

@@ -55,13 +55,13 @@ class PredictorNode(LifecycleNode):
     """Depth, normals and metric clouds of one camera.
 
     Args:
-        load: makes the predictor from the parameters; tests pass a small one.
+        load: makes the predictor from the settings, telling what it does; tests pass another.
         **node_arguments: as for rclpy's Node (namespace, parameter_overrides, …).
     """
 
     def __init__(
         self,
-        load: Callable[[NodeSettings], Predictor] = load_network,
+        load: Callable[[NodeSettings, Callable[[str], object]], Predictor] = load_network,
         **node_arguments: Any,
     ) -> None:
         super().__init__("predictor", **node_arguments)
@@ -97,6 +97,7 @@ class PredictorNode(LifecycleNode):
             assert self._session is not None
             super(PredictorNode, self).on_activate(state)  # opens the publishers
             self._session.activate()
+            self.get_logger().info(f"active, waiting for '{self.resolve_topic_name('image')}'")
 
         result = self._attempt("activate", activate, "active", FAILURE)
         if result != SUCCESS:
@@ -159,11 +160,8 @@ class PredictorNode(LifecycleNode):
         if self._faults:
             raise ParameterError("; ".join(self._faults.values()))
         settings = settings_from(read(self))
-        predictor = self._load(settings)
+        predictor = self._load(settings, self.get_logger().info)
         self._session = Session(self, predictor, settings, self._statistics, self._tell)
-        self.get_logger().info(
-            f"model '{settings.model}' is ready: {' and '.join(predictor.tasks)}"
-        )
 
     def _pause(self, state: LifecycleState) -> None:
         if self._session is not None:

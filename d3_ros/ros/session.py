@@ -46,7 +46,7 @@ class Session:
         self._subscriptions: list[Subscription] = []
         self._outputs = Outputs(node, self.stage, tell.warn)
         self._processor = FrameProcessor(
-            DepthPipeline(predictor, ScaleAligner(**asdict(settings.alignment))),
+            DepthPipeline(predictor, ScaleAligner(**asdict(settings.alignment)), stage=self.stage),
             settings=settings,
             topics=InputTopics(
                 image=node.resolve_topic_name("image"),
