@@ -97,10 +97,12 @@ def write_report(
     rows.sort(key=lambda row: row["stamp_ns"])
     figures.sort(key=lambda figure: figure.stamp_ns)
 
-    report = _summary(numbers, rows, source, info, has_truth=held_out > 0)
-    report["diagnostics"] = next(
+    diagnostics: dict[str, Any] = next(
         (row.values for row in reversed(reported) if row.topic == "/diagnostics"), {}
     )
+    note = _note(numbers, rows, diagnostics, has_truth=held_out > 0)
+    report = _summary(numbers, rows, source, info, note)
+    report["diagnostics"] = diagnostics
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
     write_page(output / "index.html", report, figures)
@@ -182,7 +184,9 @@ def _figure(
         cloud=cloud,
     )
     captions = dict(CAPTIONS)
-    if row["abs_rel"] is not None:
+    if not recording.array_path(stamp_ns, METRIC).is_file():
+        captions["depth"] = "relative depth, no scale"
+    elif row["abs_rel"] is not None:
         captions["depth"] += f", AbsRel {row['abs_rel']:.3f}"
     for name, picture in {**made, "strip": strip(made, captions)}.items():
         save_picture(stem.with_name(f"{stem.name}_{name}.png"), picture)
@@ -203,8 +207,7 @@ def _summary(
     rows: list[dict[str, Any]],
     source: Source,
     info: RunInfo,
-    *,
-    has_truth: bool,
+    note: str,
 ) -> dict[str, Any]:
     """The content of report.json."""
     scored = [row for row in rows if row["abs_rel"] is not None]
@@ -227,7 +230,7 @@ def _summary(
         "abs_rel": mean("abs_rel"),
         "delta1": mean("delta1"),
         "coverage": mean("coverage"),
-        "abs_rel_note": _note(numbers, scored, has_truth),
+        "abs_rel_note": note,
         "scale_states": dict(Counter(row["scale_state"] for row in rows if row["scale_state"])),
         "topics": numbers.topics,
         "hardware": hardware(),
@@ -237,15 +240,22 @@ def _summary(
     }
 
 
-def _note(numbers: Traffic, scored: list[dict[str, Any]], has_truth: bool) -> str:
+def _note(
+    numbers: Traffic,
+    rows: list[dict[str, Any]],
+    diagnostics: dict[str, Any],
+    *,
+    has_truth: bool,
+) -> str:
     """What the score was taken on, or why there is none."""
-    if scored:
-        pixels = sum(row["pixels"] for row in scored)
-        return f"{pixels} measured pixels of {len(scored)} frames that the node was not given"
+    pixels = [row["pixels"] for row in rows if row["pixels"]]
+    if pixels:
+        return f"{sum(pixels)} measured pixels of {len(pixels)} frames that the node was not given"
     if not has_truth:
         return "the input has no measured depth that was held back from the node"
     if METRIC not in numbers.topics:
-        return "the node published no metric depth, because it had no scale"
+        said = [values["message"] for task, values in diagnostics.items() if "scale" in task]
+        return f"the node published no metric depth ({said[0] if said else 'no diagnostics came'})"
     return "no pixel has both metric depth and a measurement that was held back"
 
 

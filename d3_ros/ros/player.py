@@ -41,7 +41,7 @@ ANSWER_S = 60.0
 # After so many frames in a row without an answer there will be none.
 MOST_UNANSWERED = 3
 # So long may a node that answers stay unconfigured before that is its answer.
-UNCONFIGURED_S = 5.0
+UNCONFIGURED_S = 3.0
 
 
 class PlayerError(D3Error):
@@ -155,7 +155,7 @@ def play(player: Player, source: Source, rate: float | str, total: int) -> int:
     start = time.monotonic()
     last_ns: int | None = None
     sent = unanswered = 0
-    for due_s, frame in _schedule(source, rate, total):
+    for due_s, frame in schedule(source, rate, total):
         if rate == "auto":
             if last_ns is not None:
                 answered = player.spin_until(time.monotonic() + ANSWER_S, last_ns)
@@ -171,7 +171,7 @@ def play(player: Player, source: Source, rate: float | str, total: int) -> int:
     return sent
 
 
-def _schedule(source: Source, rate: float | str, total: int) -> Iterator[tuple[float, Frame]]:
+def schedule(source: Source, rate: float | str, total: int) -> Iterator[tuple[float, Frame]]:
     """Frames with the seconds after the start at which each is due."""
     count = 0
     loop_start_s = 0.0
