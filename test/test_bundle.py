@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 from tiny_network import SIZE, tiny_network
 
@@ -82,6 +83,21 @@ def test_stored_in_half_and_loaded_as_asked(tiny_bundle: Path) -> None:
         assert {p.dtype for p in network.unets.parameters()} == {dtype}
         assert network.prompt_embedding("depth").shape == (77, 8)
         assert network.timesteps["depth"].dtype == torch.float32
+
+
+def test_a_tiny_autoencoder_is_loaded_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network = tiny_network()
+    network.vae = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8)
+    )
+    folder = write_bundle(tmp_path / "t", network, name="t", license="", source="")
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    assert config["_class_name"] == "AutoencoderTiny"
+    assert config["encoder_block_out_channels"] == [8, 8, 8, 8]
+    assert isinstance(load_bundle(folder).network.vae, AutoencoderTiny)
+    assert capfd.readouterr().err == ""
 
 
 def test_files_are_readable_for_everyone(tiny_bundle: Path) -> None:

@@ -12,6 +12,7 @@ files, which loading does anyway; a cheaper check would not see a damaged file.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -201,11 +202,12 @@ def _write_files(folder: Path, network: D3Network, dtype: torch.dtype) -> None:
     modules: dict[str, DiffusersModel] = {"vae": network.vae, **dict(network.unets.items())}
     for name, module in modules.items():
         (folder / name).mkdir()
-        config = {key: value for key, value in module.config.items() if not key.startswith("_")}
+        # Only what the constructor takes: AutoencoderTiny adds derived values to its config.
+        accepted = inspect.signature(type(module).__init__).parameters
         config = {
             "_class_name": type(module).__name__,
             "_diffusers_version": diffusers.__version__,
-            **config,
+            **{key: value for key, value in module.config.items() if key in accepted},
         }
         _write_json(folder / name / CONFIG, config)
         tensors = {key: _stored(value, dtype, key) for key, value in module.state_dict().items()}
