@@ -61,11 +61,13 @@ def frame_pictures(
     """
     pictures = {"colour": _with_points(rgb, sensor)}
     if metric is not None and np.isfinite(metric).any():
-        near, far = (float(q) for q in np.nanquantile(metric, (0.02, 0.98)))
-        pictures["depth"] = _with_bar(colour_depth(metric, near, far), near, far, "m")
+        shown = {"depth": metric}
         if truth is not None and np.isfinite(truth).any():
-            measured = np.where(np.isfinite(truth), truth, _or_nan(sensor, truth))
-            pictures["measured"] = _with_bar(colour_depth(measured, near, far), near, far, "m")
+            shown["measured"] = np.where(np.isfinite(truth), truth, _or_nan(sensor, truth))
+        ranges = [np.nanquantile(depth, (0.02, 0.98)) for depth in shown.values()]
+        near, far = float(np.min(ranges)), float(np.max(ranges))
+        for name, depth in shown.items():
+            pictures[name] = _with_bar(colour_depth(depth, near, far), near, far, "m")
     elif relative is not None:
         pictures["depth"] = _with_bar(colour_depth(relative, 0.0, 1.0), 0.0, 1.0, "rel.")
     if normals is not None:
