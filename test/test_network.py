@@ -92,6 +92,11 @@ def test_timesteps_stay_exact_in_half_precision(dtype: torch.dtype) -> None:
     assert seen[0].item() == np.float32(187.3)
 
 
+def test_attention_is_torchs_fused_one(network: D3Network) -> None:
+    processors = network.unets["unet_depth"].attn_processors.values()
+    assert {type(processor).__name__ for processor in processors} == {"AttnProcessor2_0"}
+
+
 def test_two_tasks_may_share_a_unet() -> None:
     network = tiny_network(shared_unet=True)
     assert list(network.unets) == ["unet"]

@@ -37,6 +37,7 @@ UNET_PREFIX = "d3_predictor."
 VAE_PREFIX = "ae.ae."
 TIMESTEP = "timestep"
 TRAINING_ONLY = ("visual_experts.", "adapters.", "mapping.", "time_emb.", "time_in_proj.")
+STEPS = 4  # of `convert`, for a progress bar
 LICENSE = "CreativeML Open RAIL++-M (Stable Diffusion 2.1), and the D³-Predictor authors' terms"
 SOURCE = "https://github.com/X-GenGroup/D3-Predictor"
 
@@ -139,9 +140,6 @@ def convert(
     write_bundle(output, network, name=name, license=LICENSE, source=source, dtype=dtype)
     progress("checking the bundle")
     return load_bundle(output, dtype=dtype)
-
-
-STEPS = 4
 
 
 def _module(
