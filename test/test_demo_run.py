@@ -16,7 +16,7 @@ import pytest
 
 from d3_ros.demo.__main__ import main
 from d3_ros.demo.processes import DOMAINS, Family, free_domain, private_environment
-from d3_ros.demo.run import default_frames, device_in_use, prepared_output
+from d3_ros.demo.run import default_frames, device_in_use, prepared_output, start_viewer
 from d3_ros.network import D3Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,6 +221,26 @@ def test_a_stubborn_child_ends_too(tmp_path: Path) -> None:
             time.sleep(0.02)
         child.stop(patience_s=0.3)
         assert child.exit_code == -signal.SIGTERM
+
+
+def test_view_opens_rviz2_on_our_topics_or_says_that_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("d3_ros.demo.run.VIEWER_START_S", 0.0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with Family(tmp_path, {"ROS_DOMAIN_ID": "7"}) as family:
+        start_viewer(family)
+        assert family.child("rviz2") is None
+    assert "no rviz2 on this machine" in capsys.readouterr().out
+    stand_in = tmp_path / "rviz2"
+    stand_in.write_text('#!/bin/sh\necho "$ROS_DOMAIN_ID $*"\n')
+    stand_in.chmod(0o755)
+    with Family(tmp_path, {"ROS_DOMAIN_ID": "7"}) as family:
+        start_viewer(family)
+        viewer = family.child("rviz2")
+        assert viewer is not None
+        viewer.wait()
+    assert viewer.last_lines() == f"7 -d {ROOT / 'config' / 'predictor.rviz'}"
 
 
 def test_the_device_is_read_from_the_nodes_log(tmp_path: Path) -> None:

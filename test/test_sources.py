@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from d3_ros.demo.holdout import split_depth, without_pixels
+from d3_ros.demo.holdout import share_depth, split_depth, without_pixels
 from d3_ros.demo.sources import Frame, SourceOptions, open_source
 from d3_ros.errors import D3Error, DataError
 from d3_ros.types import CameraIntrinsics
@@ -70,6 +70,23 @@ def test_truth_excludes_what_was_given() -> None:
     np.testing.assert_array_equal(without_pixels(truth, given_), [[1.0, NAN, NAN]])
 
 
+def test_no_points_are_no_sensor_and_a_truth_of_its_own_leaves_all_of_it() -> None:
+    sensor = np.array([[1.0, 2.0, np.nan, 4.0]], np.float32)
+    truth = np.array([[1.5, 2.5, 3.5, 4.5]], np.float32)
+    given_, held_out = share_depth(sensor, None, 0, seed=0)
+    assert given_ is None
+    np.testing.assert_array_equal(held_out, sensor)
+    given_, held_out = share_depth(sensor, truth, None, seed=0)
+    np.testing.assert_array_equal(given_, sensor)
+    np.testing.assert_array_equal(held_out, [[NAN, NAN, 3.5, NAN]])
+    given_, held_out = share_depth(sensor, truth, 1, seed=0)
+    assert given_ is not None
+    assert held_out is not None
+    assert np.isfinite(given_).sum() == 1
+    assert np.isfinite(held_out).sum() == 3
+    assert share_depth(None, truth, 5, seed=0) == (None, truth)
+
+
 # ---------------------------------------------------------------------------------------- folder
 
 
@@ -114,7 +131,8 @@ def test_files_without_a_partner_are_named_and_left_out(tmp_path: Path) -> None:
     source = open_source(SourceOptions(folder))
     assert [frame.name for frame in source] == ["b"]
     assert len(source) == 1
-    rgb, depth = source.warnings
+    camera, rgb, depth = source.warnings
+    assert "no --intrinsics" in camera
     assert "2 of 3" in rgb
     assert "a, c" in rgb
     assert "1 of 2" in depth

@@ -32,6 +32,8 @@ LEAST_FRAMES, MOST_FRAMES = 40, 600
 # The last frame's other outputs follow its depth: the recorder is done when it has been quiet for
 # so long.
 QUIET_S, MOST_QUIET_WAIT_S = 1.0, 15.0
+# So that the window is there for the first frames.
+VIEWER_START_S = 3.0
 OUR_FILES = (
     "cloud.ply",
     "report.json",
@@ -154,7 +156,7 @@ def _play(
     """Start the processes, wait for the player to end, and let the recorder finish."""
     deadline = time.monotonic() + options.timeout_s
     if options.view:
-        _start_viewer(family)
+        start_viewer(family)
     recorder = family.start_module(
         "recorder",
         "d3_ros.ros.recorder",
@@ -263,14 +265,15 @@ class Progress:
             print(flush=True)
 
 
-def _start_viewer(family: Family) -> None:
+def start_viewer(family: Family) -> None:
     """Open rviz2 where there is one; say so where there is none."""
-    if shutil.which("rviz2") is None:
+    rviz2 = shutil.which("rviz2")
+    if rviz2 is None:
         say("--view: no rviz2 on this machine (source a ROS 2 desktop installation); going on")
         return
     config = shipped("config/predictor.rviz")
-    family.start("rviz2", ["rviz2", *(["-d", str(config)] if config else [])])
-    time.sleep(3.0)  # so that the window is there for the first frames
+    family.start("rviz2", [rviz2, *(["-d", str(config)] if config else [])])
+    time.sleep(VIEWER_START_S)
 
 
 def _wait_for_viewer(family: Family) -> None:

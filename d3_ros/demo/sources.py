@@ -15,7 +15,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from d3_ros.demo.holdout import DEFAULT_POINTS, split_depth
+from d3_ros.demo.holdout import share_depth
 from d3_ros.errors import DataError
 from d3_ros.types import CameraIntrinsics
 
@@ -127,10 +127,10 @@ class FolderSource:
         self._files: list[tuple[Path, Path | None]]
         if depths is None:
             self._files = [(image, None) for image in images.values()]
-            self.warnings: tuple[str, ...] = ()
+            self.warnings = _without_camera(options)
         else:
             self._files = [(images[stem], depths[stem]) for stem in images if stem in depths]
-            self.warnings = tuple(
+            self.warnings = _without_camera(options) + tuple(
                 f"{folder / here}: {len(extra)} of {len(have)} files have no partner in "
                 f"{there}/ and are left out: {_shortened(extra)}"
                 for here, have, there, other in (
@@ -152,20 +152,15 @@ class FolderSource:
     def __iter__(self) -> Iterator[Frame]:
         for index, (image, depth) in enumerate(self._files):
             rgb = _read_rgb(image)
-            sensor = truth = None
-            if depth is not None:
-                measured = _read_depth(depth)
-                if measured.shape != rgb.shape[:2]:
-                    raise DataError(
-                        f"{depth}: {measured.shape[1]} x {measured.shape[0]} pixels, but its "
-                        f"picture has {rgb.shape[1]} x {rgb.shape[0]}: depth must be registered"
-                    )
-                points = self._options.points
-                sensor, truth = split_depth(
-                    measured,
-                    DEFAULT_POINTS if points is None else points,
-                    seed=self._options.seed + index,
+            measured = None if depth is None else _read_depth(depth)
+            if measured is not None and measured.shape != rgb.shape[:2]:
+                raise DataError(
+                    f"{depth}: {measured.shape[1]} x {measured.shape[0]} pixels, but its "
+                    f"picture has {rgb.shape[1]} x {rgb.shape[0]}: depth must be registered"
                 )
+            sensor, truth = share_depth(
+                measured, None, self._options.points, seed=self._options.seed + index
+            )
             yield Frame(
                 index=index,
                 name=image.stem,
@@ -187,7 +182,7 @@ class VideoSource:
             DataError: OpenCV finds no video in it.
         """
         self._options = options
-        self.warnings: tuple[str, ...] = ()
+        self.warnings = _without_camera(options)
         video = cv2.VideoCapture(str(options.path))
         try:
             if not (video.isOpened() and video.read()[0]):
@@ -232,6 +227,13 @@ def pinhole(
         return None
     fx, fy, cx, cy = intrinsics
     return CameraIntrinsics(width=image.shape[1], height=image.shape[0], fx=fx, fy=fy, cx=cx, cy=cy)
+
+
+def _without_camera(options: SourceOptions) -> tuple[str, ...]:
+    """The warning where a source that knows no camera is not told one."""
+    if options.intrinsics is not None:
+        return ()
+    return (f"{options.path}: no --intrinsics FX FY CX CY, so there will be no cloud",)
 
 
 def _files_by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:

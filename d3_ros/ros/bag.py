@@ -17,7 +17,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
-from d3_ros.demo.holdout import DEFAULT_POINTS, split_depth, without_pixels
+from d3_ros.demo.holdout import share_depth
 from d3_ros.demo.sources import Frame, SourceOptions, pinhole
 from d3_ros.errors import DataError
 from d3_ros.ros.from_messages import (
@@ -111,15 +111,9 @@ class BagSource:
             self._sensor, rgb, _nearest(depths[self._sensor], stamp_ns, SENSOR_TOLERANCE_NS)
         )
         truth = self._depth(self._truth, rgb, _nearest(depths[self._truth], stamp_ns, 0))
-        points, seed = self._options.points, self._options.seed + index
-        if sensor is not None and truth is None:
-            sensor, truth = split_depth(
-                sensor, DEFAULT_POINTS if points is None else points, seed=seed
-            )
-        elif sensor is not None and truth is not None:
-            if points is not None:
-                sensor, _ = split_depth(sensor, points, seed=seed)
-            truth = without_pixels(truth, sensor)
+        sensor, truth = share_depth(
+            sensor, truth, self._options.points, seed=self._options.seed + index
+        )
         return Frame(
             index=index,
             name=f"{stamp_ns / 1e9:.3f} s",
