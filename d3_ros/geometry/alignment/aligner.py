@@ -19,7 +19,7 @@ from d3_ros.geometry.alignment.domain import (
     GlobalFit,
     fit_domain,
 )
-from d3_ros.geometry.alignment.gaussian_process import Features, regress
+from d3_ros.geometry.alignment.gaussian_process import Features, ResidualModel
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
@@ -27,6 +27,8 @@ from d3_ros.geometry.alignment.smoothing import GatedSmoother
 from d3_ros.types import DepthFit
 
 MAX_HELD_OUT = 64
+# Two scales that each fit their points better than this are a contradiction, not a poor network.
+CONTRADICTION_ERROR = 0.05
 
 
 class ScaleAligner:
@@ -49,6 +51,7 @@ class ScaleAligner:
         self._last: DepthFit | None = None
         self._last_stamp = float("-inf")
         self._now = float("-inf")
+        self._residuals = ResidualModel()
         self._choice = DomainChoice(self.settings.domain_hysteresis)
         self._smoothers = {
             domain: GatedSmoother(self.settings.smoothing, self.settings.scale_step)
@@ -117,10 +120,18 @@ class ScaleAligner:
         held_out = points[np.sort(shuffled[:held_out_count])]
         seen = thin(points[np.sort(shuffled[held_out_count:])], settings.max_points)
 
-        fit, inlier_ratio, published = self._global_fit(seen, rng)
+        fit, published = self._global_fit(seen, rng)
         field, predicted = None, fit.metres(held_out.relative)
-        if settings.local_correction:
-            field, predicted = self._local_correction(fit, seen, held_out, relative.shape, rng)
+        agreement = np.abs(fit.metres(seen.relative) / seen.depth - 1.0)
+        regression = self._regress(fit, seen, held_out, relative.shape, rng)
+        if regression is not None:
+            field, predicted, agreement = regression
+        inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))
+        if inlier_ratio < settings.min_inlier_ratio:
+            raise RefusedError(
+                f"only {inlier_ratio:.0%} of {len(seen)} points agree with one scale, "
+                f"{settings.min_inlier_ratio:.0%} needed"
+            )
         error = np.abs(predicted / held_out.depth - 1.0)
         return DepthFit(
             ok=True,
@@ -133,61 +144,77 @@ class ScaleAligner:
             to_metres=MetricMap(fit, field, settings.max_depth),
         )
 
-    def _global_fit(
-        self, seen: Points, rng: np.random.Generator
-    ) -> tuple[GlobalFit, float, GlobalFit]:
-        """The smoothed fit in the best domain, its inlier ratio, and that in the depth domain."""
-        settings = self.settings
-        tolerance = settings.inlier_tolerance
+    def _global_fit(self, seen: Points, rng: np.random.Generator) -> tuple[GlobalFit, GlobalFit]:
+        """The smoothed fit in the best domain, and that in the depth domain."""
         fits = {domain: fit_domain(domain, seen.relative, seen.depth, rng) for domain in DOMAINS}
         errors: dict[Domain, float] = {
             domain: fit.left_out_error(seen.depth) for domain, fit in fits.items() if fit.rises
         }
         if not errors:
             raise RefusedError("sensor depth falls where relative depth rises (negative scale)")
-        chosen = min(errors, key=errors.__getitem__)
-        error = np.abs(fits[chosen].metres(seen.relative) / seen.depth - 1.0)
-        inlier_ratio = float(np.mean(error < tolerance))
-        if inlier_ratio < settings.min_inlier_ratio:
-            raise RefusedError(
-                f"only {inlier_ratio:.0%} of {len(seen)} points agree with one scale, "
-                f"{settings.min_inlier_ratio:.0%} needed"
-            )
+        self._refuse_contradiction(fits[min(errors, key=errors.__getitem__)], seen, rng)
         chosen = self._choice.choose(errors)
         smoothed = {
             domain: self._smoothers[domain].update(fits[domain], seen.relative)
             for domain in {chosen, "depth"} & errors.keys()
         }
-        return smoothed[chosen], inlier_ratio, smoothed.get("depth", fits["depth"])
+        return smoothed[chosen], smoothed.get("depth", fits["depth"])
 
-    def _local_correction(
+    def _refuse_contradiction(self, fit: GlobalFit, seen: Points, rng: np.random.Generator) -> None:
+        """Refuse points that two different scales explain, each a part of them and each well."""
+        error = np.abs(fit.metres(seen.relative) / seen.depth - 1.0)
+        rest = seen[~(error < self.settings.inlier_tolerance)]
+        share = 1.0 - len(rest) / len(seen)
+        if share >= self.settings.min_inlier_ratio or len(rest) < self.settings.min_points:
+            return
+        other = fit_domain(fit.domain, rest.relative, rest.depth, rng)
+        other_error = np.abs(other.metres(rest.relative) / rest.depth - 1.0)
+        agreeing = error[error < self.settings.inlier_tolerance]
+        if max(np.median(agreeing), np.nanmedian(other_error)) < CONTRADICTION_ERROR:
+            raise RefusedError(
+                f"only {share:.0%} of {len(seen)} points agree with one scale and the others with "
+                "another: is the sensor's extrinsic calibration right?"
+            )
+
+    def _regress(
         self,
         fit: GlobalFit,
         seen: Points,
         held_out: Points,
         shape: tuple[int, ...],
         rng: np.random.Generator,
-    ) -> tuple[CorrectionField | None, np.ndarray]:
-        """The field that bends `fit` to all points, and held-out metres predicted without them."""
+    ) -> tuple[CorrectionField, np.ndarray, np.ndarray] | None:
+        """The field that bends `fit` to all points, or None where there is nothing to bend.
+
+        Also held-out metres predicted without them, and relative errors of a sample of the seen
+        points, each predicted without itself.
+        """
+        if not self.settings.local_correction:
+            return None
         height, width = shape
         both = [seen, held_out]
         log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in both]))
         log_depth = np.log(np.concatenate([part.depth for part in both]))
         is_held_out = np.repeat([False, True], [len(seen), len(held_out)])
         known = np.isfinite(log_fit)  # where the fit goes behind the camera, nothing can be bent
-        predicted = np.full(len(held_out), np.nan)
         if (known & ~is_held_out).sum() < self.settings.min_points:
-            return None, predicted
+            return None
         position = np.concatenate([points_in_widths(p.columns, p.rows, width) for p in both])
-        features = Features(position, log_fit)
-        regression = regress(features[known], (log_depth - log_fit)[known], is_held_out[known], rng)
-        bound = float(np.log1p(self.settings.max_correction))
-        correction = np.clip(regression.held_out, -bound, bound)
-        guessed = known & is_held_out
-        predicted[known[len(seen) :]] = np.exp(log_fit[guessed] + correction)
-        ends = np.log(fit.metres(np.array([0.0, 1.0])))
-        depth_range = (
-            float(ends[0]) if np.isfinite(ends[0]) else float("-inf"),
-            float(ends[1]) if np.isfinite(ends[1]) else float("inf"),
+        origin = float(np.median(log_fit[known]))
+        regression = self._residuals.regress(
+            Features(position[known], log_fit[known] - origin),
+            (log_depth - log_fit)[known],
+            is_held_out[known],
+            rng,
         )
-        return evaluate_field(regression, width, height, depth_range, bound), predicted
+        bound = float(np.log1p(self.settings.max_correction))
+        predicted = np.full(len(held_out), np.nan)
+        correction = np.clip(regression.held_out, -bound, bound)
+        predicted[known[len(seen) :]] = np.exp(log_fit[known & is_held_out] + correction)
+        near, far = np.log(fit.metres(np.array([0.0, 1.0])))
+        depth_range = (
+            float(near) if np.isfinite(near) else float("-inf"),
+            float(far) if np.isfinite(far) else float("inf"),
+        )
+        field = evaluate_field(regression, origin, width, height, depth_range, bound)
+        return field, predicted, np.abs(np.expm1(regression.left_out))

@@ -65,19 +65,25 @@ class CorrectionField:
 
 
 def evaluate_field(
-    regression: Regression, width: int, height: int, depth_range: tuple[float, float], bound: float
+    regression: Regression,
+    origin: float,
+    width: int,
+    height: int,
+    depth_range: tuple[float, float],
+    bound: float,
 ) -> CorrectionField:
     """Evaluate a regression's mean on the grid.
 
     Args:
         regression: the residual regression.
+        origin: the log depth that its anchors' log depths count from.
         width, height: of the image, pixels.
         depth_range: lowest and highest log depth that the image holds.
         bound: the largest correction, |log|.
     """
     anchors = regression.anchors
-    low = max(float(anchors.log_depth.min()) - DEPTH_MARGIN, depth_range[0])
-    high = min(float(anchors.log_depth.max()) + DEPTH_MARGIN, depth_range[1])
+    low = max(origin + float(anchors.log_depth.min()) - DEPTH_MARGIN, depth_range[0])
+    high = min(origin + float(anchors.log_depth.max()) + DEPTH_MARGIN, depth_range[1])
     count = int(np.clip(np.ceil((high - low) / DEPTH_STEP) + 1, 2, MAX_LAYERS))
     step = max(high - low, 1e-3) / (count - 1)
     levels = low + step * np.arange(-1, count + 1)  # one more at each end, for the cubic
@@ -86,8 +92,10 @@ def evaluate_field(
     u = (np.arange(COLUMNS) + 0.5) / COLUMNS
     v = (np.arange(rows) + 0.5) / rows * (height / width)
     nodes = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
-    curve, depth_factor = depth_kernels(levels, anchors.log_depth)
-    mean = (depth_factor * regression.alpha) @ image_kernel(anchors.position, nodes)
+    curve, depth_factor = depth_kernels(regression.prior, levels - origin, anchors.log_depth)
+    mean = (depth_factor * regression.alpha) @ image_kernel(
+        regression.prior, anchors.position, nodes
+    )
     mean += (curve @ regression.alpha)[:, None]
     coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
     size = (COLUMNS * REFINE, rows * REFINE)
