@@ -162,7 +162,8 @@ def test_no_process_is_left_behind(
     [
         (["--input", "/no/such/place"], 1, "demo: /no/such/place: no such file or folder"),
         (["--rate", "fast"], 2, "'fast' is not auto, source or a rate"),
-        (["--points", "many"], 2, "'many' is not a number of pixels"),
+        (["--points", "many"], 2, "'many' is not a whole number"),
+        (["--frames", "-3"], 2, "--frames"),
     ],
 )
 def test_mistakes_on_the_command_line(
@@ -177,6 +178,18 @@ def test_mistakes_on_the_command_line(
         signal.signal(signal.SIGTERM, before)
     assert code == exit_code
     assert says in capsys.readouterr().err
+
+
+def test_a_folder_has_no_rate_of_its_own(
+    measured_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    code = main(
+        ["--input", str(measured_folder), "--rate", "source", "--output", str(tmp_path / "out")]
+    )
+    signal.signal(signal.SIGTERM, before)
+    assert code == 1
+    assert "its frames have no times" in capsys.readouterr().err
 
 
 def test_short_inputs_are_played_in_whole_rounds() -> None:

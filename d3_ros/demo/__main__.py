@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from d3_ros.demo.arguments import add_source_arguments, pace, source_options
+from d3_ros.demo.arguments import add_source_arguments, pace, source_options, whole_number
 from d3_ros.demo.run import DemoOptions, run
 from d3_ros.errors import D3Error
 
@@ -47,10 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(default: source, auto for a folder)",
     )
     parser.add_argument(
-        "--frames", type=int, default=0, help="how many to send (default: all, at least 40)"
+        "--frames",
+        type=whole_number,
+        default=0,
+        help="how many to send (default: all, at least 40, at most 600)",
     )
     parser.add_argument(
-        "--pictures", type=int, default=6, help="of how many frames (default: %(default)s)"
+        "--pictures", type=whole_number, default=6, help="of how many frames (default: %(default)s)"
     )
     parser.add_argument(
         "--timeout", type=float, default=900.0, metavar="S", help="for all (default: %(default)s)"

@@ -21,7 +21,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--points",
-        type=_count,
+        type=whole_number,
         metavar="N",
         help="measured depth pixels given to the node, at random; 0: none "
         f"(default: {DEFAULT_POINTS} of dense depth, at most half; all where the truth is apart)",
@@ -78,7 +78,8 @@ def pace(text: str) -> float | str:
     return rate
 
 
-def _count(text: str) -> int:
+def whole_number(text: str) -> int:
+    """0, 1, 2, ..."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of pixels")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 on")
     return int(text)

@@ -8,7 +8,6 @@ nanoseconds) names a frame everywhere: results meet their truth by equal stamps,
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,10 +102,6 @@ class Recording:
         for topic in topics:
             self.array_path(stamp_ns, topic).unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Remove the folder with everything in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 class LogWriter:
     """Appends rows to a log, each visible to readers as a whole line at once."""
@@ -127,14 +122,14 @@ class LogWriter:
 class SpreadChoice:
     """Chooses frames evenly from a run of unknown length while it happens.
 
-    Every `stride`-th frame is kept; when twice as many are kept as are wanted, every second one is
-    forgotten and the stride doubles. So between `wanted` and `2 * wanted` frames are held at any
-    time (fewer at the beginning), and they cover the run from its first frame on.
+    Every `stride`-th frame is kept, from the first on; when twice as many are kept as are wanted,
+    every second one is forgotten and the stride doubles. So between `wanted` and `2 * wanted`
+    frames are held at any time (fewer at the beginning), and they cover the whole run.
     """
 
     def __init__(self, wanted: int) -> None:
         self.kept: list[int] = []
-        self._wanted = wanted
+        self._wanted = max(wanted, 1)
         self._stride = 1
         self._seen = 0
 

@@ -77,6 +77,8 @@ def run(options: DemoOptions) -> None:
     source = open_source(options.source)
     # A source without time has no rate of its own: there the node sets the pace.
     rate = options.rate or ("auto" if source.rate_hz is None else "source")
+    if rate == "source" and source.rate_hz is None:
+        raise DataError(f"{options.source.path}: its frames have no times: say --rate auto or HZ")
     total = options.frames or default_frames(len(source))
     output = prepared_output(options.output)
     say(f"input    {source.title}")

@@ -25,7 +25,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from d3_ros.demo.arguments import add_source_arguments, pace, source_options
+from d3_ros.demo.arguments import add_source_arguments, pace, source_options, whole_number
 from d3_ros.demo.recording import RELATIVE, LogWriter, Sent
 from d3_ros.demo.sources import Frame, Source, open_source
 from d3_ros.errors import D3Error
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--namespace", default="/camera", help="of the topics")
     parser.add_argument("--node", default="predictor", help="name of the node that is played to")
     parser.add_argument("--rate", type=pace, default="source", help="auto, source, or Hz")
-    parser.add_argument("--frames", type=int, default=0, help="how many; 0: all, once")
+    parser.add_argument("--frames", type=whole_number, default=0, help="how many; 0: all, once")
     parser.add_argument("--sent", type=Path, help="file to note index and stamp of each frame in")
     parser.add_argument("--wait", type=float, default=120.0, help="seconds to wait for the node")
     args = parser.parse_args(argv)
