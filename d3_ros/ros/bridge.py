@@ -25,7 +25,7 @@ def rgb_through_cv_bridge(message: Image, topic: str) -> np.ndarray:
     Raises:
         MessageError: there is no working cv_bridge, or it does not know the encoding.
     """
-    bridge, fault = _bridge()
+    bridge, fault = working_bridge()
     if bridge is None:
         raise MessageError(
             f"'{topic}' has encoding {message.encoding!r}, which needs cv_bridge, and {fault}: "
@@ -42,7 +42,7 @@ def rgb_through_cv_bridge(message: Image, topic: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _bridge() -> tuple[Any | None, str]:
+def working_bridge() -> tuple[Any | None, str]:
     """A working CvBridge, or None and what is wrong."""
     probe = Image(height=1, width=2, encoding="bgr8", step=6)
     probe.data.frombytes(bytes(range(6)))

@@ -21,9 +21,13 @@ from d3_ros.ros.from_messages import (
 from d3_ros.ros.inputs import Inputs, stamp_ns
 from d3_ros.ros.outputs import NEED_CAMERA, Outputs, Source
 from d3_ros.ros.parameters import NodeSettings
-from d3_ros.ros.statistics import FrameStatistics, StageTimes
+from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.types import CameraIntrinsics
+
+# Two stages that are not surrounded by a context: all of a frame is one or the other.
+WAITING = "wait for camera_info and sensor depth"
+WORKING = "all work"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,6 @@ class FrameProcessor:
         inputs: Inputs,
         outputs: Outputs,
         statistics: FrameStatistics,
-        stage: StageTimes,
         tell: Teller,
         now_ns: Callable[[], int],
     ) -> None:
@@ -69,7 +72,6 @@ class FrameProcessor:
         self._inputs = inputs
         self._outputs = outputs
         self._statistics = statistics
-        self._stage = stage
         self._tell = tell
         self._now_ns = now_ns
 
@@ -85,19 +87,21 @@ class FrameProcessor:
             self._statistics.refused(f"{type(error).__name__}: {error}")
 
     def _process(self, image: ReceivedImage) -> None:
-        settings, stage = self.settings, self._stage
+        settings, stage = self.settings, self._statistics.stage
+        started = time.perf_counter()
         wanted = self._outputs.wanted(settings)
         if not wanted:
             self._statistics.idle()
             return
         with stage("decode"):
             rgb = rgb_from_image(image.message, self._topics.image)
-        with stage("wait for camera_info and sensor depth"):
-            companions = self._inputs.companions_of(
-                image.message,
-                wait_s=settings.input_wait,
-                tolerance_s=settings.sensor_depth_tolerance,
-            )
+        waiting = time.perf_counter()
+        companions = self._inputs.companions_of(
+            image.message,
+            wait_s=settings.input_wait,
+            tolerance_s=settings.sensor_depth_tolerance,
+        )
+        waited = time.perf_counter() - waiting
         intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
         with stage("sensor depth"):
             sparse = self._sparse(companions.sensor_depth, rgb)
@@ -114,7 +118,10 @@ class FrameProcessor:
             camera_info=companions.camera_info if intrinsics is not None else None,
             intrinsics=intrinsics,
         )
-        if self._outputs.publish(frame, source, wanted, settings) == 0:
+        sent = self._outputs.publish(frame, source, wanted, settings)
+        stage.add(WAITING, waited * 1e3)
+        stage.add(WORKING, (time.perf_counter() - started - waited) * 1e3)
+        if sent == 0:
             self._statistics.refused(fit=frame.fit)
             return
         self._statistics.published(

@@ -56,12 +56,14 @@ class PredictorNode(LifecycleNode):
 
     Args:
         load: makes the predictor from the settings, telling what it does; tests pass another.
+        statistics: where frames are counted and measured; a caller may look on.
         **node_arguments: as for rclpy's Node (namespace, parameter_overrides, …).
     """
 
     def __init__(
         self,
         load: Callable[[NodeSettings, Callable[[str], object]], Predictor] = load_network,
+        statistics: FrameStatistics | None = None,
         **node_arguments: Any,
     ) -> None:
         super().__init__("predictor", **node_arguments)
@@ -69,7 +71,7 @@ class PredictorNode(LifecycleNode):
         self._session: Session | None = None
         self._state = "unconfigured"
         self._failure = ""
-        self._statistics = FrameStatistics()
+        self._statistics = statistics if statistics is not None else FrameStatistics()
         self._tell = Teller(self.get_logger())
         self._faults = declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -225,7 +227,7 @@ class PredictorNode(LifecycleNode):
             report = diagnostics.active_report(
                 self._statistics.snapshot(),
                 session.settings,
-                session.stage.percentiles(),
+                self._statistics.stage.percentiles(),
                 sensor_depth_seen=session.inputs.sensor_depth_seen,
             )
         self._diagnostics.publish(report, hardware_id=str(self.get_parameter("model").value))

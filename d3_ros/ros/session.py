@@ -18,7 +18,7 @@ from d3_ros.ros.inputs import Inputs
 from d3_ros.ros.outputs import Outputs
 from d3_ros.ros.parameters import NodeSettings
 from d3_ros.ros.qos import explain_subscription, input_profile
-from d3_ros.ros.statistics import FrameStatistics, StageTimes
+from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.worker import NewestWins
 
@@ -39,14 +39,15 @@ class Session:
     ) -> None:
         self.settings = settings
         self.inputs = Inputs()
-        self.stage = StageTimes()
         self._node = node
         self._statistics = statistics
         self._tell = tell
         self._subscriptions: list[Subscription] = []
-        self._outputs = Outputs(node, self.stage, tell.warn)
+        self._outputs = Outputs(node, statistics.stage, tell.warn)
         self._processor = FrameProcessor(
-            DepthPipeline(predictor, ScaleAligner(**asdict(settings.alignment)), stage=self.stage),
+            DepthPipeline(
+                predictor, ScaleAligner(**asdict(settings.alignment)), stage=statistics.stage
+            ),
             settings=settings,
             topics=InputTopics(
                 image=node.resolve_topic_name("image"),
@@ -56,7 +57,6 @@ class Session:
             inputs=self.inputs,
             outputs=self._outputs,
             statistics=statistics,
-            stage=self.stage,
             tell=tell,
             now_ns=lambda: node.get_clock().now().nanoseconds,
         )

@@ -33,9 +33,17 @@ class StageTimes:
         finally:
             self.add(name, (time.perf_counter() - started) * 1e3)
 
+    def clear(self) -> None:
+        """Forget all times."""
+        self._ms = {}
+
     def add(self, name: str, ms: float) -> None:
         """Note a time that was measured elsewhere."""
         self._ms.setdefault(name, deque(maxlen=self._kept)).append(ms)
+
+    def values(self, name: str) -> list[float]:
+        """The latest times of a stage in milliseconds, oldest first."""
+        return list(self._ms.get(name, ()))
 
     def percentiles(self) -> dict[str, tuple[float, float]]:
         """Stage -> (p50, p95) in milliseconds, in the order in which stages were first seen."""
@@ -76,14 +84,19 @@ class Snapshot:
 
 
 class FrameStatistics:
-    """Counts frames; called from the subscription's thread and from the worker's."""
+    """Counts frames; called from the subscription's thread and from the worker's.
+
+    `stage` measures the stages of the worker's work.
+    """
 
     def __init__(self) -> None:
+        self.stage = StageTimes()
         self._lock = threading.Lock()
         self.restart()
 
     def restart(self) -> None:
         """Begin anew, as at an activation."""
+        self.stage.clear()
         with self._lock:
             self._since = time.monotonic()
             self._received = self._published = self._dropped = self._refused = self._idle = 0
