@@ -15,7 +15,7 @@ import numpy as np
 
 from d3_ros.errors import DataError
 from d3_ros.evaluation import metrics
-from d3_ros.pipeline import Predictor
+from d3_ros.network import D3Predictor
 
 
 def frames(folder: Path) -> list[tuple[Path, Path, Path | None]]:
@@ -39,7 +39,7 @@ def frames(folder: Path) -> list[tuple[Path, Path, Path | None]]:
     return found
 
 
-def evaluate(predictor: Predictor, folder: Path) -> Iterator[dict[str, float | str]]:
+def evaluate(predictor: D3Predictor, folder: Path) -> Iterator[dict[str, float | str]]:
     """Per frame: its name, depth scores after an affine fit to the truth, normals' angles.
 
     `abs_rel` and `delta1` without unit, `rmse_m` in metres; `normals_mean_deg` and
