@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may fetch anything
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as d3_ros does, but before numpy
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

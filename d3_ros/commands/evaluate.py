@@ -1,7 +1,8 @@
 """Score a bundle on folders of frames with measured depth, after an affine fit to the truth.
 
 A folder has rgb/NAME.* and depth/NAME.png (16-bit millimetres, 0 = not measured) and may have
-normals/NAME.png as 'render' writes them.
+normals/NAME.png as 'render' writes them. With --scale: metric scale from a few measured points
+instead, beside the global affine fit and the interpolation of the points alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from d3_ros.network import D3Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
     parser.add_argument("--processing-size", default="bundle", metavar="SIZE", help=HELP)
+    parser.add_argument(
+        "--scale", action="store_true", help="score metric scale from sparse points"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="draws of the points, for --scale")
+    parser.add_argument("--limit", type=int, default=10, help="frames a folder, for --scale")
     parser.add_argument("--csv", type=Path, help="write the scores of every frame here")
 
 
@@ -38,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
         args.model, args.device, args.dtype, args.processing_size
     )
     table: list[dict[str, float | str]] = []
+    if args.scale:
+        for folder in args.data:
+            table += _scale(folder, predictor, args.limit, args.seeds)
+        _write_csv(args.csv, table)
+        return 0
     print(f"{'folder':24} {'frames':>6}  mean scores after an affine fit")
     for folder in args.data:
         scores = evaluate(predictor, folder)
@@ -45,10 +60,45 @@ def run(args: argparse.Namespace) -> int:
         means = "  ".join(f"{key} {value:.4f}" for key, value in mean_scores(rows).items())
         print(f"{folder.name:24} {len(rows):6}  {means}")
         table += [{"folder": str(folder), **row} for row in rows]
-    if args.csv is not None:
-        with args.csv.open("w", newline="") as file:
-            keys = list(dict.fromkeys(key for row in table for key in row))
-            writer = csv.DictWriter(file, keys)
-            writer.writeheader()
-            writer.writerows(table)
+    _write_csv(args.csv, table)
     return 0
+
+
+def _scale(
+    folder: Path, predictor: D3Predictor, limit: int, seeds: int
+) -> list[dict[str, float | str]]:
+    """Print the scale table of one folder and return its rows."""
+    import numpy as np
+
+    from d3_ros.evaluation.scale import table_rows
+    from d3_ros.evaluation.scale_frames import load_frames
+
+    def relative_depth(rgb: np.ndarray) -> np.ndarray:
+        depth = predictor(rgb, tasks=("depth",)).depth
+        assert depth is not None
+        return depth
+
+    frames = list(load_frames(folder, relative_depth, limit))
+    predicted = (folder / "predicted.npz").is_file()
+    source = "predicted.npz" if predicted else "the bundle"
+    print(f"\n{folder.name}: {len(frames)} frames, relative depth of {source}, {seeds} seeds")
+    print(f"{'points':>7} {'taken':20} {'AbsRel':>8} {'global':>8} {'points':>8}", end=" ")
+    print(f"{'RMSE m':>8} {'global':>8} {'points':>8} {'pixels':>7} {'frames':>7}")
+    rows: list[dict[str, float | str]] = []
+    for points, taken, score in table_rows(frames, seeds, predicted):
+        figures = [score.aligned, score.global_fit, score.interpolated, score.aligned_rmse_m]
+        figures += [score.global_fit_rmse_m, score.interpolated_rmse_m]
+        print(f"{points:>7} {taken:20} " + " ".join(f"{one:8.4f}" for one in figures), end=" ")
+        print(f"{score.coverage:7.0%} {score.answered:7.0%}", flush=True)
+        rows.append({"folder": str(folder), "points": points, "taken": taken, **vars(score)})
+    return rows
+
+
+def _write_csv(path: Path | None, table: list[dict[str, float | str]]) -> None:
+    if path is None:
+        return
+    with path.open("w", newline="") as file:
+        keys = list(dict.fromkeys(key for row in table for key in row))
+        writer = csv.DictWriter(file, keys)
+        writer.writeheader()
+        writer.writerows(table)

@@ -1,13 +1,19 @@
-"""Sensor depth of another resolution on the pixels of the camera image.
+"""Sensor depth on the pixels of the camera image: another resolution, a LiDAR, a planar scan.
 
 Measurements are moved, never interpolated: between two of them there may be an edge.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from d3_ros.errors import DataError
+from d3_ros.geometry.camera import project
+from d3_ros.types import CameraIntrinsics
+
+# A point this share farther than what surrounds it is seen through it.
+HIDDEN_RATIO = 0.15
 
 
 def place_on_image(depth_m: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -52,3 +58,114 @@ def _along(depth_m: np.ndarray, size: int, axis: int) -> tuple[np.ndarray, np.nd
         return depth_m, target
     first = np.searchsorted(target, np.arange(size))
     return np.fmin.reduceat(depth_m, first, axis=axis), np.arange(size)
+
+
+def scan_to_points(
+    ranges: np.ndarray,
+    angle_min: float,
+    angle_increment: float,
+    range_min: float = 0.0,
+    range_max: float = np.inf,
+) -> np.ndarray:
+    """Points of a planar scan in the scanner's own frame (REP 103: x forward, y left, z up).
+
+    Args:
+        ranges: (N,) metres as in sensor_msgs/LaserScan; REP 117: +inf, -inf and NaN are no point.
+        angle_min, angle_increment: radians, counter-clockwise about z.
+        range_min, range_max: metres; what is not within them is no measurement.
+
+    Returns:
+        (M, 3) float64 metres, M <= N.
+    """
+    ranges = np.asarray(ranges, np.float64)
+    angles = angle_min + angle_increment * np.arange(len(ranges))
+    valid = (ranges >= range_min) & (ranges <= range_max) & np.isfinite(ranges)
+    r, angle = ranges[valid], angles[valid]
+    return np.column_stack([r * np.cos(angle), r * np.sin(angle), np.zeros_like(r)])
+
+
+def project_points(
+    points_xyz: np.ndarray,
+    T_camera_sensor: np.ndarray,  # noqa: N803 - the field's name
+    intrinsics: CameraIntrinsics,
+    min_range: float = 0.0,
+    max_range: float = np.inf,
+    hidden_window_px: int | None = None,
+    hidden_ratio: float = HIDDEN_RATIO,
+) -> np.ndarray:
+    """Sparse z-depth image of points that another sensor measured.
+
+    Points go to the pixel they project to in the raw (distorted) image at its own resolution; on
+    one pixel the nearest wins; a point that the camera could only see through a nearer surface
+    is removed (see `remove_hidden`). Points need no order; their times are not looked at.
+
+    Args:
+        points_xyz: (N, 3) metres in the sensor's frame; not finite = no point. Not changed.
+        T_camera_sensor: (4, 4) maps the sensor's frame into the camera's optical frame.
+        intrinsics: the camera that took the image.
+        min_range, max_range: distance from the sensor, metres.
+        hidden_window_px: as for `remove_hidden`; None: a 64th of the image's width; 0 keeps all.
+        hidden_ratio: as for `remove_hidden`.
+
+    Returns:
+        (H, W) float32 z-depth in metres (not range), NaN where there is no point.
+
+    Raises:
+        ValueError: an array has the wrong shape.
+    """
+    points = np.asarray(points_xyz, np.float64)
+    transform = np.asarray(T_camera_sensor, np.float64)
+    if points.ndim != 2 or points.shape[1] != 3 or transform.shape != (4, 4):
+        raise ValueError(
+            f"need (N, 3) points and a 4 x 4 transform, got {points.shape}, {transform.shape}"
+        )
+    distance = np.sqrt(np.einsum("ij,ij->i", points, points))
+    points = points[(distance >= min_range) & (distance <= max_range) & np.isfinite(distance)]
+    points = points @ transform[:3, :3].T + transform[:3, 3]
+    points = points[points[:, 2] > 0]
+
+    pixels = project(points, intrinsics)
+    height, width = intrinsics.height, intrinsics.width
+    u, v = np.floor(pixels + 0.5).T
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # false for NaN
+    index = v[inside].astype(np.intp) * width + u[inside].astype(np.intp)
+    z = points[inside, 2]
+    far_first = np.argsort(-z)
+    depth = np.full(height * width, np.nan, np.float32)
+    depth[index[far_first]] = z[far_first]  # of several on one pixel the last, nearest, stays
+    depth = depth.reshape(height, width)
+    window = max(2, width // 64) if hidden_window_px is None else hidden_window_px
+    return remove_hidden(depth, window, hidden_ratio) if window > 0 else depth
+
+
+def remove_hidden(depth_m: np.ndarray, window_px: int, ratio: float = HIDDEN_RATIO) -> np.ndarray:
+    """Sparse depth without the points that are seen only through the gaps of a nearer surface.
+
+    A sensor beside the camera sees behind things that hide it from the camera; between the sparse
+    points of such a thing those points shine through. A point is taken for hidden when points
+    nearer by `ratio` lie in two opposite quarters of its surroundings: the nearer surface goes
+    on past it on both sides. On a slanted plane, and beside an edge, they lie on one side only.
+
+    Args:
+        depth_m: (H, W) float32 metres, NaN = none. Not changed.
+        window_px: how far to look, pixels.
+        ratio: how much farther than its surroundings a hidden point is, as a share of its depth.
+
+    Returns:
+        (H, W) float32, NaN where there is no point or a hidden one.
+    """
+    known = np.isfinite(depth_m)
+    near = np.where(known, depth_m, np.float32(np.inf))
+    limit = np.where(known, depth_m * np.float32(1.0 - ratio), np.float32(-np.inf))
+    kernel = np.ones((window_px + 1, window_px + 1), np.uint8)
+
+    def nearer(anchor: tuple[int, int]) -> np.ndarray:
+        # The minimum over a square with the point in one corner, that is, over one quarter.
+        lowest = cv2.erode(
+            near, kernel, anchor=anchor, borderType=cv2.BORDER_CONSTANT, borderValue=[np.inf]
+        )
+        return np.asarray(lowest < limit)
+
+    far = window_px
+    hidden = (nearer((0, 0)) & nearer((far, far))) | (nearer((0, far)) & nearer((far, 0)))
+    return np.where(hidden, np.float32(np.nan), depth_m)

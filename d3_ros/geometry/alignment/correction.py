@@ -100,7 +100,7 @@ def evaluate_field(
     coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
     size = (COLUMNS * REFINE, rows * REFINE)
     wide = np.stack([cv2.resize(layer, size, interpolation=cv2.INTER_CUBIC) for layer in coarse])
-    fine = _refine_depth(wide)
+    fine = np.clip(_refine_depth(wide), -bound, bound)  # the cubic overshoots
     return CorrectionField(fine, low, step / REFINE_DEPTH)
 
 

@@ -38,11 +38,13 @@ PRIORS = (
     Prior(0.3, 0.5, 0.0, 0.15, 0.4, 0.5),
     Prior(0.3, 0.5, 0.0, 0.3, 0.25, 1.0),
     Prior(0.3, 0.5, 0.5, 0.5, 0.2, 3.0),
+    Prior(0.3, 0.5, 0.5, 0.5, 0.08, 3.0),
 )
 NOISE_START, NOISE_MIN, NOISE_MAX = 0.1, 0.003, 0.2
 WEIGHING_ROUNDS = 4
-# Points that find noise and outliers; the final regression uses all.
-WEIGHING_POINTS = 160
+# Points that find noise and outliers; the final regression uses all. Comparing priors takes more,
+# because a fine field only shows between points that are close.
+WEIGHING_POINTS, REVIEW_POINTS = 160, 320
 STUDENT_NU = 4.0
 OUTLIER_CHI2 = 25.0
 OUTLIER_WEIGHT = 1e-4
@@ -122,8 +124,8 @@ def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:
 class ResidualModel:
     """Regression of residual fields that remembers which prior suits the network and the scene.
 
-    All priors are compared, by the likelihood of points left out, in the first frame and in every
-    `REVIEW_EVERY`-th; between, the one that was best is used.
+    By the likelihood of points left out, the first frame compares all priors, and every
+    `REVIEW_EVERY`-th frame the one in use with another, in turn.
     """
 
     REVIEW_EVERY = 5
@@ -135,6 +137,16 @@ class ResidualModel:
         """Forget the choice."""
         self._prior = PRIORS[0]
         self._frames = 0
+
+    def _candidates(self) -> tuple[Prior, ...]:
+        review, within = divmod(self._frames, self.REVIEW_EVERY)
+        self._frames += 1
+        if review == 0 and within == 0:
+            return PRIORS
+        challenger = PRIORS[review % len(PRIORS)]
+        if within == 0 and challenger != self._prior:
+            return self._prior, challenger
+        return (self._prior,)
 
     def regress(
         self,
@@ -155,10 +167,9 @@ class ResidualModel:
         order = np.concatenate([seen, np.flatnonzero(held_out)])
         features, residual = features[order], residual[order]
         loner = _loners(features, residual, len(seen))
-        judges = np.sort(rng.permutation(len(seen))[:WEIGHING_POINTS])
-
-        candidates = PRIORS if self._frames % self.REVIEW_EVERY == 0 else (self._prior,)
-        self._frames += 1
+        candidates = self._candidates()
+        judging = REVIEW_POINTS if len(candidates) > 1 else WEIGHING_POINTS
+        judges = np.sort(rng.permutation(len(seen))[:judging])
         best: tuple[_Calibration, Prior] | None = None
         for prior in candidates:
             calibration = _calibrate(prior, features, residual, loner, judges)

@@ -1,0 +1,158 @@
+"""How well relative depth becomes metres from a few measured points.
+
+Every case is scored on all measured pixels, with the global affine fit and with the interpolation
+of the points alone (which needs no network) beside the aligner's answer. Pixels that a method does
+not answer count in its coverage, not in its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+
+from d3_ros.evaluation import metrics
+from d3_ros.geometry.alignment import ScaleAligner
+
+Pattern = Literal["random", "outliers", "noise", "line", "lower"]
+OUTLIER_SHARE, OUTLIER_RANGE_M = 0.2, (0.5, 10.0)
+NOISE_SHARE = 0.02
+COUNTS = (10, 50, 100, 500, 2000)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame to score: its folder's name, relative depth (H, W) and measured metres, NaN none.
+
+    `given` holds, by name, sparse depth that comes with the frame.
+    """
+
+    dataset: str
+    relative: np.ndarray
+    truth: np.ndarray
+    given: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Score:
+    """AbsRel and RMSE (metres) of the three methods on the same pixels; NaN without an answer.
+
+    `coverage` is the share of measured pixels that the aligner answers, `answered` that of frames.
+    """
+
+    aligned: float
+    global_fit: float
+    interpolated: float
+    aligned_rmse_m: float
+    global_fit_rmse_m: float
+    interpolated_rmse_m: float
+    coverage: float
+    answered: float
+
+
+def draw(truth: np.ndarray, count: int, pattern: Pattern, seed: int) -> np.ndarray:
+    """Sparse depth (H, W) float32, NaN = none: `count` measured pixels of the truth.
+
+    `line` takes them from one row (a 2D scan) and `lower` from the lower half of the image (a
+    LiDAR); `outliers` replaces 20 % by random depths, `noise` multiplies by 1 + 2 % Gaussian noise.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.nonzero(np.isfinite(truth))[0]
+    candidates = np.flatnonzero(np.isfinite(truth))
+    if pattern == "lower":
+        candidates = candidates[rows >= truth.shape[0] // 2]
+    elif pattern == "line":
+        # The rows about the middle, one of them a seed, as far as they are measured at all.
+        measured = np.isfinite(truth).sum(axis=1)
+        middle = np.arange(len(truth)) - len(truth) // 2
+        usable = np.flatnonzero(measured >= 0.5 * measured.max())
+        order = usable[np.argsort(np.abs(middle[usable]), kind="stable")]
+        candidates = candidates[rows == order[min(8 * seed, len(order) - 1)]]
+    chosen = rng.choice(candidates, min(count, len(candidates)), replace=False)
+    sparse = np.full(truth.shape, np.nan, np.float32)
+    values = truth.flat[chosen].astype(np.float64)
+    if pattern == "outliers":
+        wrong = rng.choice(len(chosen), int(OUTLIER_SHARE * len(chosen)), replace=False)
+        values[wrong] = rng.uniform(*OUTLIER_RANGE_M, len(wrong))
+    elif pattern == "noise":
+        values *= 1.0 + NOISE_SHARE * rng.standard_normal(len(values))
+    sparse.flat[chosen] = values
+    return sparse
+
+
+def interpolate(sparse: np.ndarray) -> np.ndarray:
+    """Points alone: (H, W) metres, linear between the (H, W) sparse points, nearest beyond."""
+    rows, columns = np.nonzero(np.isfinite(sparse))
+    points, values = np.column_stack([columns, rows]), sparse[rows, columns].astype(np.float64)
+    v, u = np.mgrid[: sparse.shape[0], : sparse.shape[1]]
+    dense = NearestNDInterpolator(points, values)(u, v)
+    on_one_line = np.linalg.matrix_rank(points - points[0]) < 2
+    if not on_one_line:
+        linear = LinearNDInterpolator(points, values)(u, v)
+        dense = np.where(np.isfinite(linear), linear, dense)
+    return np.asarray(dense)
+
+
+def score(frame: Frame, sparse: np.ndarray) -> Score:
+    """Align one frame by its sparse points and score it on everything measured.
+
+    A refused fit has no answer: NaN, coverage 0. Saturated pixels of the relative depth have no
+    answer either; all three methods are scored on the pixels that the aligner answers, so that
+    none gains by silence.
+    """
+    valid = np.isfinite(frame.truth)
+    fit = ScaleAligner(min_points=3).update(frame.relative, sparse, stamp=0.0)
+    # The yardstick answers whatever it can fit at all.
+    plain = ScaleAligner(min_points=3, min_inlier_ratio=0.1, local_correction=False).update(
+        frame.relative, sparse, stamp=0.0
+    )
+    nothing = float("nan")
+    if not fit.ok or not plain.ok:
+        return Score(nothing, nothing, nothing, nothing, nothing, nothing, 0.0, 0.0)
+    answers = [fit.apply(frame.relative), plain.apply(frame.relative), interpolate(sparse)]
+    common = valid & np.isfinite(answers[0]) & np.isfinite(answers[1])
+    abs_rel = [metrics.abs_rel(answer, frame.truth, common) for answer in answers]
+    rmse_m = [metrics.rmse(answer, frame.truth, common) for answer in answers]
+    return Score(*abs_rel, *rmse_m, float(common.sum() / valid.sum()), 1.0)  # type: ignore[call-arg]
+
+
+def mean_score(
+    frames: Iterable[Frame], sparse_of: Callable[[Frame, int], np.ndarray], seeds: int
+) -> Score:
+    """Mean over the frames and seeds with an answer; `sparse_of(frame, seed)` gives the points."""
+    scores = [score(frame, sparse_of(frame, seed)) for frame in frames for seed in range(seeds)]
+    means = {}
+    for name in Score.__dataclass_fields__:
+        values = np.array([getattr(one, name) for one in scores])
+        told = values[np.isfinite(values)]
+        means[name] = float(told.mean()) if len(told) else float("nan")
+    return Score(**means)
+
+
+def table_rows(
+    frames: list[Frame], seeds: int, predicted: bool
+) -> Iterator[tuple[str, str, Score]]:
+    """(points, how they are taken, score) for every row that the frames of one folder have.
+
+    Frames with given sparse depth have a row for each; `predicted` (a relative depth that is known
+    to be good) adds the rows with outliers and with noise.
+    """
+    if "every_second" not in frames[0].given:
+        for count in COUNTS:
+            yield str(count), "random", _mean(frames, count, "random", seeds)
+        if predicted:
+            yield "500", "20 % outliers", _mean(frames, 500, "outliers", seeds)
+            yield "500", "2 % noise", _mean(frames, 500, "noise", seeds)
+        yield "100", "one row (2D scan)", _mean(frames, 100, "line", seeds)
+        yield "100", "lower half (LiDAR)", _mean(frames, 100, "lower", seeds)
+    for key in frames[0].given:
+        points = int(np.mean([np.isfinite(frame.given[key]).sum() for frame in frames]))
+        given = mean_score(frames, lambda frame, _, key=key: frame.given[key], 1)  # type: ignore[misc]
+        yield str(points), key, given
+
+
+def _mean(frames: list[Frame], count: int, pattern: Pattern, seeds: int) -> Score:
+    return mean_score(frames, lambda frame, seed: draw(frame.truth, count, pattern, seed), seeds)

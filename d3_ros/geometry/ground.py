@@ -1,0 +1,88 @@
+"""Metric scale from the floor: a camera at a known height sees it at a known depth.
+
+For a floor with upward unit normal n (optical frame) at the distance h below the camera, the
+points P on it satisfy n . P = -h; with P = z * ray follows z = h / -(n . ray).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from d3_ros.geometry.camera import ray_map
+from d3_ros.types import CameraIntrinsics
+
+LEVEL_UP = (0.0, -1.0, 0.0)
+# Rays nearer to the horizon than this make depth depend too much on a degree of tilt.
+MIN_SINE_BELOW_HORIZON = 0.1
+
+
+@dataclass(frozen=True)
+class Floor:
+    """`depth`: (H, W) float32 z-depth of floor pixels, NaN elsewhere, or None with a `reason`.
+
+    `normal`: (3,) unit vector, up, optical frame. `share`: of the image's pixels that are floor.
+    """
+
+    depth: np.ndarray | None
+    normal: np.ndarray
+    share: float
+    reason: str = ""
+
+
+def floor_depth(
+    normals: np.ndarray,
+    intrinsics: CameraIntrinsics,
+    camera_height_m: float,
+    up: tuple[float, float, float] | np.ndarray = LEVEL_UP,
+    max_tilt_deg: float = 15.0,
+    min_share: float = 0.03,
+) -> Floor:
+    """Metric depth of the floor that surface normals show.
+
+    Floor pixels are those under the horizon whose normal is within `max_tilt_deg` of `up`; the
+    floor's own normal is their robust mean, so a few degrees of error in `up` do not matter. A
+    table top has the same normal at another height: give the result to the aligner, whose robust
+    fit goes by the majority.
+
+    Args:
+        normals: (H, W, 3) unit normals in the optical frame, facing the camera; NaN = unknown.
+        intrinsics: the camera at this image's size.
+        camera_height_m: height of the camera above the floor, metres.
+        up: the upward direction in the optical frame; the default is a camera that looks level.
+        max_tilt_deg: how far from `up` a floor pixel's normal may be.
+        min_share: smallest share of the image that must be floor.
+
+    Raises:
+        ValueError: the height is not positive, `up` is zero, or the sizes differ.
+    """
+    if not camera_height_m > 0:
+        raise ValueError(f"camera_height_m must be positive, got {camera_height_m}")
+    if normals.shape != (intrinsics.height, intrinsics.width, 3):
+        raise ValueError(f"normals {normals.shape} are not of the camera's size")
+    direction = np.asarray(up, np.float32)
+    length = float(np.linalg.norm(direction))
+    if not length > 0:
+        raise ValueError("up must not be zero")
+    direction = direction / np.float32(length)
+
+    rays = ray_map(intrinsics)
+    ray_lengths = np.linalg.norm(rays, axis=2)
+
+    def floor_pixels(upward: np.ndarray) -> np.ndarray:
+        below_horizon = -(rays @ upward) > MIN_SINE_BELOW_HORIZON * ray_lengths
+        return below_horizon & (normals @ upward > np.cos(np.deg2rad(max_tilt_deg)))
+
+    candidates = floor_pixels(direction)
+    share = float(candidates.mean())
+    if share < min_share:
+        return Floor(None, direction, share, f"only {share:.1%} of the image is floor")
+    # The median of unit vectors, brought back to length, does not mind the legs of a table.
+    normal = np.median(normals[candidates], axis=0)
+    normal /= np.linalg.norm(normal)
+
+    seen = floor_pixels(normal)
+    depth = np.full(seen.shape, np.nan, np.float32)
+    depth[seen] = camera_height_m / -(rays[seen] @ normal)
+    return Floor(depth, normal, float(seen.mean()))

@@ -1,0 +1,88 @@
+"""The scale evaluation: how points are drawn, what interpolation alone does, the required table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from d3_ros.evaluation.scale import Frame, draw, interpolate, mean_score, score
+from d3_ros.evaluation.scale_frames import load_frames
+from d3_ros.geometry.alignment import ScaleAligner
+
+V, U = np.mgrid[:60, :80]
+
+
+def frame() -> Frame:
+    relative = (0.5 + 0.25 * np.sin(U / 17) + 0.2 * np.cos(V / 11)).astype(np.float32)
+    truth = (0.5 + 4 * relative).astype(np.float32)
+    truth[:5] = np.nan
+    return Frame("made", relative, truth, {})
+
+
+def test_points_are_drawn_where_they_should_be():
+    truth = frame().truth
+    sparse = draw(truth, 50, "random", seed=0)
+    taken = np.isfinite(sparse)
+    assert taken.sum() == 50
+    np.testing.assert_array_equal(sparse[taken], truth[taken])
+    assert len(set(np.nonzero(np.isfinite(draw(truth, 40, "line", seed=0)))[0])) == 1
+    assert np.nonzero(np.isfinite(draw(truth, 40, "lower", seed=0)))[0].min() >= 30
+    changed = np.isfinite(sparse) & (draw(truth, 50, "outliers", seed=0) != truth)
+    assert changed.sum() == 10
+    ratio = draw(truth, 2000, "noise", seed=0) / truth
+    assert np.nanstd(ratio) == pytest.approx(0.02, rel=0.1)
+
+
+def test_interpolation_is_exact_on_a_plane_and_nearest_beyond():
+    plane = (2.0 + 0.01 * U).astype(np.float32)
+    sparse = np.full(plane.shape, np.nan, np.float32)
+    sparse[[10, 10, 50, 50], [10, 70, 10, 70]] = plane[[10, 10, 50, 50], [10, 70, 10, 70]]
+    dense = interpolate(sparse)
+    np.testing.assert_allclose(dense[10:51, 10:71], plane[10:51, 10:71], atol=1e-5)
+    assert dense[0, 0] == plane[10, 10]
+    one_row = np.full(plane.shape, np.nan, np.float32)
+    one_row[30, ::10] = 3.0
+    np.testing.assert_allclose(interpolate(one_row), 3.0)
+
+
+def test_scores_of_an_exact_network_and_of_a_refusal():
+    good = score(frame(), draw(frame().truth, 100, "random", seed=0))
+    assert good.aligned < 1e-3 and good.global_fit < 1e-3 and good.interpolated > 0.001
+    assert good.coverage == 1.0 and good.answered == 1.0
+    refused = score(frame(), np.full((60, 80), np.nan, np.float32))
+    assert refused.answered == 0.0 and np.isnan(refused.aligned)
+
+
+# AbsRel by the number of points, from a Gaussian-process residual written in 30 lines, less a
+# margin.
+REQUIRED = [
+    (10, "random", 0.066),
+    (50, "random", 0.0195),
+    (100, "random", 0.0138),
+    (500, "random", 0.0080),
+    (2000, "random", 0.0050),
+    (500, "outliers", 0.0090),
+    (500, "noise", 0.0110),
+]
+
+
+@pytest.mark.parametrize("count, pattern, required", REQUIRED)
+def test_a_large_networks_depth_becomes_accurate_metres(shared, count, pattern, required):
+    def no_network(rgb: np.ndarray) -> np.ndarray:
+        raise AssertionError("predicted.npz holds the relative depth")
+
+    frames = list(load_frames(shared / "data" / "prediction", no_network, limit=1))
+
+    def error(one: Frame, seed: int) -> float:
+        fit = ScaleAligner().update(one.relative, draw(one.truth, count, pattern, seed), 0.0)
+        valid = np.isfinite(one.truth)
+        return float(np.nanmean(np.abs(fit.apply(one.relative) / one.truth - 1)[valid]))
+
+    assert np.mean([error(frames[0], seed) for seed in range(5)]) <= required
+
+
+def test_mean_leaves_out_what_was_refused():
+    empty = np.full((60, 80), np.nan, np.float32)
+    given = [draw(frame().truth, 100, "random", seed=0), empty]
+    both = mean_score([frame()], lambda _, seed: given[seed], seeds=2)
+    assert both.answered == 0.5 and both.aligned < 1e-3

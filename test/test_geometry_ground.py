@@ -1,0 +1,56 @@
+"""Floor depth from the height of the camera."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from d3_ros.geometry.camera import ray_map
+from d3_ros.geometry.ground import floor_depth
+from d3_ros.types import CameraIntrinsics
+
+CAMERA = CameraIntrinsics(80, 60, 60.0, 60.0, 39.5, 29.5)
+
+
+def room(pitch_deg: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normals of a floor in the lower half and a wall above it, the floor's normal and mask."""
+    tilt = np.deg2rad(pitch_deg)
+    up = np.array([0.0, -np.cos(tilt), -np.sin(tilt)], np.float32)
+    floor = -(ray_map(CAMERA) @ up) > 0.15
+    normals = np.where(floor[..., None], up, np.float32([0, 0, -1])).astype(np.float32)
+    return normals, up, floor
+
+
+@pytest.mark.parametrize("pitch_deg", [0.0, 10.0])
+def test_depth_of_the_floor_by_the_plane_equation(pitch_deg):
+    normals, up, floor = room(pitch_deg)
+    result = floor_depth(normals, CAMERA, camera_height_m=0.4)
+    assert result.reason == "" and result.depth is not None
+    np.testing.assert_allclose(result.normal, up, atol=1e-3)
+    np.testing.assert_array_equal(np.isfinite(result.depth), floor)
+    points = ray_map(CAMERA) * result.depth[..., None]
+    np.testing.assert_allclose((points @ up)[floor], -0.4, atol=1e-4)
+
+
+def test_bottom_row_by_hand():
+    normals, _, _ = room()
+    depth = floor_depth(normals, CAMERA, camera_height_m=0.5).depth
+    assert depth is not None
+    # Row 59 is 29.5 pixels under the axis: y = 29.5 / 60 per metre of depth.
+    assert depth[59, 40] == pytest.approx(0.5 * 60 / 29.5, rel=1e-4)
+
+
+def test_no_floor_no_depth():
+    normals = np.zeros((60, 80, 3), np.float32)
+    normals[..., 2] = -1.0
+    result = floor_depth(normals, CAMERA, camera_height_m=0.4)
+    assert result.depth is None and "0.0% of the image is floor" in result.reason
+    assert floor_depth(np.full_like(normals, np.nan), CAMERA, 0.4).depth is None
+
+
+def test_arguments_are_checked():
+    normals, _, _ = room()
+    with pytest.raises(ValueError, match="camera_height_m"):
+        floor_depth(normals, CAMERA, camera_height_m=0.0)
+    with pytest.raises(ValueError, match="size"):
+        floor_depth(normals[:-1], CAMERA, camera_height_m=0.4)
