@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class FrameProcessor:
     """Takes an image through the pipeline; called in the worker's thread, one image at a time.
 
     Whatever is wrong with a frame is told in one line and counted; nothing is raised.
-    `settings` may be replaced at any time.
+    `settings` may be replaced at any time. Images received before `since` (time.monotonic()
+    seconds) are not published: the node was deactivated while they were in the network.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class FrameProcessor:
     ) -> None:
         self.pipeline = pipeline
         self.settings = settings
+        self.since = math.inf
         self._topics = topics
         self._inputs = inputs
         self._outputs = outputs
@@ -112,6 +115,10 @@ class FrameProcessor:
             sparse=sparse,
             outputs=self._outputs.needed(wanted, settings),
         )
+        if image.at < self.since:
+            if self.since == math.inf:  # else the counts have begun anew
+                self._statistics.dropped()
+            return
         source = Source(
             header=image.message.header,
             rgb=rgb,

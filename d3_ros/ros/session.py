@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -67,12 +68,14 @@ class Session:
         self.inputs.clear()
         self.reset_scale()
         self._statistics.restart()
+        self._processor.since = time.monotonic()
         self._subscribe(Image, "image", self._on_image)
         self._subscribe(CameraInfo, "camera_info", self.inputs.store_camera_info)
         self._subscribe(Image, "sensor_depth/image", self.inputs.store_sensor_depth)
 
     def deactivate(self) -> None:
         """Unsubscribe and drop the image that waits."""
+        self._processor.since = math.inf
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
         self._worker.clear()
