@@ -59,6 +59,7 @@ class TrainConfig:
 
     name: str
     seed: int
+    processes: int
     threads: int
     bf16: bool
     model: ModelConfig
@@ -108,6 +109,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     config = _build(TrainConfig, content, str(path))
     if not config.stages or min(s.steps for s in config.stages) < 1:
         raise DataError(f"{path}: stages must be at least one, each with at least one step")
+    if config.processes < 1 or any(s.batch % config.processes for s in config.stages):
+        raise DataError(f"{path}: every stage's batch must be a multiple of processes")
     if not 0 <= config.normals_share <= 1:
         raise DataError(f"{path}: normals_share must be in [0, 1], not {config.normals_share}")
     return config

@@ -148,7 +148,8 @@ def _augmented(
     store: FrameStore, index: int, rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     height, width = store.depth.shape[1:]
-    zoom = rng.uniform(0.55, 1.0) if rng.random() < 0.6 else 1.0
+    # Little cropping: that a robot's camera is upright, its floor below, is worth knowing.
+    zoom = rng.uniform(0.75, 1.0) if rng.random() < 0.5 else 1.0
     crop_w = round(width * zoom * rng.uniform(0.93, 1.0))
     crop_h = round(height * zoom * rng.uniform(0.93, 1.0))
     x, y = int(rng.integers(width - crop_w + 1)), int(rng.integers(height - crop_h + 1))
@@ -172,7 +173,7 @@ def _augmented(
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
-    image = rgb * np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.12, 3)).astype(np.float32)
+    image = rgb * np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32)
     if rng.random() < 0.3:  # colours leak into each other: another sensor
         mix = np.eye(3) + rng.normal(0, 0.12, (3, 3))
         image = image @ mix.T.astype(np.float32)
@@ -181,8 +182,8 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng.uniform(0.0, 0.6) if rng.random() < 0.15 else rng.uniform(0.6, 1.5)
     )
     middle = float(grey.mean())
-    image = middle + (image - middle) * np.float32(rng.uniform(0.6, 1.4))
-    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
+    image = middle + (image - middle) * np.float32(rng.uniform(0.7, 1.3))
+    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
     if rng.random() < 0.2:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2))
     if rng.random() < 0.3:

@@ -1,0 +1,208 @@
+"""Rendered scenes: exact geometry by hand, determinism, folder and bag layouts, error lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from d3_ros.__main__ import main
+from d3_ros.types import CameraIntrinsics
+
+pytest.importorskip("embreex", reason="the optional package embreex is not installed")
+
+from d3_ros.training import render_dataset
+from d3_ros.training.render import RayCaster, RenderedFrame, look_at
+from d3_ros.training.render_mesh import Mesh, ball, box, capsule, cylinder, join, quad
+from d3_ros.training.render_objects import Workshop
+from d3_ros.training.render_photo import photograph
+from d3_ros.training.render_scenes import Light, Scene, View
+
+CAMERA = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
+LEVEL = View(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))  # looks along +y, 1 m high
+SAMPLE = Path(__file__).parent / "data" / "sample_walk"
+KINDS = tuple(render_dataset.render_scenes.KINDS)
+
+
+def _render(parts: list[Mesh], view: View = LEVEL) -> RenderedFrame:
+    workshop = Workshop(np.random.default_rng(0))
+    workshop.material("wall")
+    lights = [Light(np.array([0.0, 0.0, 2.0]), 0.1, np.ones(3))]
+    scene = Scene(join(parts), workshop, lights, lambda _: view, 0.5, np.ones(3))
+    return RayCaster(scene).render(view, CAMERA, np.random.default_rng(0))
+
+
+def test_wall_head_on() -> None:
+    frame = _render([quad((-9, 3, -9), (18, 0, 0), (0, 0, 18), 0)])
+    np.testing.assert_allclose(frame.depth, 3.0, rtol=1e-5)  # z-depth, not range
+    np.testing.assert_allclose(frame.normals, np.broadcast_to((0, 0, -1), (48, 64, 3)), atol=1e-5)
+
+
+def test_floor_under_a_level_camera() -> None:
+    frame = _render([quad((-99, -99, 0), (198, 0, 0), (0, 198, 0), 0)])
+    # A pixel at row v sees the floor, 1 m below, at z = f h / (v - cy); above the horizon nothing.
+    for row in (30, 40, 47):
+        np.testing.assert_allclose(frame.depth[row], 60.0 / (row - 23.5), rtol=1e-4)
+    np.testing.assert_allclose(frame.normals[40, 10], (0, -1, 0), atol=1e-5)
+    assert (frame.depth[:23] == 0).all()
+    assert (frame.normals[:23] == 0).all()
+
+
+def test_world_right_is_image_right() -> None:
+    near_right = quad((0.2, 1, -9), (9, 0, 0), (0, 0, 18), 0)
+    frame = _render([quad((-9, 3, -9), (18, 0, 0), (0, 0, 18), 0), near_right])
+    assert frame.depth[20, 63] == pytest.approx(1.0, rel=1e-5)
+    assert frame.depth[20, 0] == pytest.approx(3.0, rel=1e-5)
+    # The edge at x = 0.2 m, z = 1 m is at u = 60 * 0.2 + 31.5 = 43.5.
+    np.testing.assert_array_equal(frame.depth[20] < 2, np.arange(64) > 43.5)
+
+
+def test_faces_look_at_the_camera() -> None:
+    """Whichever way a triangle is wound, its normal points against the ray."""
+    for flip in (1, -1):
+        frame = _render([quad((-9 * flip, 3, -9), (18 * flip, 0, 0), (0, 0, 18), 0)])
+        np.testing.assert_allclose(frame.normals[24, 32], (0, 0, -1), atol=1e-5)
+
+
+def test_pose_is_a_rotation_in_the_optical_frame() -> None:
+    pose = look_at(View(np.array([1.0, 2.0, 3.0]), np.array([4.0, 6.0, 2.0]), roll=0.2))
+    np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(pose[:3, :3]) == pytest.approx(1.0)
+    assert look_at(LEVEL)[:3, 1] == pytest.approx([0, 0, -1])  # y down
+    np.testing.assert_allclose(pose[:3, 2], np.array([3, 4, -1]) / np.sqrt(26))
+
+
+def test_points_reproject_between_two_views() -> None:
+    """Depth, intrinsics and poses agree: what one view sees lies on the surface in another."""
+    parts = [box((1, 1, 1), 0).moved(at=(0, 3, 0.5)), quad((-9, 5, -9), (18, 0, 0), (0, 0, 18), 0)]
+    first = _render(parts)
+    second = _render(parts, View(np.array([0.3, 0.1, 1.2]), np.array([0.1, 3.0, 1.0]), 0.05))
+    v, u = np.mgrid[8:40:4, 8:56:4]
+    z = first.depth[v, u]
+    points = np.stack([(u - 31.5) / 60 * z, (v - 23.5) / 60 * z, z, np.ones_like(z)], axis=-1)
+    seen = points @ (np.linalg.inv(second.T_world_camera) @ first.T_world_camera).T
+    uu = np.rint(seen[..., 0] / seen[..., 2] * 60 + 31.5).astype(int)
+    vv = np.rint(seen[..., 1] / seen[..., 2] * 60 + 23.5).astype(int)
+    error = np.abs(second.depth[vv.clip(0, 47), uu.clip(0, 63)] - seen[..., 2])
+    assert np.median(error) < 0.01
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [ball(0.5, 0), cylinder(0.3, 0.8, 0), box((1, 2, 3), 0), capsule((0, 0, 0), (0, 0, 1), 0.2, 0)],
+    ids=["ball", "cylinder", "box", "capsule"],
+)
+def test_solids_are_closed_and_their_normals_point_out(mesh: Mesh) -> None:
+    a, b, c = mesh.vertices.transpose(1, 0, 2)
+    area = np.cross(b - a, c - a) / 2
+    outward = np.sign(np.einsum("ij,ij->i", area, mesh.normals.mean(axis=1)))[:, None]
+    np.testing.assert_allclose((area * outward).sum(axis=0), 0, atol=1e-9)  # closed
+    centre = (mesh.vertices.min(axis=(0, 1)) + mesh.vertices.max(axis=(0, 1))) / 2
+    from_centre = mesh.vertices.mean(axis=1) - centre
+    assert (np.einsum("ij,ij->i", from_centre, mesh.normals.mean(axis=1)) > 0).all()
+    np.testing.assert_allclose(np.linalg.norm(mesh.normals, axis=-1), 1.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scene_follows_from_its_seed(kind: str) -> None:
+    first, again = (list(render_dataset.render_scene(3, 1, 1, (48, 36), (kind,))) for _ in "ab")
+    assert len(first) == len(again) == 1
+    np.testing.assert_array_equal(first[0].rgb, again[0].rgb)
+    np.testing.assert_array_equal(first[0].frame.depth, again[0].frame.depth)
+    (other,) = render_dataset.render_scene(4, 1, 1, (48, 36), (kind,))
+    assert not np.array_equal(first[0].frame.depth, other.frame.depth)
+    lengths = np.linalg.norm(first[0].frame.normals, axis=-1)
+    np.testing.assert_allclose(lengths[first[0].frame.depth > 0], 1.0, atol=1e-4)
+
+
+def test_encoding_of_normals_and_depth() -> None:
+    normals = np.array([[(0, 0, -1), (1, 0, 0), (0, 0, 0)]], dtype=np.float32)
+    np.testing.assert_array_equal(
+        render_dataset.encode_normals(normals), [[(128, 128, 1), (255, 128, 128), (0, 0, 0)]]
+    )
+    depth = render_dataset.encode_depth(np.array([[1.2344, 0.0, 99.0]]))
+    assert depth.dtype == np.uint16
+    np.testing.assert_array_equal(depth, [[1234, 0, 65535]])
+
+
+def test_photograph_of_grey_is_a_picture() -> None:
+    picture = photograph(np.full((30, 40, 3), 0.4), np.random.default_rng(1))
+    assert picture.dtype == np.uint8
+    assert 60 < picture.mean() < 250
+
+
+def test_folder_layout(tmp_path: Path) -> None:
+    out = tmp_path / "frames"
+    arguments = ["render", "--output", str(out), "--frames", "2", "--size", "64x48"]
+    assert main([*arguments, "--kind", "corridor", "--jobs", "1", "--seed", "2"]) == 0
+    index = json.loads((out / "intrinsics.json").read_text())
+    assert sorted(index) == ["000000_0", "000000_1"]
+    for name, camera in index.items():
+        assert cv2.imread(str(out / "rgb" / f"{name}.jpg")).shape == (48, 64, 3)
+        depth = cv2.imread(str(out / "depth" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert depth.dtype == np.uint16
+        assert (depth > 0).mean() > 0.9
+        normals = cv2.imread(str(out / "normals" / f"{name}.png"))
+        np.testing.assert_array_equal(normals.any(axis=-1), depth > 0)
+        assert camera["width"] == 64
+        assert camera["kind"] == "corridor"
+        assert np.array(camera["T_world_camera"]).shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kind", "moon"], "unknown kind of scene 'moon'"),
+        (["--size", "320"], "--size 320"),
+        (["--frames", "0"], "must be positive"),
+    ],
+)
+def test_wrong_options(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", "--output", str(tmp_path / "out"), *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_frames_are_never_mixed_with_older_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rgb").mkdir()
+    (tmp_path / "rgb" / "old.jpg").touch()
+    assert main(["render", "--output", str(tmp_path), "--frames", "1"]) == 1
+    assert "already holds frames" in capsys.readouterr().err
+
+
+def test_sample_bag_is_small_and_what_the_renderer_makes() -> None:
+    """The bag in the repository can be made again: --walk --bag … --frames 30 --seed 7012."""
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 3_000_000
+    messages: dict[str, list] = {}
+    with AnyReader([SAMPLE], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+        for connection, stamp, raw in reader.messages():
+            message = reader.deserialize(raw, connection.msgtype)
+            assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == stamp
+            messages.setdefault(connection.topic, []).append(message)
+    assert {topic: len(found) for topic, found in messages.items()} == {
+        "/camera/image/compressed": 30,
+        "/camera/camera_info": 30,
+        "/camera/sensor_depth/image": 30,
+        "/camera/truth/depth": 30,
+    }
+    truth, sensor = (
+        messages[topic][0].data.view("<u2").reshape(240, 320).astype(float)
+        for topic in ("/camera/truth/depth", "/camera/sensor_depth/image")
+    )
+    measured = sensor > 0
+    assert 500 < measured.sum() < 600
+    assert np.abs(sensor - truth)[measured].max() < 0.03 * truth.max()
+    photo = next(iter(render_dataset.render_walk(7012, 1, (320, 240))))
+    difference = np.abs(photo.frame.depth * 1000 - truth)
+    assert np.mean(difference > 1) < 0.01  # a ray may take the other side of an edge elsewhere
