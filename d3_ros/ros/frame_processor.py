@@ -96,6 +96,7 @@ class FrameProcessor:
         if not wanted:
             self._statistics.idle()
             return
+        stage.next_frame()
         with stage("decode"):
             rgb = rgb_from_image(image.message, self._topics.image)
         waiting = time.perf_counter()

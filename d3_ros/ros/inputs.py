@@ -77,7 +77,8 @@ class Inputs:
         with self._arrived:
             complete = self._arrived.wait_for(lambda: self._complete(stamp), wait_s)
             # Wait for a calibration once, not with every image of a camera that has none.
-            self._camera_info_is_missing = not complete and not self._camera_infos
+            if not complete and not self._camera_infos:
+                self._camera_info_is_missing = True
             return Companions(
                 self._camera_info_of(stamp), self._sensor_depth_of(stamp, tolerance_s)
             )

@@ -18,11 +18,10 @@ KEPT = 200  # latest frames that percentiles are taken over
 
 
 class StageTimes:
-    """Milliseconds of each named stage of the work, over the latest frames."""
+    """Milliseconds of each named stage of the work, frame by frame, of the latest frames."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
-        self._ms: dict[str, deque[float]] = {}
+        self.frames: deque[dict[str, float]] = deque([{}], maxlen=kept)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -33,21 +32,26 @@ class StageTimes:
         finally:
             self.add(name, (time.perf_counter() - started) * 1e3)
 
-    def clear(self) -> None:
-        """Forget all times."""
-        self._ms = {}
+    def next_frame(self) -> None:
+        """What is measured from now on belongs to another frame."""
+        self.frames.append({})
 
     def add(self, name: str, ms: float) -> None:
         """Note a time that was measured elsewhere."""
-        self._ms.setdefault(name, deque(maxlen=self._kept)).append(ms)
+        self.frames[-1][name] = ms
 
-    def values(self, name: str) -> list[float]:
-        """The latest times of a stage in milliseconds, oldest first."""
-        return list(self._ms.get(name, ()))
+    def clear(self) -> None:
+        """Forget all times."""
+        self.frames.clear()
+        self.frames.append({})
 
     def percentiles(self) -> dict[str, tuple[float, float]]:
-        """Stage -> (p50, p95) in milliseconds, in the order in which stages were first seen."""
-        return {name: median_and_p95(list(ms)) for name, ms in list(self._ms.items())}
+        """Stage -> (p50, p95) in milliseconds over the frames that went through it."""
+        times: dict[str, list[float]] = {}
+        for frame in list(self.frames):
+            for name, ms in list(frame.items()):
+                times.setdefault(name, []).append(ms)
+        return {name: median_and_p95(ms) for name, ms in times.items()}
 
 
 def median_and_p95(values: list[float]) -> tuple[float, float]:

@@ -1,0 +1,282 @@
+"""The parts of the node that need no node: slot, matching, counting, telling, judging."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ros_harness import wait_until
+from sensor_msgs.msg import CameraInfo, Image
+
+from d3_ros.ros.diagnostics import ERROR, OK, WARN, judge_frames, judge_scale, scale_values
+from d3_ros.ros.inputs import Inputs, stamp_ns
+from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.statistics import FrameStatistics, Snapshot, StageTimes, median_and_p95
+from d3_ros.ros.telling import Teller
+from d3_ros.ros.worker import NewestWins
+from d3_ros.types import DepthFit
+
+pytestmark = pytest.mark.ros
+
+
+def at(seconds: float, kind: type = Image) -> Image | CameraInfo:
+    message = kind()
+    nanoseconds = round(seconds * 1e9)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(nanoseconds, 1_000_000_000)
+    return message
+
+
+def test_the_newest_item_wins_and_the_overtaken_are_dropped() -> None:
+    done: list[int] = []
+    dropped: list[int] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def process(item: int) -> None:
+        started.set()
+        go_on.wait(5.0)
+        done.append(item)
+
+    worker = NewestWins(process, dropped.append)
+    worker.submit(1)
+    assert started.wait(5.0)
+    for item in (2, 3, 4):
+        worker.submit(item)
+    assert dropped == [2, 3]
+    go_on.set()
+    wait_until(lambda: done == [1, 4], "both are done")
+    assert worker.stop(5.0)
+    worker.submit(5)
+    assert dropped == [2, 3, 5]
+
+
+def test_stop_tells_whether_the_last_item_is_done() -> None:
+    go_on, started = threading.Event(), threading.Event()
+
+    def process(item: int) -> None:
+        started.set()
+        go_on.wait(5.0)
+
+    dropped: list[int] = []
+    worker = NewestWins(process, dropped.append)
+    worker.submit(1)
+    assert started.wait(5.0)
+    worker.submit(2)
+    assert not worker.stop(0.05)
+    assert dropped == [2]
+    go_on.set()
+    assert worker.stop(5.0)
+
+
+def test_the_nearest_sensor_depth_within_the_tolerance_belongs_to_an_image() -> None:
+    inputs = Inputs()
+    inputs.store_camera_info(at(0.0, CameraInfo))
+    for seconds in (9.9, 10.02, 10.2):
+        inputs.store_sensor_depth(at(seconds))
+    found = inputs.companions_of(at(10.0), wait_s=0.0, tolerance_s=0.05)
+    assert stamp_ns(found.sensor_depth.header) == 10_020_000_000
+    assert inputs.companions_of(at(10.1), wait_s=0.0, tolerance_s=0.05).sensor_depth is None
+    assert inputs.sensor_depth_seen
+    inputs.clear()
+    nothing = inputs.companions_of(at(10.0), wait_s=0.0, tolerance_s=0.05)
+    assert (nothing.camera_info, nothing.sensor_depth) == (None, None)
+
+
+def test_the_camera_info_of_the_same_stamp_is_taken_or_else_the_newest() -> None:
+    inputs = Inputs()
+    for seconds in (1.0, 2.0, 3.0):
+        inputs.store_camera_info(at(seconds, CameraInfo))
+    same = inputs.companions_of(at(2.0), wait_s=0.0, tolerance_s=0.0).camera_info
+    assert stamp_ns(same.header) == 2_000_000_000
+    newest = inputs.companions_of(at(2.5), wait_s=0.0, tolerance_s=0.0).camera_info
+    assert stamp_ns(newest.header) == 3_000_000_000
+
+
+def test_an_image_waits_for_what_is_late_and_no_longer() -> None:
+    inputs = Inputs()
+    inputs.store_camera_info(at(1.0, CameraInfo))
+    inputs.store_sensor_depth(at(0.9))
+    late = threading.Timer(0.1, lambda: inputs.store_sensor_depth(at(1.0)))
+    late.start()
+    started = time.monotonic()
+    found = inputs.companions_of(at(1.0), wait_s=5.0, tolerance_s=0.05)
+    assert stamp_ns(found.sensor_depth.header) == 1_000_000_000
+    assert time.monotonic() - started < 4.0
+    late.join()
+
+
+def test_nothing_is_waited_for_that_will_not_come() -> None:
+    inputs = Inputs()
+    started = time.monotonic()
+    inputs.companions_of(at(1.0), wait_s=0.2, tolerance_s=0.05)
+    assert time.monotonic() - started >= 0.2, "the first image waits for a calibration"
+    started = time.monotonic()
+    for seconds in (1.1, 1.2, 1.3):
+        inputs.companions_of(at(seconds), wait_s=5.0, tolerance_s=0.05)
+    inputs.store_camera_info(at(1.0, CameraInfo))
+    inputs.store_sensor_depth(at(1.0))
+    inputs.companions_of(at(3.0), wait_s=5.0, tolerance_s=0.05)  # that sensor is gone
+    assert time.monotonic() - started < 4.0
+
+
+@given(st.lists(st.sampled_from(["published", "dropped", "refused", "idle"]), max_size=30))
+def test_every_fate_is_counted_once(fates: list[str]) -> None:
+    statistics = FrameStatistics()
+    for fate in fates:
+        statistics.received()
+        if fate == "published":
+            statistics.published(0.1, 0.2, DepthFit(ok=False, state="relative"))
+        else:
+            getattr(statistics, fate)()
+    snapshot = statistics.snapshot()
+    assert snapshot.received == len(fates)
+    for fate in ("published", "dropped", "refused", "idle"):
+        assert getattr(snapshot, fate) == fates.count(fate)
+
+
+def test_latencies_are_in_milliseconds() -> None:
+    statistics = FrameStatistics()
+    for latency_s in (0.1, 0.2, 0.3):
+        statistics.published(latency_s, latency_s + 1.0, DepthFit(ok=False, state="relative"))
+    snapshot = statistics.snapshot()
+    assert snapshot.latency_ms == pytest.approx((200.0, 290.0))
+    assert snapshot.age_ms[0] == pytest.approx(1200.0)
+    statistics.restart()
+    assert statistics.snapshot().published == 0
+
+
+def test_stages_are_measured_also_when_they_fail() -> None:
+    stage = StageTimes()
+    with pytest.raises(ZeroDivisionError), stage("work"):
+        time.sleep(0.01)
+        _ = 1 / 0
+    stage.add("other", 3.0)
+    assert list(stage.percentiles()) == ["work", "other"]
+    assert stage.percentiles()["work"][0] >= 10.0
+    stage.next_frame()
+    stage.add("other", 5.0)
+    assert stage.percentiles()["other"] == pytest.approx((4.0, 4.9))
+    stage.clear()
+    assert stage.percentiles() == {}
+    assert median_and_p95([]) == pytest.approx((float("nan"),) * 2, nan_ok=True)
+
+
+class Log:
+    """A logger that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, line: str) -> None:
+        self.lines.append(line)
+
+    error = warning
+
+
+def test_a_line_is_said_once_in_a_while() -> None:
+    log = Log()
+    tell = Teller(log, period_s=0.1)
+    for _ in range(3):
+        tell.warn("a")
+        tell.error("b")
+    assert log.lines == ["a", "b"]
+    time.sleep(0.12)
+    tell.warn("a")
+    assert log.lines == ["a", "b", "a"]
+
+
+def test_lines_that_differ_in_a_number_do_not_flood() -> None:
+    log = Log()
+    tell = Teller(log, most=5)
+    for count in range(100):
+        tell.warn(f"got {count} bytes")
+    assert len(log.lines) == 5
+
+
+def snapshot(**changes: object) -> Snapshot:
+    usual = {
+        "received": 100,
+        "published": 90,
+        "dropped": 10,
+        "refused": 0,
+        "idle": 0,
+        "idle_lately": False,
+        "input_hz": 10.0,
+        "published_hz": 9.0,
+        "since_input_s": 0.1,
+        "observed_s": 60.0,
+        "latency_ms": (1.0, 2.0),
+        "age_ms": (1.0, 2.0),
+        "fault": "",
+        "fit": None,
+    }
+    return Snapshot(**{**usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "words"),
+    [
+        ({}, OK, "running"),
+        ({"idle_lately": True, "published_hz": 0.0}, OK, "nobody subscribes"),
+        ({"published_hz": 0.1}, WARN, "0.10 Hz is below 0.5 Hz"),
+        ({"published_hz": 0.1, "observed_s": 1.0}, OK, "running"),
+        ({"since_input_s": 7.0, "published_hz": 0.0}, ERROR, "no image for 7 s"),
+        ({"fault": "the depth is not finite"}, ERROR, "not finite"),
+    ],
+)
+def test_the_flow_of_frames_is_judged(changes: dict, level: bytes, words: str) -> None:
+    judged, message = judge_frames(snapshot(**changes), NodeSettings())
+    assert judged == level
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("fit", "seen", "level", "words"),
+    [
+        (None, False, OK, "no frame yet"),
+        (DepthFit(ok=True, state="measured", scale=1.0, shift=0.0), True, OK, "measured"),
+        (
+            DepthFit(ok=True, state="held", reason="too few", age_s=1.2),
+            True,
+            WARN,
+            "held for 1.2 s",
+        ),
+        (DepthFit(ok=False, state="relative", reason="none"), False, OK, "silent: none"),
+        (DepthFit(ok=False, state="relative", reason="bad fit"), True, WARN, "silent: bad fit"),
+    ],
+)
+def test_the_scale_is_judged(fit: DepthFit | None, seen: bool, level: bytes, words: str) -> None:
+    judged, message = judge_scale(fit, sensor_depth_seen=seen)
+    assert judged == level
+    assert words in message
+
+
+def test_the_scale_is_told_in_figures() -> None:
+    fit = DepthFit(ok=True, state="measured", scale=4.0, shift=0.5, abs_rel=0.0123, points=77)
+    values = {entry.key: entry.value for entry in scale_values(fit)}
+    assert values["scale (m)"] == "4.0000"
+    assert values["AbsRel on held-out points"] == "0.0123"
+    assert values["sensor points"] == "77"
+
+
+def test_the_benchmark_runs_and_writes_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from d3_ros.__main__ import main
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    out = tmp_path / "bench.json"
+    run = ["bench", "--ros", "--size", "64x48", "--seconds", "1", "--rate", "10"]
+    assert main([*run, "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    for name in ("node", "node_normals_from_depth"):
+        assert report[name]["published"] > 0
+        assert report[name]["node_thread_ms"]["all"]["p50"] > 0
+        assert {"decode", "sensor depth", "publish ~/points"} <= set(report[name]["stages_ms"])
+        assert report[name]["subscriber"]["received"]["~/points"] > 0
+    assert "node's thread, without the scale" in capsys.readouterr().out
