@@ -253,6 +253,8 @@ def test_diagnostics_come_once_a_second_and_status_is_latched() -> None:
             DiagnosticStatus, "predictor/status", statuses.append, latched
         )
         wait_until(lambda: statuses, "the latched status")
+        assert (statuses[-1].name, statuses[-1].hardware_id) == (name, "d3_nano")
+        assert "; " in statuses[-1].message, "the flow of frames and the scale, both"
 
 
 def test_topics_of_the_design_are_all_there() -> None:

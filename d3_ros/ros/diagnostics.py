@@ -122,7 +122,7 @@ class DiagnosticsPublisher:
         self._last: tuple[bytes, str] | None = None
 
     def publish(self, report: Report, hardware_id: str) -> None:
-        """Publish a report, and the worst of it as `~/status`."""
+        """Publish a report task by task, and all of it in one as `~/status`."""
         name = self._node.get_fully_qualified_name().lstrip("/")
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
@@ -137,7 +137,13 @@ class DiagnosticsPublisher:
             for task, (level, message, values) in report.items()
         ]
         self._array.publish(array)
-        worst = max(array.status, key=lambda status: status.level)
-        if self._last != (worst.level, worst.message):
-            self._last = (worst.level, worst.message)
-            self._status.publish(worst)
+        level = max(status.level for status in array.status)
+        message = "; ".join(status.message for status in array.status)
+        if self._last != (level, message):
+            self._last = (level, message)
+            values = [value for status in array.status for value in status.values]
+            self._status.publish(
+                DiagnosticStatus(
+                    level=level, name=name, message=message, hardware_id=hardware_id, values=values
+                )
+            )
