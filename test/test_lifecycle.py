@@ -265,3 +265,20 @@ def test_the_process_survives_a_bad_configuration_and_ends_at_ctrl_c(start: Any)
     assert process.wait(20) == 0, log.read_text()
     assert log.read_text().count("configure failed") == 1
     assert "Traceback" not in log.read_text()
+
+
+def test_arguments_that_ros_cannot_read_are_one_line() -> None:
+    answer = subprocess.run(
+        [
+            *(sys.executable, "-m", "d3_ros.ros.predictor_node"),
+            *("--ros-args", "--params-file", "/no/such/file.yaml"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("predictor: ")
+    assert "/no/such/file.yaml" in answer.stderr
+    assert answer.stderr.count("\n") == 1

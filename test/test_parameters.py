@@ -110,7 +110,11 @@ def test_a_node_declares_the_whole_table(ros: None) -> None:
 
 def test_bad_start_values_are_told_and_do_not_end_the_process() -> None:
     bad = {"color.max_rate": 1e6, "input.queue_depth": "many", "depth.encoding": "8UC1"}
-    node = Node("bad", parameter_overrides=[Parameter(n, value=v) for n, v in bad.items()])
+    node = Node(
+        "bad",
+        parameter_overrides=[Parameter(n, value=v) for n, v in bad.items()],
+        automatically_declare_parameters_from_overrides=True,
+    )
     faults = declare(node)
     assert set(faults) == set(bad)
     assert faults["color.max_rate"].endswith("must be in [0.1, 100] Hz, got 1000000.0")
@@ -147,3 +151,10 @@ def test_autostart_is_read_only() -> None:
     with Robot(start=False) as robot:
         result = robot.node.set_parameters([Parameter("autostart", value=True)])[0]
         assert not result.successful
+
+
+def test_a_misspelt_parameter_is_told() -> None:
+    with Robot(parameters={"color.max_rat": 3.0, "zzz": 1}, start=False) as robot:
+        robot.wait_for_line("there is no parameter 'color.max_rat': did you mean 'color.max_rate'?")
+        robot.wait_for_line("there is no parameter 'zzz', see config/predictor.yaml")
+        assert not robot.said("use_sim_time")

@@ -7,6 +7,7 @@ compares). The scale's rows come from `AlignmentSettings` in the same way.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from d3_ros.geometry.alignment import AlignmentSettings
 Value = bool | int | float | str
 # When a change is heard: never after the start, at the next configure, or with the next frame.
 When = Literal["start", "configure", "always"]
+ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
 class ParameterError(D3Error):
@@ -248,7 +250,7 @@ def settings_from(values: Mapping[str, object]) -> NodeSettings:
 
 
 def declare(node: Node) -> dict[str, str]:
-    """Declare every parameter on the node.
+    """Declare every parameter on a node that declared its start values as they came.
 
     A bad start value must not end the process: the default takes its place, and the answer says
     what was wrong, by name, for configure to refuse.
@@ -257,14 +259,28 @@ def declare(node: Node) -> dict[str, str]:
     for row in PARAMETERS.values():
         # First without a range: rclpy raises on a start value outside it.
         untyped = ParameterDescriptor(dynamic_typing=True)
-        value = node.declare_parameter(row.name, row.default, untyped).value
+        if node.has_parameter(row.name):
+            node.set_descriptor(row.name, untyped)
+        else:
+            node.declare_parameter(row.name, row.default, untyped)
         try:
-            row.checked(value)
+            row.checked(node.get_parameter(row.name).value)
         except ParameterError as error:
             faults[row.name] = str(error)
             node.set_parameters([Parameter(row.name, value=row.default)])
         node.set_descriptor(row.name, row.descriptor())
     return faults
+
+
+def unknown(node: Node) -> list[str]:
+    """A line for each start value whose name nobody knows: ROS itself ignores them silently."""
+    lines = []
+    for name in node.get_parameters_by_prefix(""):
+        if name not in PARAMETERS and not name.startswith(ROS_PARAMETERS):
+            meant = difflib.get_close_matches(name, PARAMETERS, n=1)
+            hint = f": did you mean '{meant[0]}'?" if meant else ", see config/predictor.yaml"
+            lines.append(f"there is no parameter '{name}'{hint}")
+    return lines
 
 
 def read(node: Node) -> dict[str, object]:

@@ -37,6 +37,7 @@ from d3_ros.ros.parameters import (
     heard_only_at_configure,
     read,
     settings_from,
+    unknown,
 )
 from d3_ros.ros.session import Session
 from d3_ros.ros.statistics import FrameStatistics
@@ -66,7 +67,9 @@ class PredictorNode(LifecycleNode):
         statistics: FrameStatistics | None = None,
         **node_arguments: Any,
     ) -> None:
-        super().__init__("predictor", **node_arguments)
+        super().__init__(
+            "predictor", automatically_declare_parameters_from_overrides=True, **node_arguments
+        )
         self._load = load
         self._session: Session | None = None
         self._state = "unconfigured"
@@ -74,6 +77,8 @@ class PredictorNode(LifecycleNode):
         self._statistics = statistics if statistics is not None else FrameStatistics()
         self._tell = Teller(self.get_logger())
         self._faults = declare(self)
+        for line in unknown(self):
+            self.get_logger().warning(line)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(Trigger, "~/reset_scale", self._on_reset_scale)
         self._diagnostics = diagnostics.DiagnosticsPublisher(self)
@@ -234,13 +239,17 @@ class PredictorNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until Ctrl-C or SIGTERM; the exit code is 0 then."""
+    """Run the node until Ctrl-C or SIGTERM; the exit code is 0 then, 1 for bad ROS arguments."""
     # Both signals raise KeyboardInterrupt, also in the middle of loading a model.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # a file or a remapping that ROS cannot read
+        print(f"predictor: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     node, finished = None, True
     try:
         with suppress(KeyboardInterrupt, ExternalShutdownException):
-            rclpy.init(args=args)
             node = PredictorNode()
             if node.starts_by_itself:
                 node.start()
