@@ -57,6 +57,7 @@ def start(context: LaunchContext) -> list:
     """The actions, once the arguments are known."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     overrides = {name: given[name] for name in ("model", "device", "dtype") if given[name]}
+    starts, respawns = is_true(given["autostart"]), is_true(given["respawn"])
     predictor = LifecycleNode(
         package="d3_ros",
         executable="predictor",
@@ -64,7 +65,13 @@ def start(context: LaunchContext) -> list:
         namespace=given["namespace"],
         parameters=[
             given["params_file"],
-            {"use_sim_time": is_true(given["use_sim_time"]), **overrides},
+            {
+                "use_sim_time": is_true(given["use_sim_time"]),
+                # A transition asked of a process that has just died is lost with it, so a node that
+                # comes back has to start by itself.
+                "autostart": starts and respawns,
+                **overrides,
+            },
         ],
         remappings=[
             ("image", given["image"]),
@@ -72,18 +79,18 @@ def start(context: LaunchContext) -> list:
             ("sensor_depth/image", given["sensor_depth"]),
         ],
         ros_arguments=["--log-level", given["log_level"]],
-        respawn=is_true(given["respawn"]),
+        respawn=respawns,
         respawn_delay=2.0,
         output="screen",
     )
-    actions = autostart(predictor) if is_true(given["autostart"]) else []
+    actions = autostart(predictor) if starts and not respawns else []
     if is_true(given["rviz"]):
         actions.append(rviz(given))
     return [*actions, predictor]
 
 
 def autostart(node: LifecycleNode) -> list:
-    """Configure the node whenever its process starts, activate it whenever that succeeded."""
+    """Configure the node when its process starts, activate it when that succeeded."""
 
     def change(transition: int) -> EmitEvent:
         return EmitEvent(

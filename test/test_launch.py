@@ -123,6 +123,8 @@ def test_arguments_decide_what_is_started() -> None:
     kinds = [type(action).__name__ for action in actions_with()]
     assert kinds == ["RegisterEventHandler", "RegisterEventHandler", "LifecycleNode"]
     assert [type(a) for a in actions_with(autostart="false")] == [LifecycleNode]
+    # It comes back by itself, without events that would get lost with the old process.
+    assert [type(a) for a in actions_with(respawn="true")] == [LifecycleNode]
     (viewer,) = (a for a in actions_with(rviz="true") if type(a) is Node)
     assert viewer.node_package == "rviz2"
 
