@@ -193,6 +193,10 @@ def test_shipped_configuration() -> None:
     assert training.learning_rate(config, config.warmup_steps) <= config.learning_rate
 
 
+def test_exponents_need_no_point() -> None:
+    assert load_config(CONFIG, ["learning_rate=1e-3"]).learning_rate == 0.001
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,8 +141,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(item, v, where) for v in value)
     if is_dataclass(hint):
         return _build(typing.cast(type, hint), value, where)
-    if hint is float and type(value) is int:
-        return float(value)
+    if hint is float and type(value) in (int, str):
+        with suppress(ValueError):  # YAML 1.1 takes 1e-3, without a point, for a text
+            return float(value)
     if type(value) is not hint:
         raise DataError(f"{where} must be {hint.__name__}, not {value!r}")
     return value
