@@ -8,6 +8,7 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import nn
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
+from d3_ros.network.model import DiffusersModel
 from d3_ros.training.config import ModelConfig
 from d3_ros.types import TASKS
 
@@ -54,7 +55,7 @@ def build_network(config: ModelConfig) -> D3Network:
     return D3Network(vae, {"unet": unet}, specs, prompts)
 
 
-def _initialise(vae: AutoencoderTiny) -> None:
+def _initialise(vae: DiffusersModel) -> None:
     """He initialisation: AutoencoderTiny has no normalisation that would mend PyTorch's own.
 
     With that one the latent of an image is 0.04 wide, lost beside the UNet's biases, and the first
