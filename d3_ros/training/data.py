@@ -173,7 +173,7 @@ def _augmented(
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
-    image = rgb * np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32)
+    image = rgb * np.exp(rng.normal(-0.1, 0.3)) * np.exp(rng.normal(0, 0.17, 3)).astype(np.float32)
     if rng.random() < 0.3:  # colours leak into each other: another sensor
         mix = np.eye(3) + rng.normal(0, 0.12, (3, 3))
         image = image @ mix.T.astype(np.float32)
