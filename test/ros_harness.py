@@ -26,6 +26,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 
+from d3_ros.ros.outputs import SCALE as SCALE_TOPIC
 from d3_ros.ros.outputs import TOPICS
 from d3_ros.ros.predictor_node import PredictorNode
 from d3_ros.ros.statistics import FrameStatistics, Snapshot
@@ -213,6 +214,24 @@ class Robot:
         """The output of the frame with this header."""
         wait_until(lambda: self.answers(topic, header), f"{topic} of {header.stamp}")
         return self.answers(topic, header)[0]
+
+    def scale_after(self, action: Callable[[], object]) -> Any:
+        """The `~/scale` message that an action brings about.
+
+        It has no stamp: so first, nothing is under way any more.
+        """
+
+        def quiet() -> bool:
+            now = self.statistics.snapshot()
+            return (
+                dealt_with(now) == now.received and len(self.received[SCALE_TOPIC]) == now.published
+            )
+
+        wait_until(quiet, "earlier frames are done")
+        before = len(self.received[SCALE_TOPIC])
+        action()
+        wait_until(lambda: len(self.received[SCALE_TOPIC]) > before, "a scale message")
+        return self.received[SCALE_TOPIC][before]
 
     def settle(self, received: int) -> Snapshot:
         """Wait until every one of `received` images has been dealt with."""

@@ -24,7 +24,6 @@ from d3_ros.ros.outputs import (
     SCALE_STATES,
     TOPICS,
 )
-from d3_ros.ros.outputs import SCALE as SCALE_TOPIC
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
@@ -37,7 +36,7 @@ def pixels(message: object, dtype: str, channels: int = 1) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def robot(ros: None) -> Iterator[Robot]:
-    with Robot(parameters={"color.max_rate": 100.0}) as robot:
+    with Robot(parameters={"color.max_rate": 100.0, "input.wait": 0.5}) as robot:
         yield robot
 
 
@@ -80,10 +79,7 @@ def test_the_values_are_those_of_the_network_at_the_sensor_s_scale(robot: Robot)
 
 
 def test_the_scale_is_told(robot: Robot) -> None:
-    before = len(robot.received[SCALE_TOPIC])
-    robot.show()
-    wait_until(lambda: len(robot.received[SCALE_TOPIC]) > before, "a scale message")
-    message = robot.received[SCALE_TOPIC][-1]
+    message = robot.scale_after(robot.show)
     row = dict(zip(message.layout.dim[0].label.split(), message.data, strict=True))
     assert SCALE_STATES[int(row["state"])] == "measured"
     assert row["scale"] == pytest.approx(SCALE, rel=0.02)
@@ -119,23 +115,27 @@ def test_inputs_are_best_effort_and_keep_one(robot: Robot) -> None:
 
 
 def test_a_late_sensor_depth_is_waited_for(robot: Robot) -> None:
-    image = robot.new_image()
-    robot.show(image, sensor=None)
-    before = len(robot.received[SCALE_TOPIC])
-    robot.sensor.publish(robot.new_sensor_depth(image))
-    wait_until(lambda: len(robot.received[SCALE_TOPIC]) > before, "a scale message")
-    assert SCALE_STATES[int(robot.received[SCALE_TOPIC][-1].data[0])] == "measured"
+    def show_late() -> None:
+        image = robot.show(sensor=None)
+        robot.sensor.publish(robot.new_sensor_depth(image))
+
+    robot.scale_after(robot.show)  # sensor depth has been seen: there is something to wait for
+    message = robot.scale_after(show_late)
+    assert SCALE_STATES[int(message.data[0])] == "measured"
 
 
 def test_resetting_the_scale_forgets_it(robot: Robot) -> None:
     robot.wait_for(DEPTH, robot.show().header)
-    answer = robot._call(Trigger, "reset_scale", Trigger.Request())
-    assert answer.success
-    before = len(robot.received[SCALE_TOPIC])
-    header = robot.show(sensor=None).header
-    wait_until(lambda: len(robot.received[SCALE_TOPIC]) > before, "a scale message")
-    assert SCALE_STATES[int(robot.received[SCALE_TOPIC][-1].data[0])] == "relative"
-    assert not robot.answers(DEPTH, header)
+
+    image = robot.new_image()
+
+    def reset_and_show() -> None:
+        assert robot._call(Trigger, "reset_scale", Trigger.Request()).success
+        robot.show(image, sensor=None)
+
+    message = robot.scale_after(reset_and_show)
+    assert SCALE_STATES[int(message.data[0])] == "relative"
+    assert not robot.answers(DEPTH, image.header)
 
 
 def test_parameters_are_followed_while_running(robot: Robot) -> None:
