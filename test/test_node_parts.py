@@ -274,7 +274,7 @@ def test_the_benchmark_runs_and_writes_its_figures(
     run = ["bench", "--ros", "--size", "64x48", "--seconds", "1", "--rate", "10"]
     assert main([*run, "--json", str(out)]) == 0
     report = json.loads(out.read_text())
-    for name in ("node", "node_normals_from_depth"):
+    for name in ("node", "node_points_with_normals", "node_normals_from_depth"):
         assert report[name]["published"] > 0
         assert report[name]["node_thread_ms"]["all"]["p50"] > 0
         assert {"decode", "sensor depth", "publish ~/points"} <= set(report[name]["stages_ms"])

@@ -56,15 +56,22 @@ class StandIn:
 
 
 def bench_node(
-    width: int, height: int, seconds: float, rate_hz: float, *, normals_from_network: bool = True
+    width: int,
+    height: int,
+    seconds: float,
+    rate_hz: float,
+    *,
+    points_normals: bool = True,
+    normals_from_network: bool = True,
 ) -> Report:
-    """Depth, camera_info, normals and a cloud with normals, all subscribed to.
+    """Depth, camera_info, normals and the cloud of every pixel, all subscribed to.
 
     Args:
         width: columns of the image.
         height: rows of the image.
         seconds: how long the camera publishes.
         rate_hz: how fast.
+        points_normals: the node's parameter points.normals, 32 bytes a point instead of 16.
         normals_from_network: or else computed from the metric depth.
 
     Returns:
@@ -82,7 +89,7 @@ def bench_node(
             load=lambda settings, say: StandIn(width, height, tasks),
             statistics=statistics,
             namespace=NAMESPACE,
-            parameter_overrides=[Parameter("points.normals", value=True)],
+            parameter_overrides=[Parameter("points.normals", value=points_normals)],
         )
         node.start()
         return node
