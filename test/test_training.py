@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from d3_ros.errors import D3Error, DataError, NonFiniteError
-from d3_ros.training import data, losses
+from d3_ros.training import data
 from d3_ros.training import train as training
 from d3_ros.training.config import LossWeights, ModelConfig, Stage, TrainConfig, load_config
 
@@ -69,68 +68,6 @@ def folder(tmp_path: Path) -> Path:
         cv2.imwrite(str(root / "depth" / f"{i}.png"), ramp)
         cv2.imwrite(str(root / "normals" / f"{i}.png"), normals[..., ::-1])
     return root
-
-
-ALL = torch.ones(1, 2, 3, dtype=torch.bool)
-
-
-def test_mse_looks_only_at_valid_pixels() -> None:
-    decoded = torch.zeros(1, 3, 2, 3)
-    target = torch.zeros(1, 1, 2, 3)
-    target[0, 0, 0, 0], target[0, 0, 1, 2] = 2.0, 100.0
-    valid = ALL.clone()
-    valid[0, 1, 2] = False
-    assert losses.masked_mse(decoded, target, valid).item() == pytest.approx(4 / 5)
-    assert losses.masked_mse(decoded, target, ~ALL).item() == 0.0
-
-
-def test_scale_and_shift_are_forgiven() -> None:
-    metric = torch.tensor([[[1.0, 2.0, 4.0], [3.0, 7.0, 5.0]]])
-    relative = (metric - 1) / 8
-    assert losses.scale_shift_invariant_l1(relative, metric, ALL).item() < 1e-3
-    # A constant prediction is left with the mean absolute deviation: mean 22/6.
-    constant = torch.full_like(metric, 0.3)
-    expected = np.abs(metric.numpy() - 22 / 6).mean()
-    loss = losses.scale_shift_invariant_l1(constant, metric, ALL)
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_log_gradient_by_hand() -> None:
-    prediction, target = torch.zeros(1, 3, 3), torch.zeros(1, 3, 3)
-    target[0, 0, 2] = 1.0
-    valid = torch.ones(1, 3, 3, dtype=torch.bool)
-    # Two pixels apart in a 3 x 3 image: 3 pairs across, 3 down; one of each is off by log 2.
-    expected = 2 * math.log(2) / 3
-    assert losses.log_gradient(prediction, target, valid).item() == pytest.approx(expected)
-    valid[0, 0, 2] = False
-    assert losses.log_gradient(prediction, target, valid).item() == 0.0
-
-
-def test_normal_angle_by_hand() -> None:
-    truth = torch.tensor([0.0, 0.0, -1.0])[None, :, None, None].expand(1, 3, 2, 3)
-    tilted = torch.tensor([0.0, 3.0, -3.0])[None, :, None, None].expand(1, 3, 2, 3)
-    assert losses.normal_angle(tilted, truth, ALL).item() == pytest.approx(math.pi / 4, rel=1e-5)
-    floor = math.acos(losses.MAX_COSINE)
-    assert losses.normal_angle(truth, truth, ALL).item() == pytest.approx(floor, rel=1e-2)
-
-
-@pytest.mark.parametrize("name", ["masked_mse", "scale_shift_invariant_l1", "log_gradient"])
-def test_depth_losses_have_the_right_slope(name: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, y = (torch.rand(2, 5, 6, generator=generator, dtype=torch.float64) for _ in "xy")
-    valid = torch.rand(2, 5, 6, generator=generator) > 0.2
-    if name == "masked_mse":
-        x, y = x[:, None], y[:, None]
-    loss = getattr(losses, name)
-    assert torch.autograd.gradcheck(lambda p: loss(p, y, valid), x.requires_grad_())
-
-
-def test_normal_angle_has_the_right_slope() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(1, 3, 4, 5, generator=generator, dtype=torch.float64) for _ in "xy")
-    y = torch.nn.functional.normalize(y, dim=1)
-    valid = torch.ones(1, 4, 5, dtype=torch.bool)
-    assert torch.autograd.gradcheck(lambda p: losses.normal_angle(p, y, valid), x.requires_grad_())
 
 
 def test_quantiles_become_zero_and_one() -> None:

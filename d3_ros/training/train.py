@@ -166,18 +166,21 @@ def task_losses(
     mean = (batch.depth * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
     metric = batch.depth / mean.clamp(min=1e-3)[:, None, None]
     parts = {
-        "depth_mse": weights.mse * losses.masked_mse(depth, (target * 2 - 1)[:, None], valid),
+        "depth_mse": weights.mse
+        * losses.masked_mse(depth, (target * 2 - 1)[:, None], valid).mean(),
         "depth_ssi": weights.scale_shift_invariant
-        * losses.scale_shift_invariant_l1(unit, metric, valid),
-        "depth_edge": weights.log_gradient * losses.log_gradient(unit, target, valid),
+        * losses.scale_shift_invariant_l1(unit, metric, valid).mean(),
+        "depth_edge": weights.log_gradient * losses.log_gradient(unit, target, valid).mean(),
     }
     if "normals" in decoded:
         normals = decoded["normals"].float()
         count = len(normals)
         axes = torch.tensor(OFFICIAL_NORMAL_AXES, dtype=torch.float32)[:, None, None]
         truth, seen = batch.normals[:count] * axes, batch.normals_valid[:count]
-        parts["normals_mse"] = weights.mse * losses.masked_mse(normals, truth, seen)
-        parts["normals_angle"] = weights.normal_angle * losses.normal_angle(normals, truth, seen)
+        parts["normals_mse"] = weights.mse * losses.masked_mse(normals, truth, seen).mean()
+        parts["normals_angle"] = (
+            weights.normal_angle * losses.normal_angle(normals, truth, seen).mean()
+        )
     return parts
 
 
