@@ -13,7 +13,8 @@ import numpy as np
 from d3_ros.demo.holdout import share_depth
 from d3_ros.demo.sources import Frame, SourceOptions, pinhole
 from d3_ros.errors import DataError
-from d3_ros.ros.bag_file import COMPRESSED, IMAGE, Moment, read_contents, read_moments
+from d3_ros.ros.bag_file import IMAGE, Moment, read_contents, read_moments
+from d3_ros.ros.bag_topics import camera_of, find_image, listed
 from d3_ros.ros.from_compressed import rgb_from_any
 from d3_ros.ros.from_messages import depth_from_image, intrinsics_from_camera_info
 from d3_ros.types import CameraIntrinsics
@@ -41,8 +42,8 @@ class BagSource:
         self._path = options.path
         contents = read_contents(self._path)
         topics, duration_s = contents.topics, contents.duration_s
-        self._image = self._find_image(topics)
-        camera = self._image.removesuffix("/compressed").rpartition("/")[0]
+        self._image = find_image(contents, self._path, options.image_topic)
+        camera = camera_of(self._image)
         self._info = _if_there(f"{camera}/camera_info", topics)
         self._sensor = self._find_depth(
             options.sensor_topic, f"{camera}/sensor_depth/image", topics
@@ -104,30 +105,6 @@ class BagSource:
             )
         return depth
 
-    def _find_image(self, topics: dict[str, tuple[str, int]]) -> str:
-        asked = self._options.image_topic
-        images = sorted(name for name, (kind, _) in topics.items() if kind in (IMAGE, COMPRESSED))
-        if asked is not None:
-            if asked not in images:
-                raise DataError(
-                    f"{self._path}: no image topic '{asked}' in it; it has {_listed(images)}"
-                )
-            return asked
-        colour = [name for name in images if "depth" not in name.lower()]
-        # A camera that was recorded both ways is one camera; the raw images cost no decoding.
-        cameras = [
-            name
-            for name in colour
-            if not (name.endswith("/compressed") and name.removesuffix("/compressed") in colour)
-        ]
-        if len(cameras) == 1:
-            return cameras[0]
-        if not cameras:
-            raise DataError(f"{self._path}: no colour images in it; it has {_listed(list(topics))}")
-        raise DataError(
-            f"{self._path}: which of {_listed(cameras)} is the camera? Say --image-topic"
-        )
-
     def _find_depth(self, asked: str | None, usual: str, topics: dict[str, tuple[str, int]]) -> str:
         """The topic, or an empty name where there is none."""
         if asked is None:
@@ -135,7 +112,7 @@ class BagSource:
         if topics.get(asked, ("", 0))[0] != IMAGE:
             images = sorted(name for name, (kind, _) in topics.items() if kind == IMAGE)
             raise DataError(
-                f"{self._path}: no depth images on '{asked}' in it; images are on {_listed(images)}"
+                f"{self._path}: no depth images on '{asked}' in it; images are on {listed(images)}"
             )
         return asked
 
@@ -147,14 +124,10 @@ class BagSource:
             hints = sorted(
                 name for name, (kind, _) in topics.items() if kind == IMAGE and "depth" in name
             )
-            hint = f"; is it {_listed(hints)}? Say --sensor-topic" if hints else ""
+            hint = f"; is it {listed(hints)}? Say --sensor-topic" if hints else ""
             warnings.append(f"{self._path}: no sensor depth, so depth stays relative{hint}")
         return tuple(warnings)
 
 
 def _if_there(topic: str, topics: dict[str, tuple[str, int]]) -> str:
     return topic if topic in topics else ""
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "no such topics"

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from d3_ros.errors import MessageError
+from d3_ros.geometry.image_file import decode_whole
 from d3_ros.ros.from_messages import depth_from_image, metres_from_millimetres, rgb_from_image
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ def rgb_from_any(message: Any, topic: str) -> np.ndarray:
     """
     if not is_compressed(message):
         return rgb_from_image(message, topic)
-    bgr = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR)
+    bgr = decode_whole(np.asarray(message.data, np.uint8).tobytes(), cv2.IMREAD_COLOR)
     if bgr is None:
         raise MessageError(
-            f"'{topic}': a message of format {message.format!r} is not a JPEG or PNG: "
+            f"'{topic}': a message of format {message.format!r} is not a whole JPEG or PNG: "
             "check its publisher"
         )
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -57,10 +58,10 @@ def _depth_from_compressed(message: CompressedImage, topic: str) -> np.ndarray:
     16UC1 is millimetres. 32FC1 is inverse depth in 16 bits: z = a / (value - b) with a and b of the
     header (compressed_depth_image_transport, codec.cpp); 0 is no measurement in both.
     """
-    data = np.asarray(message.data, np.uint8)
+    data = np.asarray(message.data, np.uint8).tobytes()
     has_header = "compressedDepth" in message.format
     png = data[DEPTH_HEADER.size :] if has_header else data
-    pixels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED) if len(png) else None
+    pixels = decode_whole(png, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
         raise MessageError(
             f"'{topic}': a message of format {message.format!r} is not a 16-bit PNG: publish depth "
@@ -68,7 +69,7 @@ def _depth_from_compressed(message: CompressedImage, topic: str) -> np.ndarray:
         )
     if not (has_header and message.format.startswith("32FC1")):
         return metres_from_millimetres(pixels)
-    _, a, b = DEPTH_HEADER.unpack(data[: DEPTH_HEADER.size].tobytes())
+    _, a, b = DEPTH_HEADER.unpack(data[: DEPTH_HEADER.size])
     with np.errstate(divide="ignore", invalid="ignore"):
         metres = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
     return np.where((pixels > 0) & (metres > 0) & np.isfinite(metres), metres, np.float32(np.nan))

@@ -1,7 +1,7 @@
 """Range sensors' messages to points: PointCloud2 of any field layout, and LaserScan.
 
-Points are taken as the message has them: a per-point time (`t`, `time`) is not looked at, so a sweep
-is not corrected for the motion of the sensor while it lasted.
+Points are taken as the message has them: a per-point time (`t`, `time`) is not looked at, so that a
+sweep is not corrected for the motion of the sensor while it lasted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COORDINATE_TYPES = {7: "f4", 8: "f8"}
 
 
 def points_from_cloud(message: PointCloud2, topic: str) -> np.ndarray:
-    """(N, 3) float64 x, y, z in metres, in the message's frame; points that are not finite left out.
+    """(N, 3) float64 x, y, z in metres, in the message's frame, without points that are not finite.
 
     Raises:
         MessageError: no x, y, z of a float type, or less data than width, height and steps say.
@@ -55,7 +55,7 @@ def points_from_cloud(message: PointCloud2, topic: str) -> np.ndarray:
             f"'{topic}': a cloud of {width} x {height} points with steps {point_step} and "
             f"{row_step} needs {needed} bytes of data, got {len(message.data)}: check its publisher"
         )
-    columns = [
+    columns: list[np.ndarray] = [
         np.ndarray(
             (height, width), kind, message.data, offset=offset, strides=(row_step, point_step)
         )
