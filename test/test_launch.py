@@ -18,7 +18,7 @@ import yaml
 from ros_harness import wait_until
 
 from d3_ros.ros.outputs import TOPICS
-from d3_ros.ros.parameters import PARAMETERS
+from d3_ros.ros.settings import PARAMETERS
 
 pytestmark = pytest.mark.ros
 

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from d3_ros.ros.diagnostics import ERROR, OK, WARN, judge_frames, judge_scale, scale_values
 from d3_ros.ros.inputs import Inputs, stamp_ns
-from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics, Snapshot, StageTimes, median_and_p95
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.worker import NewestWins

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from d3_ros.ros.parameters import NodeSettings
 from d3_ros.ros.qos import LATCHED
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import RATE_WINDOW_S, Snapshot
 from d3_ros.types import DepthFit
 
@@ -18,14 +18,14 @@ PERIOD_S = 1.0
 
 def judge_frames(snapshot: Snapshot, settings: NodeSettings) -> tuple[bytes, str]:
     """Level and message of the flow of frames in an active node."""
-    if snapshot.since_input_s > settings.diagnostics_input_timeout:
+    if snapshot.since_input_s > settings.diagnostics.input_timeout:
         return ERROR, f"no image for {snapshot.since_input_s:.0f} s"
     if snapshot.fault:
         return ERROR, snapshot.fault
     busy = snapshot.published > 0 and snapshot.observed_s > RATE_WINDOW_S
-    if busy and not snapshot.idle_lately and snapshot.published_hz < settings.diagnostics_min_rate:
+    if busy and not snapshot.idle_lately and snapshot.published_hz < settings.diagnostics.min_rate:
         return WARN, (
-            f"{snapshot.published_hz:.2f} Hz is below {settings.diagnostics_min_rate:g} Hz "
+            f"{snapshot.published_hz:.2f} Hz is below {settings.diagnostics.min_rate:g} Hz "
             "(parameter diagnostics.min_rate)"
         )
     return OK, "nobody subscribes" if snapshot.idle_lately else "running"

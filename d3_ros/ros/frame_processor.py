@@ -21,7 +21,7 @@ from d3_ros.ros.from_messages import (
 )
 from d3_ros.ros.inputs import Inputs, stamp_ns
 from d3_ros.ros.outputs import NEED_CAMERA, Outputs, Source
-from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.types import CameraIntrinsics
@@ -102,8 +102,8 @@ class FrameProcessor:
         waiting = time.perf_counter()
         companions = self._inputs.companions_of(
             image.message,
-            wait_s=settings.input_wait,
-            tolerance_s=settings.sensor_depth_tolerance,
+            wait_s=settings.input.wait,
+            tolerance_s=settings.sensor_depth.tolerance,
         )
         waited = time.perf_counter() - waiting
         intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
@@ -158,7 +158,7 @@ class FrameProcessor:
                 height,
                 topic=topics.camera_info,
                 image_topic=topics.image,
-                rectified=self.settings.image_rectified,
+                rectified=self.settings.image.rectified,
             )
         except MessageError as error:
             self._tell.error(f"{error} (depth without a cloud until then)")

@@ -16,8 +16,8 @@ from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiAr
 from d3_ros.geometry.colour import colour_depth, colour_normals
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.pipeline import Output
-from d3_ros.ros.parameters import NodeSettings
 from d3_ros.ros.qos import OUTPUT, explain_publisher
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import StageTimes
 from d3_ros.ros.to_messages import CloudBuffer, ImageBuffer, output_camera_info
 from d3_ros.types import CameraIntrinsics, DepthFit, DepthFrame
@@ -83,7 +83,7 @@ class Outputs:
 
     def wanted(self, settings: NodeSettings) -> frozenset[str]:
         """The topics that somebody subscribes to; of the colour images, those that are due."""
-        due = time.monotonic() - 1.0 / settings.color_max_rate
+        due = time.monotonic() - 1.0 / settings.color.max_rate
         with self._lock:
             return frozenset(
                 topic
@@ -97,7 +97,7 @@ class Outputs:
         needed: set[Output] = {"relative"}
         if wanted & {DEPTH, DEPTH_INFO, POINTS}:
             needed.add("metric")
-        with_normals = {NORMALS, NORMALS_COLOR} | ({POINTS} if settings.points_normals else set())
+        with_normals = {NORMALS, NORMALS_COLOR} | ({POINTS} if settings.points.normals else set())
         if wanted & with_normals:
             needed.add("normals")
         return needed
@@ -145,7 +145,7 @@ class Outputs:
         def depth() -> Image | None:
             if metric is None:
                 return None
-            if settings.depth_encoding == "16UC1":
+            if settings.depth.encoding == "16UC1":
                 return images[DEPTH].fill_millimetres(header, metric)
             return images[DEPTH].fill(header, metric, "32FC1")
 
@@ -154,7 +154,7 @@ class Outputs:
                 return None
             height, width = metric.shape
             return output_camera_info(
-                source.camera_info, header, width, height, rectified=settings.image_rectified
+                source.camera_info, header, width, height, rectified=settings.image.rectified
             )
 
         def normals_image() -> Image | None:
@@ -185,7 +185,7 @@ class Outputs:
     ) -> PointCloud2 | None:
         if frame.metric is None or source.intrinsics is None:
             return None
-        normals = frame.normals if settings.points_normals else None
+        normals = frame.normals if settings.points.normals else None
         height, width = frame.metric.shape
         points = self._cloud.points(source.header, height, width, normals=normals is not None)
         pack_cloud(frame.metric, source.rgb, normals, source.intrinsics, out=points)

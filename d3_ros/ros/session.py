@@ -17,8 +17,8 @@ from d3_ros.pipeline import DepthPipeline, Predictor
 from d3_ros.ros.frame_processor import FrameProcessor, InputTopics, ReceivedImage
 from d3_ros.ros.inputs import Inputs
 from d3_ros.ros.outputs import Outputs
-from d3_ros.ros.parameters import NodeSettings
 from d3_ros.ros.qos import explain_subscription, input_profile
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.worker import NewestWins
@@ -47,7 +47,7 @@ class Session:
         self._outputs = Outputs(node, statistics.stage, tell.warn)
         self._processor = FrameProcessor(
             DepthPipeline(
-                predictor, ScaleAligner(**asdict(settings.alignment)), stage=statistics.stage
+                predictor, ScaleAligner(**asdict(settings.scale)), stage=statistics.stage
             ),
             settings=settings,
             topics=InputTopics(
@@ -82,7 +82,7 @@ class Session:
 
     def apply(self, settings: NodeSettings) -> None:
         """Take new values of the parameters that may change at any time."""
-        if settings.alignment != self.settings.alignment:
+        if settings.scale != self.settings.scale:
             self._use_aligner(settings)
         self.settings = self._processor.settings = settings
 
@@ -102,7 +102,7 @@ class Session:
 
     def _use_aligner(self, settings: NodeSettings) -> None:
         # A new one, not a reset: the worker may be using the old one at this moment.
-        self._processor.pipeline.aligner = ScaleAligner(**asdict(settings.alignment))
+        self._processor.pipeline.aligner = ScaleAligner(**asdict(settings.scale))
 
     def _on_image(self, message: Image) -> None:
         self._statistics.received()
@@ -115,7 +115,7 @@ class Session:
                 kind,
                 topic,
                 callback,
-                input_profile(settings.input_reliability, settings.input_queue_depth),
+                input_profile(settings.input.reliability, settings.input.queue_depth),
                 event_callbacks=explain_subscription(
                     self._node.resolve_topic_name(topic), self._tell.warn
                 ),
