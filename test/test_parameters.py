@@ -84,6 +84,14 @@ def test_every_setting_of_the_alignment_is_a_parameter() -> None:
         ("depth.encoding", "8UC1", "'depth.encoding' must be one of 32FC1, 16UC1, got '8UC1'"),
         ("model", None, "'model' must be str, got None"),
         ("scale.hold_s", -1.0, "'scale.hold_s' must be in [0, 3600] s, got -1.0"),
+        (
+            "sensor_depth.points.T_camera_sensor",
+            "1 2 3",
+            "'sensor_depth.points.*': T_camera_sensor must be 7 numbers, x y z qx qy qz qw: got 3",
+        ),
+        ("sensor_depth.scan.T_camera_sensor", "0 0 0 0 0 0 2", "of length 1, is 2"),
+        ("sensor_depth.scan.T_camera_sensor", "0 0 0 0 0 0 w", "could not convert"),
+        ("sensor_depth.max_range", 0.1, "'sensor_depth.*': min_range 0.1 must be below max_range"),
         ("scale.min_depth", 90.0, "'scale.*': min_depth 90.0 must be below max_depth"),
     ],
 )
