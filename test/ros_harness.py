@@ -24,7 +24,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
 from d3_ros.ros.outputs import SCALE as SCALE_TOPIC
 from d3_ros.ros.outputs import TOPICS
@@ -58,16 +58,16 @@ class StandIn:
         self.tasks = tasks
         self.asked: list[tuple[Task, ...]] = []
         self.before: Callable[[], None] = lambda: None
+        self.relative = ramp()
+        self.normals = np.tile(np.float32([0.0, 0.0, -1.0]), (HEIGHT, WIDTH, 1))
 
     def __call__(self, rgb: np.ndarray, tasks: Iterable[Task] | None = None) -> D3Prediction:
         wanted = self.tasks if tasks is None else tuple(tasks)
         self.asked.append(wanted)
         self.before()
-        normals = np.zeros((HEIGHT, WIDTH, 3), np.float32)
-        normals[..., 2] = -1.0
         return D3Prediction(
-            depth=ramp() if "depth" in wanted else None,
-            normals=normals if "normals" in wanted else None,
+            depth=self.relative if "depth" in wanted else None,
+            normals=self.normals if "normals" in wanted else None,
         )
 
 
@@ -113,6 +113,8 @@ class Robot:
         self.image = self.peer.create_publisher(Image, "image", camera_qos)
         self.camera_info = self.peer.create_publisher(CameraInfo, "camera_info", camera_qos)
         self.sensor = self.peer.create_publisher(Image, "sensor_depth/image", camera_qos)
+        self.points = self.peer.create_publisher(PointCloud2, "sensor_depth/points", camera_qos)
+        self.scan = self.peer.create_publisher(LaserScan, "sensor_depth/scan", camera_qos)
         # As latched as its publishers: a line may be older than the connection.
         rosout = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.peer.create_subscription(Log, "/rosout", self._on_log, rosout)
@@ -151,7 +153,7 @@ class Robot:
 
     def wait_until_connected(self) -> None:
         """Both directions: the node hears the camera, and knows its subscribers."""
-        inputs = (self.image, self.camera_info, self.sensor)
+        inputs = (self.image, self.camera_info, self.sensor, self.points, self.scan)
         wait_until(lambda: all(p.get_subscription_count() for p in inputs), "the node subscribes")
         names = [s.topic_name for s in self.peer.subscriptions if "/predictor/" in s.topic_name]
         wait_until(

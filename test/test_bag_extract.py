@@ -289,7 +289,10 @@ def test_splitting_by_time_by_hand() -> None:
         (["--scan", "/laser"], "no topic '/laser' in it; topics that can be scan are /scan; all:"),
         (["--camera-info", "/scan"], "that can be calibration are /front/camera_info"),
         ([], "which of /front/depth (depth), /lidar/points (points), /scan (scan) is the depth"),
-        (["--extrinsics", "0", "0", "0", "0", "0", "0", "0"], "--extrinsics: a pose is x y z"),
+        (
+            ["--extrinsics", "0", "0", "0", "0", "0", "0", "0"],
+            "--extrinsics: translation",
+        ),
         (["--intrinsics", "0", "1", "2", "3"], "fx and fy must be positive"),
         (["--min-depth", "9", "--max-depth", "2"], "--min-depth must be below --max-depth"),
         (["--scan", "/scan", "--every", "-1"], "every_s must be in"),

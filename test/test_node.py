@@ -21,9 +21,9 @@ from d3_ros.ros.outputs import (
     NORMALS_COLOR,
     POINTS,
     RELATIVE,
-    SCALE_STATES,
     TOPICS,
 )
+from d3_ros.ros.scale_report import STATES
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
@@ -81,7 +81,7 @@ def test_the_values_are_those_of_the_network_at_the_sensor_s_scale(robot: Robot)
 def test_the_scale_is_told(robot: Robot) -> None:
     message = robot.scale_after(robot.show)
     row = dict(zip(message.layout.dim[0].label.split(), message.data, strict=True))
-    assert SCALE_STATES[int(row["state"])] == "measured"
+    assert STATES[int(row["state"])] == "measured"
     assert row["scale"] == pytest.approx(SCALE, rel=0.02)
     assert row["abs_rel"] < 0.01
 
@@ -121,7 +121,7 @@ def test_a_late_sensor_depth_is_waited_for(robot: Robot) -> None:
 
     robot.scale_after(robot.show)  # sensor depth has been seen: there is something to wait for
     message = robot.scale_after(show_late)
-    assert SCALE_STATES[int(message.data[0])] == "measured"
+    assert STATES[int(message.data[0])] == "measured"
 
 
 def test_resetting_the_scale_forgets_it(robot: Robot) -> None:
@@ -134,7 +134,7 @@ def test_resetting_the_scale_forgets_it(robot: Robot) -> None:
         robot.show(image, sensor=None)
 
     message = robot.scale_after(reset_and_show)
-    assert SCALE_STATES[int(message.data[0])] == "relative"
+    assert STATES[int(message.data[0])] == "relative"
     assert not robot.answers(DEPTH, image.header)
 
 

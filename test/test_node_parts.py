@@ -10,17 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ros_harness import wait_until
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
 from d3_ros.ros.diagnostics import ERROR, OK, WARN, judge_frames, judge_scale, scale_values
 from d3_ros.ros.inputs import Inputs, stamp_ns
-from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.scale_report import ScaleReport
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics, Snapshot, StageTimes, median_and_p95
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.worker import NewestWins
 from d3_ros.types import DepthFit
 
 pytestmark = pytest.mark.ros
+RELATIVE = ScaleReport(DepthFit(ok=False, state="relative"))
 
 
 def at(seconds: float, kind: type = Image) -> Image | CameraInfo:
@@ -71,54 +73,76 @@ def test_stop_tells_whether_the_last_item_is_done() -> None:
     assert worker.stop(5.0)
 
 
-def test_the_nearest_sensor_depth_within_the_tolerance_belongs_to_an_image() -> None:
+def test_the_nearest_message_of_each_sensor_belongs_to_an_image() -> None:
     inputs = Inputs()
     inputs.store_camera_info(at(0.0, CameraInfo))
     for seconds in (9.9, 10.02, 10.2):
-        inputs.store_sensor_depth(at(seconds))
-    found = inputs.companions_of(at(10.0), wait_s=0.0, tolerance_s=0.05)
-    assert stamp_ns(found.sensor_depth.header) == 10_020_000_000
-    assert inputs.companions_of(at(10.1), wait_s=0.0, tolerance_s=0.05).sensor_depth is None
+        inputs.store_sensor("image", at(seconds))
+    inputs.store_sensor("scan", at(9.0, LaserScan))
+    found = inputs.companions_of(at(10.0), wait_s=0.0).sensors
+    assert set(found) == {"image", "scan"}
+    assert stamp_ns(found["image"].header) == 10_020_000_000
+    assert stamp_ns(found["scan"].header) == 9_000_000_000
     assert inputs.sensor_depth_seen
     inputs.clear()
-    nothing = inputs.companions_of(at(10.0), wait_s=0.0, tolerance_s=0.05)
-    assert (nothing.camera_info, nothing.sensor_depth) == (None, None)
+    nothing = inputs.companions_of(at(10.0), wait_s=0.0)
+    assert (nothing.camera_info, dict(nothing.sensors)) == (None, {})
+    assert not inputs.sensor_depth_seen
 
 
 def test_the_camera_info_of_the_same_stamp_is_taken_or_else_the_newest() -> None:
     inputs = Inputs()
     for seconds in (1.0, 2.0, 3.0):
         inputs.store_camera_info(at(seconds, CameraInfo))
-    same = inputs.companions_of(at(2.0), wait_s=0.0, tolerance_s=0.0).camera_info
+    same = inputs.companions_of(at(2.0), wait_s=0.0).camera_info
     assert stamp_ns(same.header) == 2_000_000_000
-    newest = inputs.companions_of(at(2.5), wait_s=0.0, tolerance_s=0.0).camera_info
+    newest = inputs.companions_of(at(2.5), wait_s=0.0).camera_info
     assert stamp_ns(newest.header) == 3_000_000_000
 
 
 def test_an_image_waits_for_what_is_late_and_no_longer() -> None:
     inputs = Inputs()
     inputs.store_camera_info(at(1.0, CameraInfo))
-    inputs.store_sensor_depth(at(0.9))
-    late = threading.Timer(0.1, lambda: inputs.store_sensor_depth(at(1.0)))
+    inputs.store_sensor("image", at(0.9))
+    late = threading.Timer(0.1, lambda: inputs.store_sensor("image", at(1.0)))
     late.start()
     started = time.monotonic()
-    found = inputs.companions_of(at(1.0), wait_s=5.0, tolerance_s=0.05)
-    assert stamp_ns(found.sensor_depth.header) == 1_000_000_000
+    found = inputs.companions_of(at(1.0), wait_s=5.0)
+    assert stamp_ns(found.sensors["image"].header) == 1_000_000_000
     assert time.monotonic() - started < 4.0
     late.join()
 
 
-def test_nothing_is_waited_for_that_will_not_come() -> None:
+def waits_for(stamps: list[float], image: float) -> bool:
+    """Whether an image waits for another message of a sensor that has sent these."""
+    inputs = Inputs()
+    inputs.store_camera_info(at(image, CameraInfo))
+    for seconds in stamps:
+        inputs.store_sensor("points", at(seconds, PointCloud2))
+    started = time.monotonic()
+    inputs.companions_of(at(image), wait_s=0.2)
+    return time.monotonic() - started >= 0.2
+
+
+def test_nothing_is_waited_for_that_will_not_come_nearer() -> None:
+    """A LiDAR at 10 Hz: its next sweep is worth a wait where it will be nearer than the last."""
+    sweeps = [1.0, 1.1, 1.2, 1.3]
+    assert not waits_for(sweeps, 1.3), "of the same stamp"
+    assert not waits_for(sweeps, 1.33), "the next one is farther"
+    assert waits_for(sweeps, 1.37)
+    assert waits_for([1.3], 1.33), "its period is not known yet"
+    assert not waits_for(sweeps, 2.5), "gone"
+    assert not waits_for([], 1.0), "there is no such sensor"
+
+
+def test_a_calibration_is_waited_for_once() -> None:
     inputs = Inputs()
     started = time.monotonic()
-    inputs.companions_of(at(1.0), wait_s=0.2, tolerance_s=0.05)
+    inputs.companions_of(at(1.0), wait_s=0.2)
     assert time.monotonic() - started >= 0.2, "the first image waits for a calibration"
     started = time.monotonic()
     for seconds in (1.1, 1.2, 1.3):
-        inputs.companions_of(at(seconds), wait_s=5.0, tolerance_s=0.05)
-    inputs.store_camera_info(at(1.0, CameraInfo))
-    inputs.store_sensor_depth(at(1.0))
-    inputs.companions_of(at(3.0), wait_s=5.0, tolerance_s=0.05)  # that sensor is gone
+        inputs.companions_of(at(seconds), wait_s=5.0)
     assert time.monotonic() - started < 4.0
 
 
@@ -128,7 +152,7 @@ def test_every_fate_is_counted_once(fates: list[str]) -> None:
     for fate in fates:
         statistics.received()
         if fate == "published":
-            statistics.published(0.1, 0.2, DepthFit(ok=False, state="relative"))
+            statistics.published(0.1, 0.2, RELATIVE)
         else:
             getattr(statistics, fate)()
     snapshot = statistics.snapshot()
@@ -140,7 +164,7 @@ def test_every_fate_is_counted_once(fates: list[str]) -> None:
 def test_latencies_are_in_milliseconds() -> None:
     statistics = FrameStatistics()
     for latency_s in (0.1, 0.2, 0.3):
-        statistics.published(latency_s, latency_s + 1.0, DepthFit(ok=False, state="relative"))
+        statistics.published(latency_s, latency_s + 1.0, RELATIVE)
     snapshot = statistics.snapshot()
     assert snapshot.latency_ms == pytest.approx((200.0, 290.0))
     assert snapshot.age_ms[0] == pytest.approx(1200.0)
@@ -211,7 +235,7 @@ def snapshot(**changes: object) -> Snapshot:
         "latency_ms": (1.0, 2.0),
         "age_ms": (1.0, 2.0),
         "fault": "",
-        "fit": None,
+        "scale": None,
     }
     return Snapshot(**{**usual, **changes})
 
@@ -237,29 +261,36 @@ def test_the_flow_of_frames_is_judged(changes: dict, level: bytes, words: str) -
     ("fit", "seen", "level", "words"),
     [
         (None, False, OK, "no frame yet"),
-        (DepthFit(ok=True, state="measured", scale=1.0, shift=0.0), True, OK, "measured"),
+        (DepthFit(ok=True, state="measured", scale=1.0, shift=0.0), True, OK, "by points and scan"),
         (
             DepthFit(ok=True, state="held", reason="too few", age_s=1.2),
             True,
             WARN,
-            "held for 1.2 s",
+            "held for 1.2 s, expires in 0.8 s: too few",
         ),
         (DepthFit(ok=False, state="relative", reason="none"), False, OK, "silent: none"),
         (DepthFit(ok=False, state="relative", reason="bad fit"), True, WARN, "silent: bad fit"),
+        (DepthFit(ok=True, state="ground", reason="none"), False, OK, "from the floor: none"),
+        (DepthFit(ok=True, state="ground", reason="bad fit"), True, WARN, "floor: bad fit"),
     ],
 )
 def test_the_scale_is_judged(fit: DepthFit | None, seen: bool, level: bytes, words: str) -> None:
-    judged, message = judge_scale(fit, sensor_depth_seen=seen)
+    report = None if fit is None else ScaleReport(fit, {"points": 100, "scan": 10})
+    judged, message = judge_scale(report, sensor_depth_seen=seen, hold_s=2.0)
     assert judged == level
     assert words in message
 
 
 def test_the_scale_is_told_in_figures() -> None:
     fit = DepthFit(ok=True, state="measured", scale=4.0, shift=0.5, abs_rel=0.0123, points=77)
-    values = {entry.key: entry.value for entry in scale_values(fit)}
+    report = ScaleReport(fit, {"image": 70, "scan": 9}, fused_pixels=60, disagreeing_pixels=3)
+    values = {entry.key: entry.value for entry in scale_values(report, hold_s=2.0)}
     assert values["scale (m)"] == "4.0000"
     assert values["AbsRel on held-out points"] == "0.0123"
     assert values["sensor points"] == "77"
+    assert values["sensors (pixels)"] == "image 70, scan 9"
+    assert (values["fused (pixels)"], values["measured but disagreeing (pixels)"]) == ("60", "3")
+    assert scale_values(None, hold_s=2.0) == []
 
 
 def test_the_benchmark_runs_and_writes_its_figures(

@@ -16,7 +16,9 @@ from rclpy.parameter import Parameter
 from ros_harness import Robot, ros_context
 
 from d3_ros.geometry.alignment import AlignmentSettings
-from d3_ros.ros.parameters import PARAMETERS, NodeSettings, ParameterError, declare, settings_from
+from d3_ros.ros.parameter_row import ParameterError
+from d3_ros.ros.parameters import declare
+from d3_ros.ros.settings import PARAMETERS, NodeSettings, settings_from
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
@@ -51,7 +53,7 @@ def test_the_yaml_file_explains_every_parameter() -> None:
 
 def test_defaults_pass_their_own_checks() -> None:
     assert settings_from({}) == NodeSettings()
-    assert settings_from({}).alignment == AlignmentSettings()
+    assert settings_from({}).scale == AlignmentSettings()
 
 
 def test_every_row_says_what_it_is() -> None:
@@ -67,7 +69,7 @@ def test_every_row_says_what_it_is() -> None:
 
 def test_every_setting_of_the_alignment_is_a_parameter() -> None:
     assert {f"scale.{entry.name}" for entry in fields(AlignmentSettings)} <= set(PARAMETERS)
-    assert settings_from({"scale.min_points": 20}).alignment.min_points == 20
+    assert settings_from({"scale.min_points": 20}).scale.min_points == 20
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,14 @@ def test_every_setting_of_the_alignment_is_a_parameter() -> None:
         ("depth.encoding", "8UC1", "'depth.encoding' must be one of 32FC1, 16UC1, got '8UC1'"),
         ("model", None, "'model' must be str, got None"),
         ("scale.hold_s", -1.0, "'scale.hold_s' must be in [0, 3600] s, got -1.0"),
+        (
+            "sensor_depth.points.T_camera_sensor",
+            "1 2 3",
+            "'sensor_depth.points.*': T_camera_sensor must be 7 numbers, x y z qx qy qz qw: got 3",
+        ),
+        ("sensor_depth.scan.T_camera_sensor", "0 0 0 0 0 0 2", "of length 1, is 2"),
+        ("sensor_depth.scan.T_camera_sensor", "0 0 0 0 0 0 w", "could not convert"),
+        ("sensor_depth.max_range", 0.1, "'sensor_depth.*': min_range 0.1 must be below max_range"),
         ("scale.min_depth", 90.0, "'scale.*': min_depth 90.0 must be below max_depth"),
     ],
 )
@@ -93,7 +103,7 @@ def test_a_bad_value_is_refused_by_name(name: str, value: object, words: str) ->
 
 
 def test_an_integer_is_good_for_a_float() -> None:
-    rate = settings_from({"color.max_rate": 5}).color_max_rate
+    rate = settings_from({"color.max_rate": 5}).color.max_rate
     assert (rate, type(rate)) == (5.0, float)
 
 

@@ -109,7 +109,7 @@ def camera_options(args: argparse.Namespace) -> Any:
     Raises:
         D3Error: a number is out of range.
     """
-    from d3_ros.geometry.transform import transform_from_pose
+    from d3_ros.geometry.rigid import rigid_transform
     from d3_ros.ros.bag_camera import BagCameraOptions
     from d3_ros.ros.bag_topics import KINDS
 
@@ -117,7 +117,7 @@ def camera_options(args: argparse.Namespace) -> Any:
     extrinsics = None
     if args.extrinsics is not None:
         try:
-            extrinsics = transform_from_pose(args.extrinsics[:3], args.extrinsics[3:])
+            extrinsics = rigid_transform(args.extrinsics[:3], args.extrinsics[3:])
         except ValueError as error:
             raise D3Error(f"--extrinsics: {error}") from error
     if args.intrinsics is not None and min(args.intrinsics[:2]) <= 0:

@@ -20,7 +20,7 @@ from d3_ros.ros.bag_topics import CameraTopics, SensorKind, find_topics
 from d3_ros.ros.bag_transforms import TF_STATIC, StaticTransforms
 from d3_ros.ros.from_compressed import depth_from_any, is_compressed, rgb_from_any
 from d3_ros.ros.from_messages import intrinsics_from_camera_info
-from d3_ros.ros.from_sensors import points_from_cloud, points_from_scan
+from d3_ros.ros.from_points import points_from_cloud, points_from_scan
 from d3_ros.types import CameraIntrinsics
 
 JPEG_START = b"\xff\xd8\xff"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from d3_ros.errors import DataError
-from d3_ros.geometry.transform import inverse_transform, transform_from_pose
+from d3_ros.geometry.rigid import inverse_rigid, rigid_transform
 from d3_ros.ros.bag_file import read_messages
 
 TF_STATIC = "/tf_static"
@@ -30,13 +30,13 @@ class StaticTransforms:
                 parent, child = _bare(one.header.frame_id), _bare(one.child_frame_id)
                 shift, turn = one.transform.translation, one.transform.rotation
                 try:
-                    matrix = transform_from_pose(
+                    matrix = rigid_transform(
                         (shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w)
                     )
                 except ValueError as error:
                     raise DataError(f"{path}: {TF_STATIC} of '{child}': {error}") from error
                 self._steps.setdefault(parent, {})[child] = matrix
-                self._steps.setdefault(child, {})[parent] = inverse_transform(matrix)
+                self._steps.setdefault(child, {})[parent] = inverse_rigid(matrix)
 
     def find(self, target: str, source: str) -> np.ndarray | None:
         """T_target_source (4, 4): maps points of `source` into `target`; None where not known."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from d3_ros.ros.parameters import NodeSettings
 from d3_ros.ros.qos import LATCHED
+from d3_ros.ros.scale_report import ScaleReport
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import RATE_WINDOW_S, Snapshot
-from d3_ros.types import DepthFit
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 1.0
@@ -18,32 +18,39 @@ PERIOD_S = 1.0
 
 def judge_frames(snapshot: Snapshot, settings: NodeSettings) -> tuple[bytes, str]:
     """Level and message of the flow of frames in an active node."""
-    if snapshot.since_input_s > settings.diagnostics_input_timeout:
+    if snapshot.since_input_s > settings.diagnostics.input_timeout:
         return ERROR, f"no image for {snapshot.since_input_s:.0f} s"
     if snapshot.fault:
         return ERROR, snapshot.fault
     busy = snapshot.published > 0 and snapshot.observed_s > RATE_WINDOW_S
-    if busy and not snapshot.idle_lately and snapshot.published_hz < settings.diagnostics_min_rate:
+    if busy and not snapshot.idle_lately and snapshot.published_hz < settings.diagnostics.min_rate:
         return WARN, (
-            f"{snapshot.published_hz:.2f} Hz is below {settings.diagnostics_min_rate:g} Hz "
+            f"{snapshot.published_hz:.2f} Hz is below {settings.diagnostics.min_rate:g} Hz "
             "(parameter diagnostics.min_rate)"
         )
     return OK, "nobody subscribes" if snapshot.idle_lately else "running"
 
 
-def judge_scale(fit: DepthFit | None, *, sensor_depth_seen: bool) -> tuple[bytes, str]:
+def judge_scale(
+    report: ScaleReport | None, *, sensor_depth_seen: bool, hold_s: float
+) -> tuple[bytes, str]:
     """Level and message of the metric scale in an active node.
 
     A robot without sensor depth is a use, not a fault; sensor depth that gives no scale is one.
     """
-    if fit is None:
+    if report is None:
         return OK, "no frame yet"
+    fit = report.fit
     if fit.state == "held":
-        return WARN, f"scale held for {fit.age_s:.1f} s: {fit.reason}"
+        expires = f"expires in {report.expires_s(hold_s):.1f} s"
+        return WARN, f"scale held for {fit.age_s:.1f} s, {expires}: {fit.reason}"
     if fit.state == "relative":
         level = WARN if sensor_depth_seen else OK
         return level, f"no metric scale, metric topics are silent: {fit.reason}"
-    return OK, fit.state
+    if fit.state == "ground":
+        level = WARN if sensor_depth_seen else OK
+        return level, f"scale from the floor: {fit.reason}"
+    return OK, f"measured by {' and '.join(report.sensors)}"
 
 
 def frame_values(snapshot: Snapshot, stages: Mapping[str, tuple[float, float]]) -> list[KeyValue]:
@@ -65,19 +72,24 @@ def frame_values(snapshot: Snapshot, stages: Mapping[str, tuple[float, float]]) 
     return _key_values(rows)
 
 
-def scale_values(fit: DepthFit | None) -> list[KeyValue]:
+def scale_values(report: ScaleReport | None, hold_s: float) -> list[KeyValue]:
     """The figures of the metric scale, units in the keys."""
-    if fit is None:
+    if report is None:
         return []
+    fit = report.fit
     return _key_values(
         {
             "state": fit.state,
             "scale (m)": f"{fit.scale:.4f}",
             "shift (m)": f"{fit.shift:.4f}",
+            "sensors (pixels)": ", ".join(f"{s} {n}" for s, n in report.sensors.items()) or "none",
             "sensor points": fit.points,
             "inlier ratio": f"{fit.inlier_ratio:.3f}",
             "AbsRel on held-out points": f"{fit.abs_rel:.4f}",
             "age (s)": f"{fit.age_s:.2f}",
+            "expires in (s)": f"{report.expires_s(hold_s):.2f}",
+            "fused (pixels)": report.fused_pixels,
+            "measured but disagreeing (pixels)": report.disagreeing_pixels,
         }
     )
 
@@ -102,10 +114,13 @@ def active_report(
     sensor_depth_seen: bool,
 ) -> Report:
     """Task -> (level, message, values) of an active node."""
-    fit = snapshot.fit
+    report, hold_s = snapshot.scale, settings.scale.hold_s
     return {
         "frames": (*judge_frames(snapshot, settings), frame_values(snapshot, stages)),
-        "scale": (*judge_scale(fit, sensor_depth_seen=sensor_depth_seen), scale_values(fit)),
+        "scale": (
+            *judge_scale(report, sensor_depth_seen=sensor_depth_seen, hold_s=hold_s),
+            scale_values(report, hold_s),
+        ),
     }
 
 

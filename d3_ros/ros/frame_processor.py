@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
-from d3_ros.errors import D3Error, DataError, MessageError
-from d3_ros.geometry.sparse_depth import place_on_image
+from d3_ros.errors import D3Error, MessageError
 from d3_ros.pipeline import DepthPipeline
-from d3_ros.ros.from_messages import (
-    depth_from_image,
-    intrinsics_from_camera_info,
-    rgb_from_image,
-)
+from d3_ros.ros.from_messages import intrinsics_from_camera_info, rgb_from_image
 from d3_ros.ros.inputs import Inputs, stamp_ns
+from d3_ros.ros.mounting import MountingReader
 from d3_ros.ros.outputs import NEED_CAMERA, Outputs, Source
-from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.scale_report import ScaleReport
+from d3_ros.ros.sensor_depth import SensorReader
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.types import CameraIntrinsics
@@ -45,7 +43,6 @@ class InputTopics:
 
     image: str
     camera_info: str
-    sensor_depth: str
 
 
 class FrameProcessor:
@@ -63,6 +60,8 @@ class FrameProcessor:
         settings: NodeSettings,
         topics: InputTopics,
         inputs: Inputs,
+        read_sensors: SensorReader,
+        read_mounting: MountingReader,
         outputs: Outputs,
         statistics: FrameStatistics,
         tell: Teller,
@@ -73,6 +72,8 @@ class FrameProcessor:
         self.since = math.inf
         self._topics = topics
         self._inputs = inputs
+        self._read_sensors = read_sensors
+        self._read_mounting = read_mounting
         self._outputs = outputs
         self._statistics = statistics
         self._tell = tell
@@ -100,42 +101,49 @@ class FrameProcessor:
         with stage("decode"):
             rgb = rgb_from_image(image.message, self._topics.image)
         waiting = time.perf_counter()
-        companions = self._inputs.companions_of(
-            image.message,
-            wait_s=settings.input_wait,
-            tolerance_s=settings.sensor_depth_tolerance,
-        )
+        companions = self._inputs.companions_of(image.message, wait_s=settings.input.wait)
         waited = time.perf_counter() - waiting
+        header = image.message.header
         intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
         with stage("sensor depth"):
-            sparse = self._sparse(companions.sensor_depth, rgb)
+            sensed = self._read_sensors(
+                companions.sensors,
+                header,
+                (rgb.shape[0], rgb.shape[1]),
+                intrinsics,
+                settings.sensor_depth,
+            )
         frame = self.pipeline(
             rgb,
-            stamp=stamp_ns(image.message.header) * 1e-9,
+            stamp=stamp_ns(header) * 1e-9,
             intrinsics=intrinsics,
-            sparse=sparse,
+            sparse=sensed.depth,
+            missing=sensed.reason,
+            mounting=self._read_mounting(header, settings.ground),
             outputs=self._outputs.needed(wanted, settings),
         )
         if image.at < self.since:
             if self.since == math.inf:  # else the counts have begun anew
                 self._statistics.dropped()
             return
+        report = ScaleReport(frame.fit, sensed.pixels, frame.fused_pixels, frame.disagreeing_pixels)
         source = Source(
-            header=image.message.header,
+            header=header,
             rgb=rgb,
             camera_info=companions.camera_info if intrinsics is not None else None,
             intrinsics=intrinsics,
+            scale=report,
         )
         sent = self._outputs.publish(frame, source, wanted, settings)
         stage.add(WAITING, waited * 1e3)
         stage.add(WORKING, (time.perf_counter() - started - waited) * 1e3)
         if sent == 0:
-            self._statistics.refused(fit=frame.fit)
+            self._statistics.refused(scale=report)
             return
         self._statistics.published(
             latency_s=time.monotonic() - image.at,
-            age_s=(self._now_ns() - stamp_ns(image.message.header)) * 1e-9,
-            fit=frame.fit,
+            age_s=(self._now_ns() - stamp_ns(header)) * 1e-9,
+            scale=report,
         )
 
     def _intrinsics(
@@ -158,7 +166,7 @@ class FrameProcessor:
                 height,
                 topic=topics.camera_info,
                 image_topic=topics.image,
-                rectified=self.settings.image_rectified,
+                rectified=self.settings.image.rectified,
             )
         except MessageError as error:
             self._tell.error(f"{error} (depth without a cloud until then)")
@@ -169,17 +177,3 @@ class FrameProcessor:
                 "calibrate the camera"
             )
         return intrinsics
-
-    def _sparse(self, message: Image | None, rgb: np.ndarray) -> np.ndarray | None:
-        """Sensor depth on the image's pixels, or None, with a line in the log where it is bad."""
-        if message is None:
-            return None
-        topic = self._topics.sensor_depth
-        height, width = rgb.shape[:2]
-        try:
-            return place_on_image(depth_from_image(message, topic), width, height)
-        except DataError as error:
-            self._tell.error(f"'{topic}': {error}: register it to '{self._topics.image}'")
-        except MessageError as error:
-            self._tell.error(str(error))
-        return None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from d3_ros.errors import BundleError
 from d3_ros.pipeline import Predictor
-from d3_ros.ros.parameters import NodeSettings
+from d3_ros.ros.settings import NodeSettings
 
 
 def load_network(settings: NodeSettings, say: Callable[[str], object]) -> Predictor:

@@ -30,16 +30,10 @@ from d3_ros.errors import D3Error
 from d3_ros.pipeline import Predictor
 from d3_ros.ros import diagnostics
 from d3_ros.ros.loading import free_memory, load_network
-from d3_ros.ros.parameters import (
-    NodeSettings,
-    ParameterError,
-    declare,
-    heard_only_at_configure,
-    read,
-    settings_from,
-    unknown,
-)
+from d3_ros.ros.parameter_row import ParameterError
+from d3_ros.ros.parameters import declare, heard_only_at_configure, read, unknown
 from d3_ros.ros.session import Session
+from d3_ros.ros.settings import NodeSettings, settings_from
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 

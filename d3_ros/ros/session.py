@@ -6,22 +6,32 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
-from d3_ros.geometry.alignment import ScaleAligner
-from d3_ros.pipeline import DepthPipeline, Predictor
+from d3_ros.geometry.alignment import GroundAligner, ScaleAligner
+from d3_ros.pipeline import DepthPipeline, FusionOptions, Predictor
 from d3_ros.ros.frame_processor import FrameProcessor, InputTopics, ReceivedImage
-from d3_ros.ros.inputs import Inputs
+from d3_ros.ros.inputs import Inputs, Sensor
+from d3_ros.ros.mounting import MountingReader
 from d3_ros.ros.outputs import Outputs
-from d3_ros.ros.parameters import NodeSettings
 from d3_ros.ros.qos import explain_subscription, input_profile
+from d3_ros.ros.sensor_depth import SensorReader
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
+from d3_ros.ros.transforms import Transforms
 from d3_ros.ros.worker import NewestWins
+
+SENSOR_TOPICS: dict[Sensor, tuple[type, str]] = {
+    "image": (Image, "sensor_depth/image"),
+    "points": (PointCloud2, "sensor_depth/points"),
+    "scan": (LaserScan, "sensor_depth/scan"),
+}
 
 
 class Session:
@@ -41,26 +51,30 @@ class Session:
         self.settings = settings
         self.inputs = Inputs()
         self._node = node
+        self._transforms = Transforms(node, tell.warn)
         self._statistics = statistics
         self._tell = tell
         self._subscriptions: list[Subscription] = []
         self._outputs = Outputs(node, statistics.stage, tell.warn)
+        image_topic = node.resolve_topic_name("image")
+        sensor_topics = {
+            sensor: node.resolve_topic_name(topic) for sensor, (_, topic) in SENSOR_TOPICS.items()
+        }
         self._processor = FrameProcessor(
-            DepthPipeline(
-                predictor, ScaleAligner(**asdict(settings.alignment)), stage=statistics.stage
-            ),
+            DepthPipeline(predictor, stage=statistics.stage),
             settings=settings,
             topics=InputTopics(
-                image=node.resolve_topic_name("image"),
-                camera_info=node.resolve_topic_name("camera_info"),
-                sensor_depth=node.resolve_topic_name("sensor_depth/image"),
+                image=image_topic, camera_info=node.resolve_topic_name("camera_info")
             ),
             inputs=self.inputs,
+            read_sensors=SensorReader(sensor_topics, image_topic, self._transforms, tell),
+            read_mounting=MountingReader(self._transforms, tell),
             outputs=self._outputs,
             statistics=statistics,
             tell=tell,
             now_ns=lambda: node.get_clock().now().nanoseconds,
         )
+        self._use_scale_settings(settings)
         self._worker = NewestWins(self._processor, lambda _: statistics.dropped(), "inference")
 
     def activate(self) -> None:
@@ -71,7 +85,8 @@ class Session:
         self._processor.since = time.monotonic()
         self._subscribe(Image, "image", self._on_image)
         self._subscribe(CameraInfo, "camera_info", self.inputs.store_camera_info)
-        self._subscribe(Image, "sensor_depth/image", self.inputs.store_sensor_depth)
+        for sensor, (kind, topic) in SENSOR_TOPICS.items():
+            self._subscribe(kind, topic, partial(self.inputs.store_sensor, sensor))
 
     def deactivate(self) -> None:
         """Unsubscribe and drop the image that waits."""
@@ -82,13 +97,14 @@ class Session:
 
     def apply(self, settings: NodeSettings) -> None:
         """Take new values of the parameters that may change at any time."""
-        if settings.alignment != self.settings.alignment:
-            self._use_aligner(settings)
+        if (settings.scale, settings.ground) != (self.settings.scale, self.settings.ground):
+            self._use_scale_settings(settings)
+        self._processor.pipeline.fusion = fusion_options(settings)
         self.settings = self._processor.settings = settings
 
     def reset_scale(self) -> None:
         """Forget the metric scale."""
-        self._use_aligner(self.settings)
+        self._use_scale_settings(self.settings)
 
     def close(self, timeout_s: float) -> bool:
         """Free everything; False where the network is still busy with its last frame.
@@ -97,12 +113,18 @@ class Session:
         """
         self.deactivate()
         finished = self._worker.stop(timeout_s)
+        self._transforms.close()
         self._outputs.close()
         return finished
 
-    def _use_aligner(self, settings: NodeSettings) -> None:
-        # A new one, not a reset: the worker may be using the old one at this moment.
-        self._processor.pipeline.aligner = ScaleAligner(**asdict(settings.alignment))
+    def _use_scale_settings(self, settings: NodeSettings) -> None:
+        # New aligners, not a reset: the worker may be using the old ones at this moment.
+        pipeline, scale = self._processor.pipeline, asdict(settings.scale)
+        pipeline.aligner = ScaleAligner(**scale)
+        pipeline.ground = GroundAligner(
+            settings.ground.max_tilt, settings.ground.min_share, **scale
+        )
+        pipeline.fusion = fusion_options(settings)
 
     def _on_image(self, message: Image) -> None:
         self._statistics.received()
@@ -115,9 +137,15 @@ class Session:
                 kind,
                 topic,
                 callback,
-                input_profile(settings.input_reliability, settings.input_queue_depth),
+                input_profile(settings.input.reliability, settings.input.queue_depth),
                 event_callbacks=explain_subscription(
                     self._node.resolve_topic_name(topic), self._tell.warn
                 ),
             )
         )
+
+
+def fusion_options(settings: NodeSettings) -> FusionOptions | None:
+    """What the parameters `fusion.*` ask for; None where it is off."""
+    fusion = settings.fusion
+    return FusionOptions(fusion.tolerance, fusion.blend) if fusion.enabled else None

@@ -58,7 +58,13 @@ class ScaleAligner:
             for domain in DOMAINS
         }
 
-    def update(self, relative: np.ndarray, sparse: np.ndarray | None, stamp: float) -> DepthFit:
+    def update(
+        self,
+        relative: np.ndarray,
+        sparse: np.ndarray | None,
+        stamp: float,
+        missing: str = "no sensor depth",
+    ) -> DepthFit:
         """Fit this frame, or hold the last fit, or say that there is no scale.
 
         The inputs are not changed. The same inputs after a reset give the same fit.
@@ -69,6 +75,7 @@ class ScaleAligner:
             sparse: (H, W) float32 sensor z-depth in metres, NaN or <= 0 = none; or None.
             stamp: acquisition time in seconds. Time that jumps back (a bag that starts again)
                 resets the state.
+            missing: why `sparse` is None, for the fit's reason.
 
         Returns:
             The fit. `scale` and `shift` are those of the (smoothed) affine fit in the depth domain;
@@ -86,6 +93,8 @@ class ScaleAligner:
         if stamp < self._now:
             self.reset()
         self._now = stamp
+        if sparse is None:
+            return self._hold(missing, stamp)
         try:
             fit = self._measure(relative, sparse)
         except RefusedError as refusal:
@@ -109,7 +118,7 @@ class ScaleAligner:
             self._last, state="held", reason=reason, points=0, age_s=age, to_metres=metric_map
         )
 
-    def _measure(self, relative: np.ndarray, sparse: np.ndarray | None) -> DepthFit:
+    def _measure(self, relative: np.ndarray, sparse: np.ndarray) -> DepthFit:
         settings = self.settings
         points = usable_points(relative, sparse, settings)
         count = len(points)

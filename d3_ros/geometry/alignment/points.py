@@ -35,16 +35,12 @@ class Points:
         )
 
 
-def usable_points(
-    relative: np.ndarray, sparse: np.ndarray | None, settings: AlignmentSettings
-) -> Points:
+def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentSettings) -> Points:
     """Sensor points in range on pixels whose relative depth is finite and not saturated.
 
     Raises:
         RefusedError: too few are left, or they do not differ in relative depth.
     """
-    if sparse is None:
-        raise RefusedError("no sensor depth")
     # Comparisons are false for NaN, so this keeps measured points only.
     measured = (sparse >= settings.min_depth) & (sparse <= settings.max_depth)
     rows, columns = np.divmod(np.flatnonzero(measured), sparse.shape[1])
