@@ -44,7 +44,7 @@ def task_losses(
     """Losses (B,) of the task by name, for its decoded (B, 3, H, W) images, about [-1, 1].
 
     `axes` are the signs between the network's normals and the optical frame (`TaskSpec.axes`).
-    Empty where the batch has no labels of this task.
+    All 0 where the batch has no labels of this task.
     """
     decoded = decoded.float()
     if task == "depth":
@@ -57,7 +57,7 @@ def _depth_losses(
     decoded: torch.Tensor, batch: Batch, unit: Literal["metre", "mean"]
 ) -> dict[str, torch.Tensor]:
     if batch.depth is None or batch.depth_target is None:
-        return {}
+        return _nothing(decoded, ("mse", "scale_shift_invariant", "log_gradient"))
     metric, size = batch.depth, batch.depth.shape[1:]
     valid = metric > 0
     target = resized(batch.depth_target[:, None], size)
@@ -77,7 +77,7 @@ def _normal_losses(
     decoded: torch.Tensor, batch: Batch, axes: Sequence[int]
 ) -> dict[str, torch.Tensor]:
     if batch.normals is None or batch.normals_target is None:
-        return {}
+        return _nothing(decoded, ("mse", "normal_angle"))
     size = batch.normals.shape[2:]
     signs = batch.normals.new_tensor(axes)[:, None, None]
     valid = batch.normals.square().sum(dim=1) > 0
@@ -86,6 +86,11 @@ def _normal_losses(
         "mse": losses.masked_mse(answer, resized(batch.normals_target, size) * signs, valid),
         "normal_angle": losses.normal_angle(answer, batch.normals * signs, valid),
     }
+
+
+def _nothing(decoded: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Losses of 0 that still lead back to the network: every process of a group must have them."""
+    return {name: (decoded * 0).sum(dim=(1, 2, 3)) for name in names}
 
 
 def alignment_loss(
