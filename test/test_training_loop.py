@@ -93,8 +93,8 @@ class Killed(BaseException):
 
 # Where a run is cut off: the name of what is replaced, and on which of its calls.
 CUTS: dict[str, tuple[str, int]] = {
-    "before the first step is taken": ("d3_ros.training.train.mean_over_processes", 0),
-    "between two checkpoints": ("d3_ros.training.train.mean_over_processes", 3),
+    "before the first step is taken": ("accelerate.Accelerator.clip_grad_norm_", 0),
+    "between two checkpoints": ("accelerate.Accelerator.clip_grad_norm_", 3),
     "before a checkpoint is written": ("accelerate.Accelerator.save_state", 1),
     "within a checkpoint": ("torch.save", 3),
     "before a checkpoint is given its name": ("pathlib.Path.rename", 1),

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -32,7 +33,7 @@ from d3_ros.network import D3Network, write_bundle
 from d3_ros.network.model import DiffusersModel
 from d3_ros.training import checkpoints
 from d3_ros.training.config import OptimizerConfig, TrainConfig
-from d3_ros.training.datasets import open_source
+from d3_ros.training.datasets import MixedSource, open_source
 from d3_ros.training.frames import image_numbers, micro_batches, noise_generator
 from d3_ros.training.latents import LatentCache
 from d3_ros.training.lora import merge_lora
@@ -49,6 +50,24 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BEST, LAST = "best", "last"  # bundles in the output folder
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a run consists of: `model` is the student as accelerate wraps it, around `network`."""
+
+    config: TrainConfig
+    output: Path
+    accelerator: Accelerator
+    network: D3Network
+    teacher: DiffusersModel | None
+    model: nn.Module
+    learned: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: EMAModel | None
+    latents: LatentCache
+    test: MixedSource
+    books: checkpoints.Books
+
+
 def train(config: TrainConfig, output: Path) -> Path:
     """Train; returns the bundle that is best on the data's test split, `output/best`.
 
@@ -59,15 +78,61 @@ def train(config: TrainConfig, output: Path) -> Path:
         DataError, D3Error: the configuration, the start, the data or the checkpoint is not usable.
         NonFiniteError: the loss became NaN or infinite; the last checkpoint is kept.
     """
-    # --- Where this process runs, and what it is one of.
-    accelerator = start_accelerator(config, output)
-    device, main = accelerator.device, accelerator.is_main_process
+    run = prepare(config, output)
+    accelerator, books = run.accelerator, run.books
+    batches = stream(config, accelerator, books.step)
+    bar = tqdm(
+        total=config.steps,
+        initial=books.step,
+        unit="step",
+        desc=config.name,
+        disable=not accelerator.is_main_process,
+    )
+    for step in range(books.step, config.steps):
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optimizer, config.steps, step)
+        losses = accumulate(run, batches, step)
 
-    # --- The student, its teacher, and the optimizer of what is learned.
+        # Stop before a broken gradient reaches the weights.
+        if not math.isfinite(losses["total"]):
+            good = checkpoints.latest(output) or "none, the run had just begun"
+            raise NonFiniteError(
+                f"the loss is not finite at step {step} ({told(losses)}): lower "
+                f"optimizer.learning_rate or look at the data; last good checkpoint: {good}"
+            )
+        accelerator.clip_grad_norm_(run.learned, config.optimizer.clip_norm)
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+
+        # The rest is bookkeeping.
+        books.step = done = step + 1
+        final = done == config.steps
+        every = config.every
+        if run.ema is not None and config.ema and (done % config.ema.every == 0 or final):
+            run.ema.step(learned_weights(run.network))
+        bar.update()
+        if done % every.log == 0 or final:
+            bar.set_postfix_str(told(losses), refresh=False)
+            record(run, {f"loss/{name}": value for name, value in losses.items()})
+        if done % every.pictures == 0:
+            draw(run)
+        if done % every.validation == 0 or final:
+            judge(run)
+        if done % every.checkpoint == 0 or final:
+            checkpoints.save(accelerator, output, books, run.ema)
+    bar.close()
+    accelerator.end_training()
+    return output / (BEST if (output / BEST).is_dir() else LAST)
+
+
+def prepare(config: TrainConfig, output: Path) -> Run:
+    """Everything as it was when the newest checkpoint was written, or as it begins."""
+    accelerator = start_accelerator(config, output)
     network = start_network(config)
     teacher = None
     if config.model.teacher is not None:
-        teacher = load_teacher(config.model.teacher, DTYPES[config.precision]).to(device)
+        teacher = load_teacher(config.model.teacher, DTYPES[config.precision])
+        teacher.to(accelerator.device)
     torch.manual_seed(config.seed)  # the same adapters in every process
     adapters = config.model.adapters if teacher is not None else None
     student = Student(network, config.tasks, config.losses, adapters)
@@ -81,79 +146,44 @@ def train(config: TrainConfig, output: Path) -> Path:
         # Brought up to date every few steps, with the decay of as many.
         decay = config.ema.decay**config.ema.every
         ema = EMAModel(learned_weights(network), decay=decay, foreach=True)
-
-    # --- Where an earlier run stopped, and the data from there on.
-    books = checkpoints.resume(accelerator, output, ema)
-    test = open_source(config.data, config.stages[-1].size, "test")
-    batches = stream(config, accelerator, books.step)
-    latents = LatentCache(network, config.latent_cache, output / "latents")
-    bar = tqdm(
-        total=config.steps, initial=books.step, unit="step", desc=config.name, disable=not main
+    return Run(
+        config=config,
+        output=output,
+        accelerator=accelerator,
+        network=network,
+        teacher=teacher,
+        model=model,
+        learned=learned,
+        optimizer=optimizer,
+        ema=ema,
+        latents=LatentCache(network, config.latent_cache, output / "latents"),
+        test=open_source(config.data, config.stages[-1].size, "test"),
+        books=checkpoints.resume(accelerator, output, ema),
     )
 
-    for step in range(books.step, config.steps):
-        # --- One step: the gradient of the whole batch, micro-batch by micro-batch.
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config.optimizer, config.steps, step)
-        rounds = image_numbers(config, step, accelerator.num_processes, accelerator.process_index)
-        losses: dict[str, torch.Tensor] = {}
-        for number, images in enumerate(rounds, start=1):
-            batch = next(batches).to(device)
-            latent, lessons = None, {}
-            with accelerator.autocast():
-                if not config.model.train_vae:
-                    latent = latents.encode(batch)
-                if teacher is not None and latent is not None:
-                    lessons = teach(teacher, network, latent, config, images)
-            # Processes exchange gradients once, with the last micro-batch.
-            with nullcontext() if number == len(rounds) else accelerator.no_sync(model):
-                raw = model(batch, latent, lessons)
-                raw["total"] = weighted_sum(raw, config.losses)
-                accelerator.backward(raw["total"] / len(rounds))
-            for name, value in raw.items():
-                losses[name] = losses.get(name, 0) + value.detach() / len(rounds)
 
-        # --- Stop before a broken gradient reaches the weights.
-        values = mean_over_processes(accelerator, losses)
-        if not math.isfinite(values["total"]):
-            good = checkpoints.latest(output) or "none, the run had just begun"
-            raise NonFiniteError(
-                f"the loss is not finite at step {step} ({told(values)}): lower "
-                f"optimizer.learning_rate or look at the data; last good checkpoint: {good}"
-            )
-        accelerator.clip_grad_norm_(learned, config.optimizer.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-        # --- The books: average, log, scores, pictures, checkpoint.
-        books.step = done = step + 1
-        final = done == config.steps
-        if ema is not None and config.ema is not None and (done % config.ema.every == 0 or final):
-            ema.step(learned_weights(network))
-        bar.update()
-        if done % config.every.log == 0 or final:
-            bar.set_postfix_str(told(values), refresh=False)
-            record(accelerator, output, done, {f"loss/{k}": v for k, v in values.items()})
-        if done % config.every.pictures == 0 and main:
-            seen = test if len(test) else open_source(config.data, config.stages[-1].size, "train")
-            with averaged(network, ema), accelerator.autocast():
-                path = output / "pictures" / f"step_{done:08d}.png"
-                write_picture(path, network, seen, config.tasks.trained, device)
-        if (done % config.every.validation == 0 or final) and main:
-            with averaged(network, ema):
-                with accelerator.autocast():
-                    scores = validate(network, test, config.tasks.trained, device)
-                record(accelerator, output, done, {f"test/{k}": v for k, v in scores.items()})
-                export(output / LAST, network, config, done)
-                score = next((scores[name] for name in SCORES if name in scores), math.inf)
-                if score < books.best:
-                    books.best = score
-                    export(output / BEST, network, config, done)
-        if done % config.every.checkpoint == 0 or final:
-            checkpoints.save(accelerator, output, books, ema)
-    bar.close()
-    accelerator.end_training()
-    return output / (BEST if (output / BEST).is_dir() else LAST)
+def accumulate(run: Run, batches: Iterator[Batch], step: int) -> dict[str, float]:
+    """The gradient of the whole batch, micro-batch by micro-batch; returns its losses."""
+    config, accelerator = run.config, run.accelerator
+    rounds = image_numbers(config, step, accelerator.num_processes, accelerator.process_index)
+    losses: dict[str, torch.Tensor] = {}
+    for number, images in enumerate(rounds, start=1):
+        batch = next(batches).to(accelerator.device)
+        latent, lessons = None, {}
+        with accelerator.autocast():
+            if not config.model.train_vae:
+                latent = run.latents.encode(batch)
+            if run.teacher is not None and latent is not None:
+                lessons = teach(run.teacher, run.network, latent, config, images)
+        # Processes exchange gradients once, with the last micro-batch.
+        with nullcontext() if number == len(rounds) else accelerator.no_sync(run.model):
+            raw = run.model(batch, latent, lessons)
+            raw["total"] = weighted_sum(raw, config.losses)
+            accelerator.backward(raw["total"] / len(rounds))
+        for name, value in raw.items():
+            losses[name] = losses.get(name, 0) + value.detach().float() / len(rounds)
+    mean = accelerator.reduce(torch.stack(list(losses.values())), reduction="mean")
+    return dict(zip(losses, mean.tolist(), strict=True))
 
 
 def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:
@@ -245,37 +275,57 @@ def averaged(network: D3Network, ema: EMAModel | None) -> Iterator[None]:
         ema.restore(learned_weights(network))
 
 
-def export(folder: Path, network: D3Network, config: TrainConfig, step: int) -> None:
+def judge(run: Run) -> None:
+    """Score the network on the test split, and write it as a bundle: as the last, as the best."""
+    if run.accelerator.is_main_process:
+        with averaged(run.network, run.ema):
+            with run.accelerator.autocast():
+                scores = validate(
+                    run.network, run.test, run.config.tasks.trained, run.accelerator.device
+                )
+            export(run, LAST)
+            score = next((scores[name] for name in SCORES if name in scores), math.inf)
+            if score < run.books.best:
+                run.books.best = score
+                export(run, BEST)
+        record(run, {f"test/{name}": value for name, value in scores.items()})
+
+
+def draw(run: Run) -> None:
+    """A grid of predictions on frames of the test split, or of those trained on without one."""
+    if run.accelerator.is_main_process:
+        config = run.config
+        source = run.test
+        if not len(source):
+            source = open_source(config.data, config.stages[-1].size, "train")
+        path = run.output / "pictures" / f"step_{run.books.step:08d}.png"
+        with averaged(run.network, run.ema), run.accelerator.autocast():
+            write_picture(path, run.network, source, config.tasks.trained, run.accelerator.device)
+
+
+def export(run: Run, name: str) -> None:
     """Write the network as a plain bundle: whole or not at all, over the one before."""
+    config, network = run.config, run.network
     if config.model.lora is not None:
         network = deepcopy(network)
         merge_lora(network)
     write_bundle(
-        folder,
+        run.output / name,
         network,
         name=config.name,
         license=config.license,
         source=f"trained by d3_ros from {config.model.start or 'random weights'}: "
-        f"step {step} of {config.steps}, seed {config.seed}",
+        f"step {run.books.step} of {config.steps}, seed {config.seed}",
         overwrite=True,
     )
 
 
-def mean_over_processes(
-    accelerator: Accelerator, losses: Mapping[str, torch.Tensor]
-) -> dict[str, float]:
-    """The losses of the whole batch."""
-    stacked = torch.stack([value.float() for value in losses.values()])
-    mean = accelerator.reduce(stacked, reduction="mean")
-    return dict(zip(losses, mean.tolist(), strict=True))
-
-
-def record(accelerator: Accelerator, output: Path, step: int, values: Mapping[str, float]) -> None:
+def record(run: Run, values: Mapping[str, float]) -> None:
     """Write numbers to log.jsonl, and to TensorBoard where it is installed."""
-    if accelerator.is_main_process and values:
-        with (output / "log.jsonl").open("a", encoding="utf-8") as log:
-            print(json.dumps({"step": step, **values}), file=log)
-    accelerator.log(dict(values), step=step)
+    if run.accelerator.is_main_process and values:
+        with (run.output / "log.jsonl").open("a", encoding="utf-8") as log:
+            print(json.dumps({"step": run.books.step, **values}), file=log)
+        run.accelerator.log(dict(values), step=run.books.step)
 
 
 def told(values: Mapping[str, float]) -> str:
