@@ -97,7 +97,7 @@ def test_a_bundle_goes_on_where_it_was(frames: Path, tiny_bundle: Path) -> None:
     assert network.specs["depth"].processing_size == (32, 48)
     assert network.timesteps["depth"].item() == pytest.approx(187.3)
     for task, answer in outputs(load_bundle(tiny_bundle).network).items():
-        torch.testing.assert_close(outputs(network)[task], answer)
+        torch.testing.assert_close(outputs(network)[task], answer, rtol=0, atol=1e-4)
     learned = {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
     assert learned == {"unets", "timesteps"}
 
@@ -107,11 +107,16 @@ def test_a_task_that_is_not_trained_stays_as_it_is(frames: Path, tmp_path: Path)
     start = write_bundle(
         tmp_path / "shared", tiny_network(shared_unet=True), name="s", license="x", source="x"
     )
-    before = outputs(load_bundle(start).network)
+    before = load_bundle(start).network
     bundle = train(tuned(frames, start, "tasks={depth: 1.0, normals: 0.0}"), tmp_path / "run")
-    after = outputs(load_bundle(bundle).network)
-    assert torch.equal(after["normals"], before["normals"])
-    assert (after["depth"] - before["depth"]).abs().max() > 0.02
+    after = load_bundle(bundle).network
+    assert after.specs["normals"].unet == "unet"
+    for name, tensor in before.unets["unet"].state_dict().items():
+        assert torch.equal(after.unets["unet"].state_dict()[name], tensor)
+    torch.testing.assert_close(
+        outputs(after)["normals"], outputs(before)["normals"], rtol=0, atol=1e-4
+    )
+    assert (outputs(after)["depth"] - outputs(before)["depth"]).abs().max() > 0.02
     with pytest.raises(DataError, match=r"train_vae would spoil .* \(normals\)"):
         start_network(
             tuned(frames, start, "tasks={depth: 1.0, normals: 0.0}", "model.train_vae=true")
