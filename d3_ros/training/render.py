@@ -90,18 +90,27 @@ class RayCaster:
         material = self.scene.mesh.material[triangle]
         return _Hits(index, point, normal.astype(np.float32), uv, material, distance)
 
-    def clear(self, view: View, camera: CameraIntrinsics) -> bool:
-        """Whether a camera at `view` has a sensible picture: not inside or right before a thing."""
+    def clear(self, view: View, camera: CameraIntrinsics, *, given: bool) -> bool:
+        """Whether a camera at `view` has a sensible picture: not inside or right before a thing.
+
+        A `given` camera, the user's own, may see the floor below it as near as it is, and to the
+        sides as wide as it does. For a random one the rule is simpler, and stays as it was when
+        the series of frames that models were trained on were drawn.
+        """
         small = camera.resized(16, 12)
         pose = look_at(view)
         rays = pixel_rays(small) @ pose[:3, :3].T.astype(np.float32)
         origins = np.broadcast_to(pose[:3, 3].astype(np.float32), rays.shape)
         hits = self._cast(np.ascontiguousarray(origins), rays)
-        if len(hits.index) < 0.5 * len(rays):
+        if len(hits.index) < 0.5 * np.count_nonzero(np.isfinite(rays[:, 0])):
             return False
-        near = np.quantile(hits.distance, 0.05)
-        spread = np.quantile(hits.distance, 0.9) / max(float(np.quantile(hits.distance, 0.1)), 1e-3)
-        return bool(near > self.scene.free_m and spread > 1.15)
+        free, distance = self.scene.free_m, hits.distance
+        if given:
+            free = min(free, 0.5 * float(view.eye[2]))
+            distance = distance * np.linalg.norm(rays[hits.index], axis=1)
+        near = np.quantile(distance, 0.05)
+        spread = np.quantile(distance, 0.9) / max(float(np.quantile(distance, 0.1)), 1e-3)
+        return bool(near > free and spread > 1.15)
 
     def render(
         self, view: View, camera: CameraIntrinsics, rng: np.random.Generator

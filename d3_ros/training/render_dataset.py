@@ -79,7 +79,7 @@ def render_scene(
             view = world.draw_view(rng)
             if rig.mounting is not None:
                 view = rig.mounting.view(view, rng)
-            if caster.clear(view, camera):
+            if caster.clear(view, camera, given=rig.given):
                 frame = caster.render(view, camera, rng)
                 yield Photo(photograph(frame.rgb, rng), frame, camera, kind)
                 break
@@ -110,6 +110,7 @@ class Walk:
                 raise D3Error(f"there is no walk through a {kind}: choose {_walkable()}")
             self._way = world.walk
             self._caster = RayCaster(world)
+            clear = self._caster.clear
             if all(self._caster.clear(self._view(t), self.camera) for t in (0, 0.25, 0.5, 0.75, 1)):
                 return
         raise D3Error(

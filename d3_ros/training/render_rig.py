@@ -67,6 +67,11 @@ class Rig:
     camera: CameraIntrinsics | None = None
     mounting: Mounting | None = None
 
+    @property
+    def given(self) -> bool:
+        """Whether the user said anything about the camera but the size of its images."""
+        return self.camera is not None or self.mounting is not None
+
 
 def make_rig(
     size: tuple[int, int] | None, camera: CameraIntrinsics | None, mounting: Mounting | None
