@@ -20,6 +20,11 @@ from d3_ros.errors import D3Error
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument("--config", required=True, help="YAML file, or the name of one in config/")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="do not train: print what a step costs, stage by stage (needs no data and no weights)",
+    )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="data=, output=, others")
 
 
@@ -34,9 +39,15 @@ def run(args: argparse.Namespace) -> int:
     with training_package_missing():
         from d3_ros.training.config import find_config, load_config
         from d3_ros.training.train import train
+    config = load_config(find_config(args.config), settings)
+    if args.profile:
+        from d3_ros.training.profile import profile, table
+
+        print("\n".join(table(config, profile(config))))
+        return 0
     if not outputs:
         raise D3Error("output=FOLDER is missing on the command line")
-    bundle = train(load_config(find_config(args.config), settings), Path(outputs[-1]))
+    bundle = train(config, Path(outputs[-1]))
     print(f"bundle in {bundle}")
     return 0
 

@@ -84,18 +84,20 @@ def _freeze(network: D3Network, config: TrainConfig) -> None:
     network.train()
 
 
-def load_teacher(folder_or_repo: str, dtype: torch.dtype, *, blank: bool = False) -> DiffusersModel:
+def load_teacher(folder_or_repo: str, dtype: torch.dtype) -> DiffusersModel:
     """The frozen UNet of Stable Diffusion, a folder or a repository in the local hub cache.
 
     Raises:
         BundleError: there is none, or its weights are not its own.
     """
     folder = base_folder(folder_or_repo) / "unet"
-    if blank:
-        teacher = build_module(folder, UNET_CLASSES).to(dtype)
-    else:
-        teacher = load_module(folder, UNET_CLASSES, "cpu", dtype)
-    return teacher.requires_grad_(False).eval()
+    return load_module(folder, UNET_CLASSES, "cpu", dtype).requires_grad_(False)
+
+
+def blank_teacher(folder_or_repo: str) -> DiffusersModel:
+    """The same UNet without weights."""
+    folder = base_folder(folder_or_repo) / "unet"
+    return build_module(folder, UNET_CLASSES).requires_grad_(False).eval()
 
 
 def _stable_diffusion(model: ModelConfig) -> Path | None:
