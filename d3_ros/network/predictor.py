@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,6 +81,11 @@ class D3Predictor:
         """What this predictor can predict."""
         return self.network.tasks
 
+    @property
+    def precision(self) -> str:
+        """fp32, fp16 or bf16."""
+        return _name(self.dtype)
+
     def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which the network sees an image of `image_size` (height, width)."""
         trained_size = self.network.specs[task].processing_size
@@ -128,6 +133,13 @@ class D3Predictor:
                     result = image.to_normals(decoded, size, axes)
                 results[task] = result.cpu().numpy()
         return D3Prediction(depth=results.get("depth"), normals=results.get("normals"))
+
+    def predict_batch(
+        self, images: Sequence[np.ndarray], tasks: Iterable[Task] | None = None
+    ) -> list[D3Prediction]:
+        """Predict several images; as `__call__` for each."""
+        wanted = None if tasks is None else tuple(tasks)
+        return [self(rgb, wanted) for rgb in images]
 
     def _decode(
         self, rgb: np.ndarray, tasks: tuple[Task, ...]
