@@ -138,6 +138,16 @@ class D3Network(nn.Module):
         latent = latent / self.vae.config.scaling_factor + self._latent_shift
         return self.vae.decode(latent, return_dict=False)[0]
 
+    def predict_latents(
+        self, latent: torch.Tensor, tasks: Iterable[Task]
+    ) -> dict[Task, torch.Tensor]:
+        """`predict_latent` for each of `tasks`."""
+        return {task: self.predict_latent(latent, task) for task in tasks}
+
+    def decode_tasks(self, latents: Mapping[Task, torch.Tensor]) -> dict[Task, torch.Tensor]:
+        """`decode` for each task's latent."""
+        return {task: self.decode(latent) for task, latent in latents.items()}
+
     def forward(
         self, image: torch.Tensor, tasks: Iterable[Task] | None = None
     ) -> dict[Task, torch.Tensor]:
@@ -145,9 +155,8 @@ class D3Network(nn.Module):
 
         h and w are multiples of `size_multiple`; `tasks` None means all.
         """
-        latent = self.encode(image)
-        chosen = self.tasks if tasks is None else tasks
-        return {task: self.decode(self.predict_latent(latent, task)) for task in chosen}
+        chosen = self.tasks if tasks is None else tuple(tasks)
+        return self.decode_tasks(self.predict_latents(self.encode(image), chosen))
 
     @property
     def _latent_shift(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import torch
 from d3_ros.errors import DeviceError, NonFiniteError
 from d3_ros.network import image
 from d3_ros.network.bundle import load_bundle
+from d3_ros.network.execution import HostLink, NetworkRunner
 from d3_ros.network.model import D3Network
 from d3_ros.network.processing_size import choose_size
+from d3_ros.network.specialise import EXACT, specialise
 from d3_ros.types import D3Prediction, Task
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -30,6 +32,9 @@ class D3Predictor:
         device: where to compute.
         dtype: what to compute in; the transform in and the post-processing are float32 anyway.
         processing_size: see `d3_ros.network.processing_size`; None is "bundle".
+        optimisations: names out of `d3_ros.network.specialise.OPTIMISATIONS`; with any, the
+            network's modules are taken over and `network` cannot be used any longer.
+        graphs: on CUDA, run the network as a CUDA graph.
 
     Raises:
         DataError: the processing size makes no sense for this network.
@@ -41,10 +46,17 @@ class D3Predictor:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         processing_size: tuple[int, int] | str | None = None,
+        *,
+        optimisations: Collection[str] = (),
+        graphs: bool = True,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
         self.network = network.to(self.device, dtype).eval().requires_grad_(False)
+        if optimisations:
+            self.network = specialise(self.network, optimisations)
+        self._run = NetworkRunner(self.network, self.device, graphs)
+        self._link = HostLink(self.device)
         self._wanted_size = _as_text(processing_size)
         for task in network.tasks:
             self.processing_size(task, (480, 640))  # a wrong size is told now, not at an image
@@ -56,6 +68,8 @@ class D3Predictor:
         device: str = "auto",
         dtype: str = "auto",
         processing_size: tuple[int, int] | str | None = None,
+        *,
+        optimisations: Collection[str] = EXACT,
     ) -> D3Predictor:
         """Load a model bundle by path or by name.
 
@@ -64,6 +78,7 @@ class D3Predictor:
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
             dtype: "auto" (fp16 on CUDA, fp32 on the CPU), "fp16", "bf16" or "fp32".
             processing_size: (height, width), "HxW", "aspect", "aspect:N" or "bundle" (None).
+            optimisations: what to specialise, see `d3_ros.network.specialise`; () is the plain way.
 
         Raises:
             BundleError: there is no such bundle, or it is damaged.
@@ -74,7 +89,9 @@ class D3Predictor:
         precision = choose_dtype(dtype, where)
         with _memory_told(where):
             bundle = load_bundle(path_or_name, device=where, dtype=precision)
-            return cls(bundle.network, where, precision, processing_size)
+            return cls(
+                bundle.network, where, precision, processing_size, optimisations=optimisations
+            )
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -112,34 +129,41 @@ class D3Predictor:
         """
         wanted = self._check_inputs(rgb, tasks)
         size = (rgb.shape[0], rgb.shape[1])
-        results: dict[Task, np.ndarray] = {}
         with torch.inference_mode(), _memory_told(self.device):
-            for task, decoded in self._decode(rgb, wanted):
-                if not bool(torch.isfinite(decoded).all()):
-                    raise NonFiniteError(
-                        f"the network's {task} is not finite in {_name(self.dtype)}: "
-                        "use dtype bf16 or fp32, or another model"
-                    )
-                if task == "depth":
-                    result = image.to_depth(decoded, size)
-                else:
-                    axes = self.network.specs[task].axes
-                    assert axes is not None  # D3Network checks it
-                    result = image.to_normals(decoded, size, axes)
-                results[task] = result.cpu().numpy()
+            pixels = self._link.upload(rgb)
+            answers: dict[Task, torch.Tensor] = {}
+            finite: dict[Task, torch.Tensor] = {}
+            for task, decoded in self._decode(pixels, wanted):
+                finite[task] = torch.isfinite(decoded).all().float()
+                answers[task] = self._finish(task, decoded, size)
+            arrays = self._link.download([*finite.values(), *answers.values()])
+        for task, flag in zip(finite, arrays, strict=False):
+            if not flag:
+                raise NonFiniteError(
+                    f"the network's {task} is not finite in {_name(self.dtype)}: "
+                    "use dtype bf16 or fp32, or another model"
+                )
+        results = dict(zip(answers, arrays[len(finite) :], strict=True))
         return D3Prediction(depth=results.get("depth"), normals=results.get("normals"))
 
     def _decode(
-        self, rgb: np.ndarray, tasks: tuple[Task, ...]
+        self, pixels: torch.Tensor, tasks: tuple[Task, ...]
     ) -> Iterator[tuple[Task, torch.Tensor]]:
-        """Per task the decoded (1, 3, h, w) image; tasks of the same size share the encode."""
-        latents: dict[tuple[int, int], torch.Tensor] = {}
+        """Per task the decoded (1, c, h, w) image; tasks of the same size run together."""
+        by_size: dict[tuple[int, int], list[Task]] = {}
         for task in tasks:
-            size = self.processing_size(task, (rgb.shape[0], rgb.shape[1]))
-            if size not in latents:
-                network_input = image.to_network(rgb, size, self.device).to(self.dtype)
-                latents[size] = self.network.encode(network_input)
-            yield task, self.network.decode(self.network.predict_latent(latents[size], task))
+            size = self.processing_size(task, (pixels.shape[0], pixels.shape[1]))
+            by_size.setdefault(size, []).append(task)
+        for size, together in by_size.items():
+            network_input = image.to_network(pixels, size).to(self.dtype)
+            yield from self._run(network_input, tuple(together)).items()
+
+    def _finish(self, task: Task, decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        if task == "depth":
+            return image.to_depth(decoded, size)
+        axes = self.network.specs[task].axes
+        assert axes is not None  # D3Network checks it
+        return image.to_normals(decoded, size, axes)
 
     def _check_inputs(self, rgb: np.ndarray, tasks: Iterable[Task] | None) -> tuple[Task, ...]:
         if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
