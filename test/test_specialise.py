@@ -19,8 +19,9 @@ from torch import nn
 
 from d3_ros.network import D3Network, D3Predictor, TaskSpec
 from d3_ros.network.decoding import folded
-from d3_ros.network.flops import counted, flops_by_stage
+from d3_ros.network.flops import Work, counted, work_by_stage
 from d3_ros.network.specialise import EXACT, OPTIMISATIONS, specialise
+from d3_ros.types import Task
 
 TOLERANCE = 1e-4
 ALL = tuple(OPTIMISATIONS)
@@ -193,6 +194,12 @@ def test_unknown_optimisations_are_refused() -> None:
 # --- what it saves -------------------------------------------------------------------------------
 
 
+def flops_by_stage(
+    network: D3Network, size: tuple[int, int], tasks: list[Task] | None = None
+) -> dict[str, int]:
+    return {stage: work.flops for stage, work in work_by_stage(network, size, tasks).items()}
+
+
 def test_weights_that_nothing_needs_are_dropped() -> None:
     plain, special = full_size_network(), specialise(full_size_network(), ALL)
     names = special.state_dict().keys()
@@ -254,14 +261,15 @@ def test_the_cpu_counts_what_the_meta_device_counts() -> None:
     """CPU attention has a kernel of its own, which PyTorch's counter does not know."""
     network = tiny_network().requires_grad_(False)
     on_cpu = flops_by_stage(network, SIZE)
+    assert min(on_cpu.values()) > 0
     assert on_cpu == flops_by_stage(network.to("meta"), SIZE)
 
 
 def test_counting_by_hand() -> None:
     a, b = torch.zeros(3, 4), torch.zeros(4, 5)
-    product, flops = counted(lambda: a @ b)
+    product, work = counted(lambda: torch.relu(a @ b))
     assert product.shape == (3, 5)
-    assert flops == 2 * 3 * 4 * 5
+    assert work == Work(flops=2 * 3 * 4 * 5, bytes=4 * (12 + 20 + 15))
     query, key = torch.zeros(1, 2, 6, 8), torch.zeros(1, 2, 7, 8)
-    _, flops = counted(lambda: F.scaled_dot_product_attention(query, key, key))
-    assert flops == 2 * (2 * 2 * 6 * 7 * 8)  # two products of 6 x 7 x 8, two heads
+    _, work = counted(lambda: F.scaled_dot_product_attention(query, key, key))
+    assert work.flops == 2 * (2 * 2 * 6 * 7 * 8)  # two products of 6 x 7 x 8, two heads

@@ -1,12 +1,15 @@
-"""Floating-point operations of a network, counted by running it: two per multiply-accumulate."""
+"""Floating-point operations and memory traffic of a network, counted by running it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from d3_ros.network.model import D3Network
 from d3_ros.types import Task
@@ -15,25 +18,72 @@ STAGES = ("encode", "unet", "decode")
 T = TypeVar("T")
 
 
-def counted(function: Callable[[], T]) -> tuple[T, int]:
-    """What `function` returns, and the floating-point operations of its products.
+@dataclass(frozen=True)
+class Work:
+    """What a piece of computation has to do, whatever runs it.
 
-    Convolutions, matrix products and attention are counted, as PyTorch's counter does; what is
-    elementwise (norms, activations, resizing) is not: it is bound by memory, not by arithmetic.
+    `flops`: operations of convolutions, matrix products and attention, two per
+    multiply-accumulate. What is elementwise (norms, activations, resizing) is not counted: it is
+    bound by memory. `bytes`: inputs, weights and outputs of those same operations, each once: the
+    traffic that is left when everything elementwise is fused into them.
     """
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={attention: _attention_flops}) as counter:
+
+    flops: int
+    bytes: int
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the work of every operation that PyTorch's registry of FLOP formulas knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is None:
+            with self:  # composite operations (linear, matmul) are made of others
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+            tensors = [x for x in tree_leaves((args, kwargs, result)) if torch.is_tensor(x)]
+            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return result
+
+
+def _cpu_attention(*args: Any, out_val: Any, **_: Any) -> int:
+    return sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
+
+
+# CPU attention has a kernel of its own, which the registry lacks.
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+}
+
+
+def counted(function: Callable[[], T]) -> tuple[T, Work]:
+    """What `function` returns, and the work that it does."""
+    with _Counter() as counter:
         result = function()
-    return result, counter.get_total_flops()
+    return result, Work(counter.flops, counter.bytes)
 
 
-def flops_by_stage(
+def work_by_stage(
     network: D3Network, size: tuple[int, int], tasks: Iterable[Task] | None = None, batch: int = 1
-) -> dict[str, int]:
-    """Operations of each of `STAGES` for a batch of images of `size` (height, width), all tasks.
+) -> dict[str, Work]:
+    """Work of each of `STAGES` for a batch of images of `size` (height, width), all tasks.
 
-    Runs the network once, where it is: on the meta device that takes no memory and no time. None of
-    its parameters may require gradients (PyTorch's counter trips over them).
+    Runs the network once, where it is: on the meta device that takes no memory and no time.
     """
     parameter = next(network.vae.parameters())
     chosen = network.tasks if tasks is None else tuple(tasks)
@@ -43,9 +93,3 @@ def flops_by_stage(
         latents, unet = counted(lambda: network.predict_latents(latent, chosen))
         _, decode = counted(lambda: network.decode_tasks(latents))
     return dict(zip(STAGES, (encode, unet, decode), strict=True))
-
-
-def _attention_flops(
-    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: object, **__: object
-) -> int:
-    return sdpa_flop_count(query, key, value)
