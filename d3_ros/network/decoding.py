@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.vae import DecoderTiny
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
+from d3_ros.network.codec import TinyCodec
 from d3_ros.network.conditioning import TaskRows
 from d3_ros.network.model import DiffusersModel
 from d3_ros.types import Task
@@ -25,7 +26,7 @@ def fold_upsampling(vae: DiffusersModel) -> str:
         Why this VAE must stay as it is; empty when it was changed.
     """
     found = False
-    for module in list(vae.decoder.modules()):
+    for module in list(vae.modules()):
         if isinstance(module, Upsample2D) and _is_doubling(module):
             module.conv = folded(module.conv)  # type: ignore[arg-type]  # _is_doubling has looked
             module.interpolate = False
@@ -111,6 +112,8 @@ def set_task_heads(
     Returns:
         Why this VAE must stay as it is; empty when it was changed.
     """
+    if isinstance(vae, TinyCodec):
+        return "the tiny codec's decoders are the tasks' own"
     decoder = vae.decoder
     if isinstance(getattr(decoder, "conv_out", None), nn.Conv2d):
         decoder.conv_out = TaskHeads(decoder.conv_out, tasks, mean_of, rows)

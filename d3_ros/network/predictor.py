@@ -12,7 +12,7 @@ import torch
 
 from d3_ros.errors import DeviceError, NonFiniteError
 from d3_ros.network import image
-from d3_ros.network.bundle import load_bundle
+from d3_ros.network.bundle import Codec, load_bundle
 from d3_ros.network.execution import HostLink, NetworkRunner
 from d3_ros.network.model import D3Network
 from d3_ros.network.processing_size import choose_size
@@ -69,6 +69,7 @@ class D3Predictor:
         dtype: str = "auto",
         processing_size: tuple[int, int] | str | None = None,
         *,
+        codec: Codec = "vae",
         optimisations: Collection[str] = EXACT,
     ) -> D3Predictor:
         """Load a model bundle by path or by name.
@@ -78,6 +79,8 @@ class D3Predictor:
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
             dtype: "auto" (fp16 on CUDA, fp32 on the CPU), "fp16", "bf16" or "fp32".
             processing_size: (height, width), "HxW", "aspect", "aspect:N" or "bundle" (None).
+            codec: "vae", or "tiny" for the small one distilled from it, where the bundle has it:
+                a quarter of the operations, and not quite the same answer.
             optimisations: what to specialise, see `d3_ros.network.specialise`; () is the plain way.
 
         Raises:
@@ -88,7 +91,7 @@ class D3Predictor:
         where = choose_device(device)
         precision = choose_dtype(dtype, where)
         with _memory_told(where):
-            bundle = load_bundle(path_or_name, device=where, dtype=precision)
+            bundle = load_bundle(path_or_name, device=where, dtype=precision, codec=codec)
             return cls(
                 bundle.network, where, precision, processing_size, optimisations=optimisations
             )

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
+from d3_ros.network.codec import TinyCodec
 from d3_ros.network.conditioning import TaskRows, fix_prompts, fold_time, fuse_self_attention
 from d3_ros.network.decoding import fold_upsampling, set_task_heads
 from d3_ros.network.model import D3Network
@@ -93,8 +94,10 @@ class SpecialisedNetwork(D3Network):
     def decode_tasks(self, latents: Mapping[Task, torch.Tensor]) -> dict[Task, torch.Tensor]:
         """(B, c, h, w) latent per task -> (B, 3, h·f, w·f) images, depth's perhaps (B, 1, ...)."""
         order = [task for task in self.tasks if task in latents]
+        if isinstance(self.vae, TinyCodec):
+            return super().decode_tasks(latents)
         same_size = len({latents[task].shape for task in order}) == 1
-        groups = [order] if "batch_decode" in self._wanted and same_size else [[t] for t in order]
+        groups = [order] if "batch_decode" in self.applied and same_size else [[t] for t in order]
         decoded: dict[Task, torch.Tensor] = {}
         for group in groups:
             self._decoder_rows.rows = self._slice(self.tasks, group)
@@ -141,6 +144,8 @@ class SpecialisedNetwork(D3Network):
     def _specialise_decoder(self) -> None:
         if "upsampling" in self._wanted:
             self._note("upsampling", fold_upsampling(self.vae))
+        if "batch_decode" in self._wanted and isinstance(self.vae, TinyCodec):
+            self._note("batch_decode", "the tiny codec has a decoder per task")
         if "depth_channel" in self._wanted and "depth" in self.tasks:
             reason = set_task_heads(self.vae, self.tasks, {"depth"}, self._decoder_rows)
             self._note("depth_channel", reason)
