@@ -32,3 +32,11 @@ def rigid_transform(translation: Sequence[float], quaternion: Sequence[float]) -
     ]
     matrix[:3, 3] = translation
     return matrix
+
+
+def inverse_rigid(transform: np.ndarray) -> np.ndarray:
+    """T_b_a of a rigid T_a_b, both (4, 4) float64."""
+    inverse = np.eye(4)
+    inverse[:3, :3] = transform[:3, :3].T
+    inverse[:3, 3] = -transform[:3, :3].T @ transform[:3, 3]
+    return inverse
