@@ -406,7 +406,8 @@ def test_images_go_through_together_and_each_gets_its_own_answer(
         assert answer.depth is not None and answer.normals is not None
         assert answer.depth.shape == rgb.shape[:2]
         np.testing.assert_allclose(answer.depth, alone.depth, atol=1e-5)
-        np.testing.assert_allclose(answer.normals, alone.normals, atol=1e-4)
+        # A short vector of a random network magnifies the rounding when it is normalised.
+        np.testing.assert_allclose(answer.normals, alone.normals, atol=1e-3)
     assert predictor.predict_batch([]) == []
     (depth_only,) = predictor.predict_batch(images[:1], ("depth",))
     assert depth_only.normals is None
