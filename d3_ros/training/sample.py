@@ -9,9 +9,9 @@ What is not known is zero: depth 0, normal (0, 0, 0). Nothing here is ever NaN o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -88,6 +88,28 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on `device`."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True), lambda keys: keys)
+
+    def rows(self, rows: list[int]) -> Batch:
+        """The batch of the images `rows`."""
+        return self._changed(
+            lambda tensor: tensor[rows], lambda keys: tuple(keys[row] for row in rows)
+        )
+
+    def _changed(
+        self,
+        tensors: Callable[[torch.Tensor], torch.Tensor],
+        keys: Callable[[tuple[str | None, ...]], tuple[str | None, ...]],
+    ) -> Batch:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                changed[field.name] = tensors(value) if torch.is_tensor(value) else keys(value)
+        return replace(self, **changed)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
