@@ -17,8 +17,8 @@ import pytest
 import yaml
 from ros_harness import wait_until
 
+from d3_ros.ros.camera import SENSOR_TOPICS
 from d3_ros.ros.outputs import TOPICS
-from d3_ros.ros.session import SENSOR_TOPICS
 from d3_ros.ros.settings import PARAMETERS
 
 pytestmark = pytest.mark.ros

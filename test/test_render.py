@@ -277,7 +277,9 @@ def test_cameras_from_files(tmp_path: Path) -> None:
 def test_a_mounting_that_no_scene_has_room_for_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--frames", "1", "--size", "64x48", "--height", "0.05", "--tilt", "80"]
+    """A lens that looks at the ceiling from right below it, and at nothing else."""
+    options = ["--frames", "1", "--size", "64x48", "--height", "2.1", "--tilt=-80"]
+    options += ["--intrinsics", "900", "900", "31.5", "23.5", "--kind", "corridor"]
     assert main(["render", "--output", str(tmp_path / "o"), *options, "--jobs", "1"]) == 1
     assert "found room in none of the scenes" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

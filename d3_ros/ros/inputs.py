@@ -1,14 +1,15 @@
 """What the node has received and not yet used: calibrations and sensors' messages, by stamp.
 
-Callbacks only store. The worker asks for what belongs to an image, and waits a moment for it:
-a camera's driver sends camera_info after the image, and a depth camera its depth later still.
+Callbacks only store. The worker asks whether what belongs to an image is there, and waits a moment
+for it: a camera's driver sends camera_info after the image, and a depth camera its depth later
+still.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -43,26 +44,31 @@ class Companions:
 
 
 class Inputs:
-    """Stores camera_info and sensors' messages, and finds those that belong to an image."""
+    """Stores camera_info and sensors' messages, and finds those that belong to an image.
 
-    def __init__(self) -> None:
-        self._arrived = threading.Condition()
+    Args:
+        arrived: told after each message that was stored.
+    """
+
+    def __init__(self, arrived: Callable[[], None] = lambda: None) -> None:
+        self._arrived = arrived
+        self._lock = threading.Lock()
         self._camera_infos: deque[CameraInfo] = deque(maxlen=KEPT)
         self._sensors: dict[Sensor, deque[Any]] = {sensor: deque(maxlen=KEPT) for sensor in SENSORS}
         self._camera_info_is_missing = False
 
     def store_camera_info(self, message: CameraInfo) -> None:
         """Keep a calibration; the subscription's callback."""
-        with self._arrived:
+        with self._lock:
             self._camera_infos.append(message)
             self._camera_info_is_missing = False
-            self._arrived.notify_all()
+        self._arrived()
 
     def store_sensor(self, sensor: Sensor, message: Any) -> None:
         """Keep a sensor's message, which has a header; the subscription's callback."""
-        with self._arrived:
+        with self._lock:
             self._sensors[sensor].append(message)
-            self._arrived.notify_all()
+        self._arrived()
 
     @property
     def sensor_depth_seen(self) -> bool:
@@ -71,25 +77,33 @@ class Inputs:
 
     def clear(self) -> None:
         """Forget everything, as after a deactivation."""
-        with self._arrived:
+        with self._lock:
             self._camera_infos.clear()
             for messages in self._sensors.values():
                 messages.clear()
             self._camera_info_is_missing = False
 
-    def companions_of(self, image: Image, *, wait_s: float) -> Companions:
-        """The camera_info and the sensors' messages that belong to an image.
+    def are_complete_for(self, image: Image) -> bool:
+        """Whether nothing that belongs to an image can still be expected.
 
-        The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of
-        each sensor it is the message nearest in stamp. They are waited for, up to `wait_s`, only
-        where there is something to wait for: a message that can be expected to come nearer.
+        A calibration is expected while there is none, but only once: a camera that has none does
+        not get one. Of a sensor, a message is expected that is likely to come nearer in time.
         """
         stamp = stamp_ns(image.header)
-        with self._arrived:
-            complete = self._arrived.wait_for(lambda: self._complete(stamp), wait_s)
-            # Wait for a calibration once, not with every image of a camera that has none.
-            if not complete and not self._camera_infos:
-                self._camera_info_is_missing = True
+        with self._lock:
+            if not self._camera_infos and not self._camera_info_is_missing:
+                return False
+            return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
+
+    def companions_of(self, image: Image) -> Companions:
+        """The camera_info and the sensors' messages that belong to an image, as far as they came.
+
+        The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of
+        each sensor it is the message nearest in stamp.
+        """
+        stamp = stamp_ns(image.header)
+        with self._lock:
+            self._camera_info_is_missing = not self._camera_infos
             return Companions(
                 self._camera_info_of(stamp),
                 {
@@ -98,11 +112,6 @@ class Inputs:
                     if messages
                 },
             )
-
-    def _complete(self, stamp: int) -> bool:
-        if not self._camera_infos and not self._camera_info_is_missing:
-            return False
-        return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 
     def _camera_info_of(self, stamp: int) -> CameraInfo | None:
         for info in reversed(self._camera_infos):

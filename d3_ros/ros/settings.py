@@ -7,8 +7,9 @@ is the only one there is (config/predictor.yaml repeats them for the reader, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -268,6 +269,55 @@ class DiagnosticsSettings:
         high=3600.0,
         unit="s",
     )
+    max_age: float = _row(
+        0.0,
+        "Age of the output (p95, from the image's stamp to publication) above which the "
+        "diagnostics warn; 0: never",
+        "always",
+        low=0.0,
+        high=60.0,
+        unit="s",
+    )
+    max_abs_rel: float = _row(
+        0.25,
+        "AbsRel on held-out sensor points above which the diagnostics warn",
+        "always",
+        low=0.0,
+        high=10.0,
+    )
+    max_normal_angle: float = _row(
+        1.0,
+        "Median angle between the network's normals and those of its metric depth above which the "
+        "diagnostics warn",
+        "always",
+        low=0.0,
+        high=3.1416,
+        unit="rad",
+    )
+
+
+@dataclass(frozen=True)
+class FallbackSettings:
+    """Parameters `fallback.*`."""
+
+    enabled: bool = _row(
+        True,
+        "Where the network fails, step down: another precision, then a smaller processing size",
+    )
+    failures: int = _row(
+        3,
+        "Failures in a row before a step down; too little memory steps at once",
+        low=1,
+        high=1000,
+        unit="frames",
+    )
+    retry_after: float = _row(
+        60.0,
+        "Time after which the step above is tried again, twice as long every time; 0: never",
+        low=0.0,
+        high=3600.0,
+        unit="s",
+    )
 
 
 @dataclass(frozen=True)
@@ -293,6 +343,12 @@ class NodeSettings:
         "Configure and activate by itself; the launch file does it with lifecycle events instead",
         "start",
     )
+    cameras: tuple[str, ...] = _row(
+        ("",),
+        "Names of the cameras that share the network; 'front' subscribes to front/image and "
+        "publishes ~/front/depth/image. One empty name is a camera without prefix",
+        "start",
+    )
     image: ImageSettings = field(default_factory=ImageSettings)
     input: InputSettings = field(default_factory=InputSettings)
     sensor_depth: SensorDepthSettings = field(default_factory=SensorDepthSettings)
@@ -302,29 +358,56 @@ class NodeSettings:
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     fusion: FusionSettings = field(default_factory=FusionSettings)
     ground: GroundSettings = field(default_factory=GroundSettings)
+    fallback: FallbackSettings = field(default_factory=FallbackSettings)
     scale: AlignmentSettings = field(default_factory=AlignmentSettings)
 
+    def __post_init__(self) -> None:
+        names = self.cameras
+        if not names or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
+            raise ParameterError(
+                f"parameter 'cameras' must be different names, or one empty one, got {list(names)}"
+            )
+        for name in filter(None, names):
+            if not CAMERA_NAME.fullmatch(name) or name in TOP_NAMES:
+                raise ParameterError(
+                    f"parameter 'cameras': '{name}' cannot be a camera's name: take letters, "
+                    "digits and _, and no parameter's name"
+                )
 
-def settings_from(values: Mapping[str, object]) -> NodeSettings:
+
+def settings_from(values: Mapping[str, object], camera: str = "") -> NodeSettings:
     """Check values by ROS name; names that are missing have their defaults.
+
+    Args:
+        values: parameters by name.
+        camera: whose settings; its own `CAMERA.NAME`, where it is there and not None, goes before
+            `NAME`: see `is_per_camera`.
 
     Raises:
         ParameterError: a value is of the wrong type or range, or two contradict each other.
     """
-    settings = _build(NodeSettings, "", values)
+    settings = _build(NodeSettings, "", values, f"{camera}." if camera else "")
     assert isinstance(settings, NodeSettings)
     return settings
 
 
-def _build(kind: type, prefix: str, values: Mapping[str, object]) -> Any:
+def is_per_camera(name: str) -> bool:
+    """Whether each of several cameras may have a parameter of its own: those of a group."""
+    return "." in name and not name.startswith(("fallback.", "input."))
+
+
+def _build(kind: type, prefix: str, values: Mapping[str, object], camera: str) -> Any:
     arguments: dict[str, Any] = {}
     for entry in fields(kind):
         name = prefix + entry.name
         if entry.default_factory is not MISSING:
-            arguments[entry.name] = _build(type(entry.default_factory()), f"{name}.", values)
-        else:
-            row = PARAMETERS[name]
-            arguments[entry.name] = row.checked(values.get(name, row.default))
+            group = type(entry.default_factory())
+            arguments[entry.name] = _build(group, f"{name}.", values, camera)
+            continue
+        row = PARAMETERS[name]
+        if camera and is_per_camera(name) and values.get(camera + name) is not None:
+            row = replace(row, name=camera + name)  # so that a complaint names what was written
+        arguments[entry.name] = row.checked(values.get(row.name, row.default))
     try:
         return kind(**arguments)
     except ValueError as error:
@@ -359,3 +442,6 @@ def _alignment_row(name: str, entry: Field[Any]) -> ParameterRow:
 
 
 PARAMETERS: dict[str, ParameterRow] = {row.name: row for row in _rows(NodeSettings)}
+# What a camera's name would be confused with.
+TOP_NAMES = {name.partition(".")[0] for name in PARAMETERS}
+CAMERA_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")

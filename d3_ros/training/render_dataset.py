@@ -110,8 +110,8 @@ class Walk:
                 raise D3Error(f"there is no walk through a {kind}: choose {_walkable()}")
             self._way = world.walk
             self._caster = RayCaster(world)
-            clear = self._caster.clear
-            if all(self._caster.clear(self._view(t), self.camera) for t in (0, 0.25, 0.5, 0.75, 1)):
+            views = [self._view(t) for t in np.linspace(0, 1, 5)]
+            if all(self._caster.clear(view, self.camera, given=rig.given) for view in views):
                 return
         raise D3Error(
             f"no {kind} of the series {seed} has a free way at this height: another --seed"
