@@ -28,3 +28,7 @@ class MessageError(D3Error):
 
 class DataError(D3Error):
     """An input file or dataset cannot be read or does not fit."""
+
+
+class TransformError(D3Error):
+    """Where a sensor is, as seen from the camera, is not known."""

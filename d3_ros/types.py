@@ -70,6 +70,18 @@ class CameraIntrinsics:
 
 
 @dataclass(frozen=True)
+class CameraMounting:
+    """How a camera is mounted over a level floor.
+
+    `height_m`: of the optical centre above the floor, metres. `up`: unit vector away from the
+    floor, in the optical frame; (0, -1, 0) for a camera that looks level.
+    """
+
+    height_m: float
+    up: tuple[float, float, float] = (0.0, -1.0, 0.0)
+
+
+@dataclass(frozen=True)
 class D3Prediction:
     """What D³-Predictor says about one image; a field is None when its task was not asked for.
 
@@ -133,10 +145,14 @@ class DepthFrame:
 
     `relative`: (H, W) float32 in [0, 1]. `metric`: (H, W) float32 metres, NaN invalid; None also
     when the scale is unknown. `normals`: (H, W, 3) float32 unit vectors, optical frame, NaN where
-    unknown. `fit`: how `metric` came about.
+    unknown. `fit`: how `metric` came about. `fused_pixels`: how many of `metric` are a sensor's own
+    measurements; `disagreeing_pixels`: how many measured ones were left out because the prediction
+    contradicts them (both 0 without fusion).
     """
 
     relative: np.ndarray
     metric: np.ndarray | None
     normals: np.ndarray | None
     fit: DepthFit
+    fused_pixels: int = 0
+    disagreeing_pixels: int = 0

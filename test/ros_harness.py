@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
+from d3_ros.ros.inputs import Sensor, stamp_ns
 from d3_ros.ros.outputs import SCALE as SCALE_TOPIC
 from d3_ros.ros.outputs import TOPICS
 from d3_ros.ros.predictor_node import PredictorNode
-from d3_ros.ros.statistics import FrameStatistics, Snapshot
+from d3_ros.ros.statistics import Snapshot
 from d3_ros.ros.to_messages import ImageBuffer
 from d3_ros.types import D3Prediction, Task
 
@@ -56,19 +57,28 @@ class StandIn:
 
     def __init__(self, tasks: tuple[Task, ...] = ("depth", "normals")) -> None:
         self.tasks = tasks
+        self.precision = "fp32"
         self.asked: list[tuple[Task, ...]] = []
         self.before: Callable[[], None] = lambda: None
+        self.relative = ramp()
+        self.normals = np.tile(np.float32([0.0, 0.0, -1.0]), (HEIGHT, WIDTH, 1))
 
     def __call__(self, rgb: np.ndarray, tasks: Iterable[Task] | None = None) -> D3Prediction:
         wanted = self.tasks if tasks is None else tuple(tasks)
         self.asked.append(wanted)
         self.before()
-        normals = np.zeros((HEIGHT, WIDTH, 3), np.float32)
-        normals[..., 2] = -1.0
         return D3Prediction(
-            depth=ramp() if "depth" in wanted else None,
-            normals=normals if "normals" in wanted else None,
+            depth=self.relative if "depth" in wanted else None,
+            normals=self.normals if "normals" in wanted else None,
         )
+
+    def predict_batch(
+        self, images: Sequence[np.ndarray], tasks: Iterable[Task] | None = None
+    ) -> list[D3Prediction]:
+        return [self(rgb, tasks) for rgb in images]
+
+    def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
+        return image_size
 
 
 def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -99,20 +109,21 @@ class Robot:
     ) -> None:
         self.namespace = f"/cam{next(self._numbers)}"
         self.network = network or StandIn()
-        self.statistics = FrameStatistics()
         self.lines: list[str] = []
         self.received: dict[str, list[Any]] = defaultdict(list)
         options = {"load": load} if load else {"load": lambda settings, say: self.network}
         self.node = PredictorNode(
             **options,
-            statistics=self.statistics,
             namespace=self.namespace,
             parameter_overrides=[Parameter(n, value=v) for n, v in (parameters or {}).items()],
         )
+        self.statistics = next(iter(self.node.statistics.values()))  # of the first camera
         self.peer = Node("peer", namespace=self.namespace)
         self.image = self.peer.create_publisher(Image, "image", camera_qos)
         self.camera_info = self.peer.create_publisher(CameraInfo, "camera_info", camera_qos)
         self.sensor = self.peer.create_publisher(Image, "sensor_depth/image", camera_qos)
+        self.points = self.peer.create_publisher(PointCloud2, "sensor_depth/points", camera_qos)
+        self.scan = self.peer.create_publisher(LaserScan, "sensor_depth/scan", camera_qos)
         # As latched as its publishers: a line may be older than the connection.
         rosout = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.peer.create_subscription(Log, "/rosout", self._on_log, rosout)
@@ -151,13 +162,13 @@ class Robot:
 
     def wait_until_connected(self) -> None:
         """Both directions: the node hears the camera, and knows its subscribers."""
-        inputs = (self.image, self.camera_info, self.sensor)
+        inputs = (self.image, self.camera_info, self.sensor, self.points, self.scan)
         wait_until(lambda: all(p.get_subscription_count() for p in inputs), "the node subscribes")
         names = [s.topic_name for s in self.peer.subscriptions if "/predictor/" in s.topic_name]
         wait_until(
             lambda: all(self.peer.count_publishers(name) for name in names), "the node publishes"
         )
-        outputs = self.node._session._outputs._publishers.values()
+        outputs = self.node._session.cameras[""]._outputs._publishers.values()
         wait_until(
             lambda: sum(p.get_subscription_count() for p in outputs) >= len(names),
             "the node knows its subscribers",
@@ -205,6 +216,19 @@ class Robot:
             self.sensor.publish(sensor)
         self.image.publish(image)
         return image
+
+    def sense(self, sensor: Sensor, message: Any) -> None:
+        """Publish a sensor's message, and wait until the node has it.
+
+        Of the first message of a sensor the node knows nothing: it would not wait for it.
+        """
+        publishers = {"image": self.sensor, "points": self.points, "scan": self.scan}
+        publishers[sensor].publish(message)
+        stored = self.node._session.cameras[""].inputs._sensors[sensor]
+        wait_until(
+            lambda: any(stamp_ns(m.header) == stamp_ns(message.header) for m in stored),
+            f"the node has the {sensor}",
+        )
 
     def answers(self, topic: str, header: Any) -> list[Any]:
         """What came on an output with this very header."""

@@ -15,9 +15,9 @@ from d3_ros.demo.sources import Frame
 from d3_ros.errors import MessageError
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.ros.from_messages import intrinsics_from_camera_info
-from d3_ros.ros.outputs import scale_message
 from d3_ros.ros.player import camera_info, schedule
-from d3_ros.ros.recorder import pixels_from_image, plain_values, points_from_cloud
+from d3_ros.ros.recorder import pixels_from_image, plain_values, rows_from_cloud
+from d3_ros.ros.scale_report import ScaleReport, scale_message
 from d3_ros.ros.to_messages import CloudBuffer, ImageBuffer
 from d3_ros.types import CameraIntrinsics, DepthFit
 
@@ -86,10 +86,10 @@ def test_recorder_reads_the_nodes_cloud() -> None:
     buffer = CloudBuffer()
     pack_cloud(depth, rgb, None, intrinsics, out=buffer.points(Header(), 1, 2, normals=False))
     # u = 0 is one pixel left of the centre: x = -1 / 2 * 2 m.
-    np.testing.assert_array_equal(points_from_cloud(buffer.message), [[-1, 0, 2, 10, 20, 30]])
+    np.testing.assert_array_equal(rows_from_cloud(buffer.message), [[-1, 0, 2, 10, 20, 30]])
     pack_cloud(depth, rgb, normals, intrinsics, out=buffer.points(Header(), 1, 2, normals=True))
     np.testing.assert_array_equal(
-        points_from_cloud(buffer.message), [[-1, 0, 2, 10, 20, 30, 0, 0, -1]]
+        rows_from_cloud(buffer.message), [[-1, 0, 2, 10, 20, 30, 0, 0, -1]]
     )
 
 
@@ -114,14 +114,14 @@ def test_recorder_reads_any_layout_and_refuses_what_is_none() -> None:
     ]
     message.data = array.array("B", data)
     np.testing.assert_array_equal(
-        points_from_cloud(message), [[1, 2, 3, 0x11, 0x22, 0x33], [4, 5, 6, 1, 2, 3]]
+        rows_from_cloud(message), [[1, 2, 3, 0x11, 0x22, 0x33], [4, 5, 6, 1, 2, 3]]
     )
     message.data = array.array("B", data[:-9])
-    with pytest.raises(MessageError, match="shorter"):
-        points_from_cloud(message)
+    with pytest.raises(MessageError, match="need 56 bytes of data, got 55"):
+        rows_from_cloud(message)
     message.fields = message.fields[1:]
-    with pytest.raises(MessageError, match="no float32 rgb"):
-        points_from_cloud(message)
+    with pytest.raises(MessageError, match="no field rgb"):
+        rows_from_cloud(message)
 
 
 def test_recorder_reads_the_nodes_images() -> None:
@@ -138,7 +138,7 @@ def test_recorder_reads_the_nodes_images() -> None:
 
 def test_state_messages_become_plain_values() -> None:
     fit = DepthFit(ok=True, state="held", scale=2.0, shift=0.5, points=7)
-    values = plain_values(scale_message(fit))
+    values = plain_values(scale_message(ScaleReport(fit), hold_s=2.0))
     assert values["state"] == "held"
     assert values["scale"] == 2.0
     assert values["abs_rel"] is None, "JSON knows no NaN"

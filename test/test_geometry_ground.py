@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d3_ros.geometry.camera import ray_map
-from d3_ros.geometry.ground import floor_depth
+from d3_ros.geometry.ground import floor_depth, mounting_from_pose, mounting_from_tilt
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(80, 60, 60.0, 60.0, 39.5, 29.5)
@@ -54,3 +54,21 @@ def test_arguments_are_checked():
         floor_depth(normals, CAMERA, camera_height_m=0.0)
     with pytest.raises(ValueError, match="size"):
         floor_depth(normals[:-1], CAMERA, camera_height_m=0.4)
+
+
+def test_mounting_by_tilt_and_by_pose_agree():
+    """Looking 30 degrees down from 1.2 m."""
+    tilt = np.deg2rad(30.0)
+    mounting = mounting_from_tilt(1.2, tilt)
+    np.testing.assert_allclose(mounting.up, [0.0, -0.8660254, -0.5], atol=1e-6)
+    # The optical frame in one with z up and x ahead: x right is -y, z forward dips by 30 degrees.
+    forward = np.array([np.cos(tilt), 0.0, -np.sin(tilt)])
+    right = np.array([0.0, -1.0, 0.0])
+    pose = np.eye(4)
+    pose[:3, :3] = np.column_stack([right, np.cross(forward, right), forward])
+    pose[:3, 3] = [0.3, 0.1, 1.2]
+    posed = mounting_from_pose(pose)
+    assert posed.height_m == pytest.approx(1.2)
+    np.testing.assert_allclose(posed.up, mounting.up, atol=1e-9)
+    with pytest.raises(ValueError, match="above the floor"):
+        mounting_from_pose(np.eye(4))

@@ -49,7 +49,17 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "training": (
         {"network", "geometry", "evaluation", "types", "errors"},
-        {"torch", "diffusers", "scipy", "embreex", *DATA},
+        {
+            "torch",
+            "diffusers",
+            "safetensors",
+            "accelerate",
+            "peft",
+            "scipy",
+            "embreex",
+            "h5py",
+            *DATA,
+        },
     ),
     "demo": ({"geometry", "evaluation", "ros", "types", "errors"}, DATA),
     "ros": (

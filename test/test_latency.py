@@ -152,26 +152,22 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def test_the_predictor_takes_the_size_that_fits() -> None:
     predictor = D3Predictor(tiny_network(), target_latency_ms=1e6)
-    assert predictor.latency is None
+    assert predictor.latency == {}
     predictor.warm_up((96, 96))
-    state = predictor.latency
-    assert state is not None
+    state = predictor.latency[96, 96]
     assert state.size == (64, 64)  # the only one for a model trained at 64 x 96
     assert np.isnan(state.latency_ms)
     prediction = predictor(picture(96, 96))
     assert prediction.depth is not None
     assert prediction.depth.shape == (96, 96)
-    assert predictor.latency is not None
-    assert 0 < predictor.latency.latency_ms < 1e6
+    assert 0 < predictor.latency[96, 96].latency_ms < 1e6
 
 
-def test_other_images_are_measured_anew() -> None:
+def test_images_of_another_size_have_their_own_choice() -> None:
     predictor = D3Predictor(tiny_network(), target_latency_ms=1e6)
-    predictor(picture(40, 200))
-    assert predictor.latency is not None
-    assert predictor.latency.size == (64, 320)
-    predictor(picture(200, 40))
-    assert predictor.latency.size == (320, 64)
+    predictor.predict_batch([picture(40, 200), picture(200, 40), picture(40, 200)])
+    sizes = {image: state.size for image, state in predictor.latency.items()}
+    assert sizes == {(40, 200): (64, 320), (200, 40): (320, 64)}
 
 
 def test_a_slow_device_gets_small_images() -> None:
@@ -181,9 +177,8 @@ def test_a_slow_device_gets_small_images() -> None:
     )
     predictor = D3Predictor(network, target_latency_ms=1e-3)
     predictor.warm_up((100, 100))
-    assert predictor.latency is not None
-    assert predictor.latency.size == (128, 128)
-    assert predictor.latency.rungs == 2
+    state = predictor.latency[100, 100]
+    assert (state.size, state.rung, state.rungs) == ((128, 128), 1, 2)
 
 
 @pytest.mark.parametrize("target", [0.0, -5.0, float("nan")])

@@ -17,14 +17,15 @@ import pytest
 import yaml
 from ros_harness import wait_until
 
+from d3_ros.ros.camera import SENSOR_TOPICS
 from d3_ros.ros.outputs import TOPICS
-from d3_ros.ros.parameters import PARAMETERS
+from d3_ros.ros.settings import PARAMETERS
 
 pytestmark = pytest.mark.ros
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch" / "predictor.launch.py"
-INPUTS = {"image", "camera_info", "sensor_depth/image"}
+INPUTS = {"image", "camera_info", *(topic for _, topic in SENSOR_TOPICS.values())}
 
 # launch/ of this repository is a folder of that name, too: ask for what only the real one has.
 needs_launch = pytest.mark.skipif(

@@ -11,7 +11,13 @@ from sensor_msgs.msg import Image, PointCloud2, PointField
 from d3_ros.errors import DataError
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.geometry.sparse_depth import place_on_image
-from d3_ros.ros.outputs import SCALE_FIELDS, SCALE_STATES, scale_message
+from d3_ros.ros.scale_report import (
+    FIELDS,
+    STATES,
+    ScaleReport,
+    read_scale_message,
+    scale_message,
+)
 from d3_ros.ros.to_messages import CloudBuffer
 from d3_ros.types import CameraIntrinsics, DepthFit
 
@@ -99,14 +105,18 @@ def test_sensor_msgs_py_reads_the_same() -> None:
     np.testing.assert_allclose(points["normal_z"], np.full(6, -0.8), rtol=1e-6)
 
 
-def test_a_fit_in_numbers() -> None:
+def test_a_frame_s_scale_in_numbers() -> None:
     fit = DepthFit(ok=True, state="held", scale=4.0, shift=0.5, points=7, age_s=1.5)
-    message = scale_message(fit)
-    row = dict(zip(message.layout.dim[0].label.split(), message.data, strict=True))
-    assert tuple(row) == SCALE_FIELDS
-    assert SCALE_STATES[int(row["state"])] == "held"
+    report = ScaleReport(fit, {"image": 30, "scan": 5}, fused_pixels=9, disagreeing_pixels=2)
+    row = read_scale_message(scale_message(report, hold_s=2.0))
+    assert tuple(row) == FIELDS
+    assert STATES[int(row["state"])] == "held"
     assert (row["scale"], row["shift"], row["points"], row["age_s"]) == (4.0, 0.5, 7.0, 1.5)
+    assert (row["expires_s"], row["sources"]) == (0.5, 5.0)
+    assert (row["fused_pixels"], row["disagreeing_pixels"]) == (9.0, 2.0)
     assert np.isnan(row["abs_rel"])
+    measured = ScaleReport(DepthFit(ok=True, state="measured"))
+    assert np.isnan(read_scale_message(scale_message(measured, hold_s=2.0))["expires_s"])
 
 
 def test_depth_of_the_same_size_is_taken_as_it_is() -> None:

@@ -18,6 +18,7 @@ from d3_ros.network import D3Network, D3Predictor, TaskSpec, image
 from d3_ros.network.execution import HostLink
 from d3_ros.network.predictor import choose_device, choose_dtype
 from d3_ros.network.processing_size import choose_size
+from d3_ros.network.specialise import EXACT
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +178,8 @@ def test_read_only_and_reversed_images_are_taken() -> None:
     rgb = picture(4, 6)
     rgb.setflags(write=False)
     link = HostLink(torch.device("cpu"))
-    straight = link.upload(rgb).clone()
-    assert torch.equal(straight.flip(2), link.upload(rgb[:, :, ::-1]))
+    straight = link.upload([rgb])[0].clone()
+    assert torch.equal(straight.flip(2), link.upload([rgb[:, :, ::-1]])[0])
 
 
 def test_depth_is_the_mean_of_the_clipped_channels() -> None:
@@ -386,3 +387,27 @@ def test_any_image_size(height: int, width: int) -> None:
 
 
 SMALL = D3Predictor(tiny_network(), processing_size=(16, 16))
+
+
+@pytest.mark.parametrize("optimisations", [(), EXACT])
+def test_images_go_through_together_and_each_gets_its_own_answer(
+    tiny_bundle: Path, optimisations: tuple[str, ...]
+) -> None:
+    predictor = D3Predictor.from_pretrained(
+        tiny_bundle, device="cpu", dtype="fp32", optimisations=optimisations
+    )
+    rng = np.random.default_rng(4)
+    sizes = [(48, 64), (30, 50), (48, 64), (48, 64)]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    together = predictor.predict_batch(images)
+    assert len(together) == len(images)
+    for rgb, answer in zip(images, together, strict=True):
+        alone = predictor(rgb)
+        assert answer.depth is not None and answer.normals is not None
+        assert answer.depth.shape == rgb.shape[:2]
+        np.testing.assert_allclose(answer.depth, alone.depth, atol=1e-5)
+        # A short vector of a random network magnifies the rounding when it is normalised.
+        np.testing.assert_allclose(answer.normals, alone.normals, atol=1e-3)
+    assert predictor.predict_batch([]) == []
+    (depth_only,) = predictor.predict_batch(images[:1], ("depth",))
+    assert depth_only.normals is None

@@ -21,9 +21,9 @@ from d3_ros.ros.outputs import (
     NORMALS_COLOR,
     POINTS,
     RELATIVE,
-    SCALE_STATES,
     TOPICS,
 )
+from d3_ros.ros.scale_report import STATES
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
@@ -81,7 +81,7 @@ def test_the_values_are_those_of_the_network_at_the_sensor_s_scale(robot: Robot)
 def test_the_scale_is_told(robot: Robot) -> None:
     message = robot.scale_after(robot.show)
     row = dict(zip(message.layout.dim[0].label.split(), message.data, strict=True))
-    assert SCALE_STATES[int(row["state"])] == "measured"
+    assert STATES[int(row["state"])] == "measured"
     assert row["scale"] == pytest.approx(SCALE, rel=0.02)
     assert row["abs_rel"] < 0.01
 
@@ -121,7 +121,7 @@ def test_a_late_sensor_depth_is_waited_for(robot: Robot) -> None:
 
     robot.scale_after(robot.show)  # sensor depth has been seen: there is something to wait for
     message = robot.scale_after(show_late)
-    assert SCALE_STATES[int(message.data[0])] == "measured"
+    assert STATES[int(message.data[0])] == "measured"
 
 
 def test_resetting_the_scale_forgets_it(robot: Robot) -> None:
@@ -134,7 +134,7 @@ def test_resetting_the_scale_forgets_it(robot: Robot) -> None:
         robot.show(image, sensor=None)
 
     message = robot.scale_after(reset_and_show)
-    assert SCALE_STATES[int(message.data[0])] == "relative"
+    assert STATES[int(message.data[0])] == "relative"
     assert not robot.answers(DEPTH, image.header)
 
 
@@ -239,8 +239,10 @@ def test_diagnostics_come_once_a_second_and_status_is_latched() -> None:
         seen = len(arrays)
         wait_until(lambda: len(arrays) >= seen + 2, "one a second")
         assert (arrays[-1].header.stamp.sec - arrays[-2].header.stamp.sec) in (0, 1, 2)
-        frames, scale = arrays[-1].status
-        assert (frames.name, scale.name) == (f"{name}: frames", f"{name}: scale")
+        frames, scale, network = arrays[-1].status
+        tasks = [f"{name}: {task}" for task in ("frames", "scale", "network")]
+        assert [frames.name, scale.name, network.name] == tasks
+        assert network.message == "fp32, processing size bundle"
         assert frames.hardware_id == "d3_nano"
         values = {entry.key: entry.value for entry in frames.values}
         assert (values["received (frames)"], values["published (frames)"]) == ("1", "1")

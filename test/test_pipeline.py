@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from d3_ros.pipeline import DepthPipeline
-from d3_ros.types import CameraIntrinsics, D3Prediction, DepthFit, Task
+from d3_ros.geometry.alignment import GroundAligner, ScaleAligner
+from d3_ros.geometry.camera import ray_map
+from d3_ros.pipeline import DepthPipeline, FusionOptions
+from d3_ros.types import CameraIntrinsics, CameraMounting, D3Prediction, DepthFit, Task
 
 HEIGHT, WIDTH = 48, 64
 INTRINSICS = CameraIntrinsics(WIDTH, HEIGHT, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
@@ -88,6 +90,119 @@ def test_normals_come_from_depth_where_the_model_has_none() -> None:
 
     without_intrinsics = pipeline(RGB, stamp=2.0, sparse=sparse, outputs=("normals",))
     assert without_intrinsics.normals is None
+
+
+def test_why_there_is_no_sensor_depth_is_handed_on() -> None:
+    frame = DepthPipeline(RampPredictor())(RGB, stamp=1.0, missing="the LiDAR is asleep")
+    assert frame.fit.reason == "the LiDAR is asleep"
+
+
+def test_measured_pixels_pass_where_they_agree_and_are_in_range() -> None:
+    predictor = RampPredictor()
+    sparse = sparse_depth(predictor)
+    pipeline = DepthPipeline(predictor, fusion=FusionOptions(tolerance=0.1, blend_px=0))
+    pipeline.aligner = ScaleAligner(local_correction=False, max_depth=20.0)
+    sparse[0, 0] *= 1.05  # agrees
+    sparse[5, 5] *= 1.5  # does not
+    sparse[10, 10] = 30.0  # out of range: no measurement
+    frame = pipeline(RGB, stamp=1.0, intrinsics=INTRINSICS, sparse=sparse)
+    plain = SCALE * frame.relative + SHIFT
+    assert frame.metric is not None
+    assert frame.metric[0, 0] == sparse[0, 0]
+    np.testing.assert_allclose(frame.metric[5, 5], plain[5, 5], rtol=0.01)
+    np.testing.assert_allclose(frame.metric[10, 10], plain[10, 10], rtol=0.01)
+    assert frame.fused_pixels == np.isfinite(sparse).sum() - 2
+    assert frame.disagreeing_pixels == 1
+    held = pipeline(RGB, stamp=1.1, intrinsics=INTRINSICS)
+    assert (held.fit.state, held.fused_pixels) == ("held", 0)
+
+
+class FloorPredictor(RampPredictor):
+    """A level camera 0.4 m over a floor that ends at a wall 3 m ahead."""
+
+    def __call__(self, rgb: np.ndarray, tasks: tuple[Task, ...] | None = None) -> D3Prediction:
+        tasks = self.tasks if tasks is None else tasks
+        self.asked.append(tasks)
+        down = ray_map(INTRINSICS)[..., 1]
+        floor = 0.4 / np.maximum(down, 1e-6) < 3.0
+        depth = np.where(floor, 0.4 / np.maximum(down, 1e-6), 3.0).astype(np.float32)
+        normals = np.where(floor[..., None], [0, -1, 0], [0, 0, -1]).astype(np.float32)
+        return D3Prediction(
+            depth=((depth - 0.5) / 4.0).astype(np.float32),
+            normals=normals if "normals" in tasks else None,
+        )
+
+
+MOUNTING = CameraMounting(height_m=0.4)
+
+
+def test_the_floor_gives_metres_where_no_sensor_does() -> None:
+    predictor = FloorPredictor()
+    pipeline = DepthPipeline(predictor)
+    frame = pipeline(RGB, stamp=1.0, intrinsics=INTRINSICS, mounting=MOUNTING, outputs=("metric",))
+    assert frame.fit.state == "ground"
+    assert frame.fit.reason == "no sensor depth"
+    assert np.isnan(frame.fit.abs_rel), "no sensor has judged it"
+    assert frame.metric is not None
+    np.testing.assert_allclose(frame.metric, frame.relative * 4.0 + 0.5, rtol=0.01)
+    assert frame.normals is None, "not asked for"
+    assert predictor.asked == [("depth", "normals")], "one pass"
+
+
+def test_the_floor_is_looked_for_only_when_the_sensor_s_scale_has_expired() -> None:
+    predictor = FloorPredictor()
+    pipeline = DepthPipeline(predictor, aligner=ScaleAligner(hold_s=0.5))
+    relative = predictor(RGB).depth
+    assert relative is not None
+    predictor.asked.clear()
+    states = []
+    for stamp in (1.0, 1.3, 1.6, 1.9):
+        frame = pipeline(
+            RGB,
+            stamp=stamp,
+            intrinsics=INTRINSICS,
+            sparse=relative * 4 + 0.5 if stamp == 1.0 else None,
+            mounting=MOUNTING,
+            outputs=("metric",),
+        )
+        states.append(frame.fit.state)
+    assert states == ["measured", "held", "ground", "ground"]
+    # The frame that finds the scale expired needs a second pass, those after it do not.
+    assert predictor.asked == [
+        ("depth",),
+        ("depth",),
+        ("depth",),
+        ("normals",),
+        ("depth", "normals"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "intrinsics", "words"),
+    [
+        (("depth",), INTRINSICS, "floor: the model predicts no normals"),
+        (("depth", "normals"), None, "floor: no calibrated camera"),
+    ],
+)
+def test_why_the_floor_gives_no_metres(
+    tasks: tuple[Task, ...], intrinsics: CameraIntrinsics | None, words: str
+) -> None:
+    pipeline = DepthPipeline(FloorPredictor(tasks))
+    frame = pipeline(RGB, stamp=1.0, intrinsics=intrinsics, mounting=MOUNTING)
+    assert (frame.fit.state, frame.metric) == ("relative", None)
+    assert frame.fit.reason == f"no sensor depth; {words}"
+
+
+def test_without_floor_the_scale_from_it_is_held_and_then_given_up() -> None:
+    pipeline = DepthPipeline(FloorPredictor(), ground=GroundAligner(hold_s=0.5))
+    states = []
+    for stamp in (1.0, 1.3, 1.6):
+        if stamp > 1.0:
+            pipeline.predictor = RampPredictor()  # a wall
+        frame = pipeline(RGB, stamp=stamp, intrinsics=INTRINSICS, mounting=MOUNTING)
+        states.append(frame.fit.state)
+    assert states == ["ground", "held", "relative"]
+    assert "floor: only 0.0% of the image is floor" in frame.fit.reason
 
 
 def test_saturated_depth_is_never_metres() -> None:

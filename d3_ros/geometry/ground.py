@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros.geometry.camera import ray_map
-from d3_ros.types import CameraIntrinsics
+from d3_ros.types import CameraIntrinsics, CameraMounting
 
 LEVEL_UP = (0.0, -1.0, 0.0)
 # Rays nearer to the horizon than this make depth depend too much on a degree of tilt.
@@ -86,3 +86,21 @@ def floor_depth(
     depth = np.full(seen.shape, np.nan, np.float32)
     depth[seen] = camera_height_m / -(rays[seen] @ normal)
     return Floor(depth, normal, float(seen.mean()))
+
+
+def mounting_from_tilt(height_m: float, tilt_rad: float) -> CameraMounting:
+    """A camera at a height over the floor (metres) that looks down by an angle, without roll."""
+    return CameraMounting(height_m, (0.0, -float(np.cos(tilt_rad)), -float(np.sin(tilt_rad))))
+
+
+def mounting_from_pose(T_floor_camera: np.ndarray) -> CameraMounting:  # noqa: N803 - the field's name
+    """A camera whose optical frame the (4, 4) pose places in a frame whose x-y plane is the floor.
+
+    Raises:
+        ValueError: the camera is not above the floor.
+    """
+    height_m = float(T_floor_camera[2, 3])
+    if not height_m > 0:
+        raise ValueError(f"the camera is at height {height_m:.2f} m: it must be above the floor")
+    x, y, z = T_floor_camera[2, :3].tolist()  # the floor's z axis, seen from the camera
+    return CameraMounting(height_m, (x, y, z))

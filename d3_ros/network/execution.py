@@ -30,14 +30,16 @@ class HostLink:
         self._pinned = device.type == "cuda"
         self._staging = torch.empty(0, dtype=torch.uint8)
 
-    def upload(self, rgb: np.ndarray) -> torch.Tensor:
-        """(H, W, 3) uint8 of any strides, perhaps read-only -> the same on the device.
+    def upload(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """N times (H, W, 3) uint8 of any strides, perhaps read-only -> (N, H, W, 3) on the device.
 
         The buffer behind it is used again by the next upload: `download` in between.
         """
-        if self._staging.shape != rgb.shape:
-            self._staging = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=self._pinned)
-        np.copyto(self._staging.numpy(), rgb)
+        shape = (len(images), *images[0].shape)
+        if self._staging.shape != shape:
+            self._staging = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
+        for row, rgb in zip(self._staging.numpy(), images, strict=True):
+            np.copyto(row, rgb)
         return self._staging.to(self.device, non_blocking=True)
 
     def download(self, answers: Sequence[torch.Tensor]) -> list[np.ndarray]:
@@ -72,7 +74,7 @@ class NetworkRunner:
         self._captured: dict[object, Callable[[torch.Tensor], Decoded]] = {}
 
     def __call__(self, image: torch.Tensor, tasks: tuple[Task, ...]) -> Decoded:
-        """(1, 3, h, w) in [-1, 1] in the network's dtype -> decoded image per task.
+        """(N, 3, h, w) in [-1, 1] in the network's dtype -> decoded image per task.
 
         The answer lives in the graph's memory: it is good until the next call.
         """

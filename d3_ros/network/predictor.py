@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -69,8 +69,7 @@ class D3Predictor:
         if target_latency_ms is not None and not target_latency_ms > 0:
             raise DataError(f"target latency must be above 0 ms, got {target_latency_ms}")
         self._target_ms = target_latency_ms
-        self._controller: SizeController | None = None
-        self._controlled: tuple[int, int] | None = None  # the image size that it is for
+        self._controllers: dict[tuple[int, int], SizeController] = {}  # by size of the images
         for task in network.tasks:
             self.processing_size(task, (480, 640))  # a wrong size is told now, not at an image
 
@@ -122,17 +121,25 @@ class D3Predictor:
         """What this predictor can predict."""
         return self.network.tasks
 
+    @property
+    def precision(self) -> str:
+        """fp32, fp16 or bf16."""
+        return _name(self.dtype)
+
     def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which the network sees an image of `image_size` (height, width)."""
-        if self._controller is not None:
-            return self._controller.size
+        if image_size in self._controllers:
+            return self._controllers[image_size].size
         trained_size = self.network.specs[task].processing_size
         return choose_size(self._wanted_size, image_size, trained_size, self.network.size_multiple)
 
     @property
-    def latency(self) -> LatencyState | None:
-        """What the choice by latency does; None without a target, or before the first image."""
-        return None if self._controller is None else self._controller.state
+    def latency(self) -> dict[tuple[int, int], LatencyState]:
+        """What the choice by latency does, by (height, width) of the images.
+
+        Empty without a target; images of a size are in it once they were warmed up or seen.
+        """
+        return {size: controller.state for size, controller in self._controllers.items()}
 
     def warm_up(self, image_size: tuple[int, int] = (480, 640)) -> None:
         """Predict a black image of (height, width), so that the first real one is not slow.
@@ -144,19 +151,18 @@ class D3Predictor:
             DeviceError: the device has too little memory.
             NonFiniteError: the network cannot run in this dtype.
         """
-        black = np.zeros((*image_size, 3), np.uint8)
+        black = [np.zeros((*image_size, 3), np.uint8)]
         if self._target_ms is None:
             self._predict(black, self.tasks)
             return
         trained = max((self.network.specs[task].processing_size for task in self.tasks), key=prod)
         measured = []
         for size in size_ladder(image_size, trained):
-            self._controller = SizeController([(size, 0.0)], self._target_ms)  # only this one
+            self._controllers[image_size] = SizeController([(size, 0.0)], self._target_ms)
             self._predict(black, self.tasks)
             milliseconds = [self._timed(black, self.tasks)[1] for _ in range(MEASURED_FRAMES)]
             measured.append((size, statistics.median(milliseconds)))
-        self._controller = SizeController(measured, self._target_ms)
-        self._controlled = image_size
+        self._controllers[image_size] = SizeController(measured, self._target_ms)
 
     def __call__(self, rgb: np.ndarray, tasks: Iterable[Task] | None = None) -> D3Prediction:
         """Predict one image.
@@ -173,52 +179,78 @@ class D3Predictor:
             NonFiniteError: the network answered with NaN or infinity.
             DeviceError: the device ran out of memory.
         """
-        wanted = self._check_inputs(rgb, tasks)
-        if self._target_ms is None:
-            return self._predict(rgb, wanted)
-        size = (rgb.shape[0], rgb.shape[1])
-        if self._controlled != size:
-            self.warm_up(size)
-        prediction, milliseconds = self._timed(rgb, wanted)
-        assert self._controller is not None  # warm_up made it
-        self._controller.observe(milliseconds)
-        return prediction
+        return self.predict_batch([rgb], tasks)[0]
 
-    def _timed(self, rgb: np.ndarray, tasks: tuple[Task, ...]) -> tuple[D3Prediction, float]:
+    def predict_batch(
+        self, images: Sequence[np.ndarray], tasks: Iterable[Task] | None = None
+    ) -> list[D3Prediction]:
+        """Predict several images; those of the same size go through the network together.
+
+        Args, answers and errors are those of `__call__`, for each image.
+        """
+        wanted = self._check_tasks(tasks)
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, rgb in enumerate(images):
+            _check_image(rgb)
+            by_size.setdefault((rgb.shape[0], rgb.shape[1]), []).append(index)
+        predictions: dict[int, D3Prediction] = {}
+        for size, indices in by_size.items():
+            if self._target_ms is not None and size not in self._controllers:
+                self.warm_up(size)
+            together, milliseconds = self._timed([images[index] for index in indices], wanted)
+            if size in self._controllers:
+                self._controllers[size].observe(milliseconds)
+            predictions.update(zip(indices, together, strict=True))
+        return [predictions[index] for index in range(len(images))]
+
+    def _timed(
+        self, images: Sequence[np.ndarray], tasks: tuple[Task, ...]
+    ) -> tuple[list[D3Prediction], float]:
         began = time.perf_counter()
-        prediction = self._predict(rgb, tasks)
-        return prediction, (time.perf_counter() - began) * 1e3
+        predictions = self._predict(images, tasks)
+        return predictions, (time.perf_counter() - began) * 1e3
 
-    def _predict(self, rgb: np.ndarray, wanted: tuple[Task, ...]) -> D3Prediction:
-        size = (rgb.shape[0], rgb.shape[1])
+    def _predict(self, images: Sequence[np.ndarray], tasks: tuple[Task, ...]) -> list[D3Prediction]:
+        """Predict images of the same size."""
+        size = (images[0].shape[0], images[0].shape[1])
+        count = len(images)
         with torch.inference_mode(), _memory_told(self.device):
-            pixels = self._link.upload(rgb)
-            answers: dict[Task, torch.Tensor] = {}
-            finite: dict[Task, torch.Tensor] = {}
-            for task, decoded in self._decode(pixels, wanted):
-                finite[task] = torch.isfinite(decoded).all().float()
-                answers[task] = self.finish(task, decoded, size)
-            arrays = self._link.download([*finite.values(), *answers.values()])
-        for task, flag in zip(finite, arrays, strict=False):
+            pixels = self._link.upload(images)
+            order: list[Task] = []
+            finite: list[torch.Tensor] = []
+            answers: list[torch.Tensor] = []  # of each task, of each image
+            for task, decoded in self._decode(pixels, tasks):
+                order.append(task)
+                finite.append(torch.isfinite(decoded).all().float())
+                answers += [self.finish(task, decoded[i : i + 1], size) for i in range(count)]
+            arrays = self._link.download([*finite, *answers])
+        for task, flag in zip(order, arrays, strict=False):
             if not flag:
                 raise NonFiniteError(
                     f"the network's {task} is not finite in {_name(self.dtype)}: "
                     "use dtype bf16 or fp32, or another model"
                 )
-        results = dict(zip(answers, arrays[len(finite) :], strict=True))
-        return D3Prediction(depth=results.get("depth"), normals=results.get("normals"))
+        results = [
+            dict(zip(order, arrays[len(order) + i :: count], strict=True)) for i in range(count)
+        ]
+        return [D3Prediction(depth=r.get("depth"), normals=r.get("normals")) for r in results]
 
     def _decode(
         self, pixels: torch.Tensor, tasks: tuple[Task, ...]
     ) -> Iterator[tuple[Task, torch.Tensor]]:
-        """Per task the decoded (1, c, h, w) image; tasks of the same size run together."""
+        """Per task the decoded (N, c, h, w) images; tasks of the same size run together."""
+        for size, together in self._by_processing_size(pixels.shape[1:3], tasks).items():
+            network_input = torch.cat([image.to_network(one, size) for one in pixels])
+            yield from self._run(network_input.to(self.dtype), tuple(together)).items()
+
+    def _by_processing_size(
+        self, image_size: Sequence[int], tasks: tuple[Task, ...]
+    ) -> dict[tuple[int, int], list[Task]]:
         by_size: dict[tuple[int, int], list[Task]] = {}
         for task in tasks:
-            size = self.processing_size(task, (pixels.shape[0], pixels.shape[1]))
+            size = self.processing_size(task, (image_size[0], image_size[1]))
             by_size.setdefault(size, []).append(task)
-        for size, together in by_size.items():
-            network_input = image.to_network(pixels, size).to(self.dtype)
-            yield from self._run(network_input, tuple(together)).items()
+        return by_size
 
     def finish(self, task: Task, decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """The network's (1, c, h, w) image of a task -> what `D3Prediction` holds, at `size`."""
@@ -228,15 +260,18 @@ class D3Predictor:
         assert axes is not None  # D3Network checks it
         return image.to_normals(decoded, size, axes)
 
-    def _check_inputs(self, rgb: np.ndarray, tasks: Iterable[Task] | None) -> tuple[Task, ...]:
-        if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-            raise ValueError(f"rgb must be an (H, W, 3) array, got {getattr(rgb, 'shape', rgb)}")
-        if rgb.dtype != np.uint8:
-            raise ValueError(f"rgb must be uint8, got {rgb.dtype}")
+    def _check_tasks(self, tasks: Iterable[Task] | None) -> tuple[Task, ...]:
         wanted = self.tasks if tasks is None else tuple(tasks)
         if not wanted or not set(wanted) <= set(self.tasks):
             raise ValueError(f"tasks must be some of {', '.join(self.tasks)}, got {wanted}")
         return wanted
+
+
+def _check_image(rgb: np.ndarray) -> None:
+    if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"rgb must be an (H, W, 3) array, got {getattr(rgb, 'shape', rgb)}")
+    if rgb.dtype != np.uint8:
+        raise ValueError(f"rgb must be uint8, got {rgb.dtype}")
 
 
 def choose_device(name: str) -> torch.device:

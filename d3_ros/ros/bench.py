@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,14 +25,14 @@ from d3_ros.demo.processes import free_domain, has_shared_memory, shipped
 from d3_ros.errors import DataError
 from d3_ros.ros.bench_naive import NaiveNode, why_not
 from d3_ros.ros.bench_peer import NAMESPACE, relative_depth
-from d3_ros.ros.frame_processor import WAITING, WORKING
+from d3_ros.ros.frame_processor import NETWORK, WAITING, WORKING
 from d3_ros.ros.outputs import DEPTH, DEPTH_INFO, NORMALS, POINTS
 from d3_ros.ros.predictor_node import PredictorNode
-from d3_ros.ros.statistics import FrameStatistics, StageTimes, median_and_p95
+from d3_ros.ros.statistics import StageTimes, median_and_p95
 from d3_ros.types import D3Prediction, Task
 
 TOPICS = (DEPTH, DEPTH_INFO, NORMALS, POINTS)
-NETWORK, SCALE = "network", {"scale alignment", "metric depth"}
+SCALE = {"scale alignment", "metric depth"}
 START_S = 60.0
 Report = dict[str, Any]
 
@@ -42,6 +42,7 @@ class StandIn:
 
     def __init__(self, width: int, height: int, tasks: tuple[Task, ...]) -> None:
         self.tasks = tasks
+        self.precision = "fp32"
         self._depth = relative_depth(width, height)
         normals = np.random.default_rng(2).normal(size=(height, width, 3)).astype(np.float32)
         self._normals = normals / np.linalg.norm(normals, axis=2, keepdims=True)
@@ -53,6 +54,16 @@ class StandIn:
             depth=self._depth if "depth" in wanted else None,
             normals=self._normals if "normals" in wanted else None,
         )
+
+    def predict_batch(
+        self, images: Sequence[np.ndarray], tasks: Iterable[Task] | None = None
+    ) -> list[D3Prediction]:
+        """The same for each image."""
+        return [self(rgb, tasks) for rgb in images]
+
+    def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The image's own."""
+        return image_size
 
 
 def bench_node(
@@ -82,21 +93,22 @@ def bench_node(
         DataError: the camera's process ended without an answer, or the node had none.
     """
     tasks: tuple[Task, ...] = ("depth", "normals") if normals_from_network else ("depth",)
-    statistics = FrameStatistics()
+    nodes: list[PredictorNode] = []
 
     def make() -> PredictorNode:
         node = PredictorNode(
             load=lambda settings, say: StandIn(width, height, tasks),
-            statistics=statistics,
             namespace=NAMESPACE,
             parameter_overrides=[Parameter("points.normals", value=points_normals)],
         )
+        nodes.append(node)
         node.start()
         return node
 
     with _spinning(make, PredictorNode.close) as spin:
         subscriber = _run_peer(spin, width, height, seconds, rate_hz)
     # Only now: the node is closed, so no frame is half measured.
+    statistics = nodes[0].statistics[""]
     snapshot = statistics.snapshot()
     if snapshot.fault or snapshot.published == 0:
         raise DataError(f"the node published nothing: {snapshot.fault or 'no image arrived'}")

@@ -1,22 +1,31 @@
-"""What the node has received and not yet used: calibrations and sensor depth, by stamp.
+"""What the node has received and not yet used: calibrations and sensors' messages, by stamp.
 
-Callbacks only store. The worker asks for what belongs to an image, and waits a moment for it:
-a camera's driver sends camera_info after the image, and a depth camera its depth later still.
+Callbacks only store. The worker asks whether what belongs to an image is there, and waits a moment
+for it: a camera's driver sends camera_info after the image, and a depth camera its depth later
+still.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+Sensor = Literal["image", "points", "scan"]
+SENSORS: tuple[Sensor, ...] = get_args(Sensor)
+
 # Enough for a 30 Hz sensor to wait for a network that takes half a second.
 KEPT = 16
-# Sensor depth older than this, against the image, is not being waited for: its sensor is gone.
+# A sensor this far behind the image is not being waited for: it is gone.
 SENSOR_IS_GONE_NS = 1_000_000_000
+# The next message may come this share of a period early.
+JITTER = 0.2
 
 
 def stamp_ns(header: Header) -> int:
@@ -26,70 +35,83 @@ def stamp_ns(header: Header) -> int:
 
 @dataclass(frozen=True)
 class Companions:
-    """What was found for an image; None where there is nothing."""
+    """What was found for an image: its calibration or None, and of each sensor that has sent
+    anything the message nearest in time, however far that is.
+    """
 
     camera_info: CameraInfo | None
-    sensor_depth: Image | None
+    sensors: Mapping[Sensor, Any]
 
 
 class Inputs:
-    """Stores camera_info and sensor depth messages, and finds those that belong to an image."""
+    """Stores camera_info and sensors' messages, and finds those that belong to an image.
 
-    def __init__(self) -> None:
-        self._arrived = threading.Condition()
+    Args:
+        arrived: told after each message that was stored.
+    """
+
+    def __init__(self, arrived: Callable[[], None] = lambda: None) -> None:
+        self._arrived = arrived
+        self._lock = threading.Lock()
         self._camera_infos: deque[CameraInfo] = deque(maxlen=KEPT)
-        self._sensor_depths: deque[Image] = deque(maxlen=KEPT)
+        self._sensors: dict[Sensor, deque[Any]] = {sensor: deque(maxlen=KEPT) for sensor in SENSORS}
         self._camera_info_is_missing = False
 
     def store_camera_info(self, message: CameraInfo) -> None:
         """Keep a calibration; the subscription's callback."""
-        with self._arrived:
+        with self._lock:
             self._camera_infos.append(message)
             self._camera_info_is_missing = False
-            self._arrived.notify_all()
+        self._arrived()
 
-    def store_sensor_depth(self, message: Image) -> None:
-        """Keep a registered depth image; the subscription's callback."""
-        with self._arrived:
-            self._sensor_depths.append(message)
-            self._arrived.notify_all()
+    def store_sensor(self, sensor: Sensor, message: Any) -> None:
+        """Keep a sensor's message, which has a header; the subscription's callback."""
+        with self._lock:
+            self._sensors[sensor].append(message)
+        self._arrived()
 
     @property
     def sensor_depth_seen(self) -> bool:
-        """Whether any sensor depth has arrived."""
-        return bool(self._sensor_depths)
+        """Whether any sensor has sent anything."""
+        return any(self._sensors.values())
 
     def clear(self) -> None:
         """Forget everything, as after a deactivation."""
-        with self._arrived:
+        with self._lock:
             self._camera_infos.clear()
-            self._sensor_depths.clear()
+            for messages in self._sensors.values():
+                messages.clear()
             self._camera_info_is_missing = False
 
-    def companions_of(self, image: Image, *, wait_s: float, tolerance_s: float) -> Companions:
-        """The camera_info and the sensor depth that belong to an image.
+    def are_complete_for(self, image: Image) -> bool:
+        """Whether nothing that belongs to an image can still be expected.
 
-        The camera_info is that of the same stamp, else the newest (calibrations rarely change).
-        Sensor depth is the nearest in stamp within `tolerance_s`. It is waited for, up to
-        `wait_s`, only where there is something to wait for: one that can still come nearer.
+        A calibration is expected while there is none, but only once: a camera that has none does
+        not get one. Of a sensor, a message is expected that is likely to come nearer in time.
         """
         stamp = stamp_ns(image.header)
-        with self._arrived:
-            complete = self._arrived.wait_for(lambda: self._complete(stamp), wait_s)
-            # Wait for a calibration once, not with every image of a camera that has none.
-            if not complete and not self._camera_infos:
-                self._camera_info_is_missing = True
-            return Companions(
-                self._camera_info_of(stamp), self._sensor_depth_of(stamp, tolerance_s)
-            )
+        with self._lock:
+            if not self._camera_infos and not self._camera_info_is_missing:
+                return False
+            return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 
-    def _complete(self, stamp: int) -> bool:
-        if not self._camera_infos and not self._camera_info_is_missing:
-            return False
-        if not self._sensor_depths:
-            return True
-        newest = stamp_ns(self._sensor_depths[-1].header)
-        return newest >= stamp or stamp - newest > SENSOR_IS_GONE_NS
+    def companions_of(self, image: Image) -> Companions:
+        """The camera_info and the sensors' messages that belong to an image, as far as they came.
+
+        The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of
+        each sensor it is the message nearest in stamp.
+        """
+        stamp = stamp_ns(image.header)
+        with self._lock:
+            self._camera_info_is_missing = not self._camera_infos
+            return Companions(
+                self._camera_info_of(stamp),
+                {
+                    sensor: min(messages, key=lambda m: abs(stamp_ns(m.header) - stamp))
+                    for sensor, messages in self._sensors.items()
+                    if messages
+                },
+            )
 
     def _camera_info_of(self, stamp: int) -> CameraInfo | None:
         for info in reversed(self._camera_infos):
@@ -97,11 +119,21 @@ class Inputs:
                 return info
         return self._camera_infos[-1] if self._camera_infos else None
 
-    def _sensor_depth_of(self, stamp: int, tolerance_s: float) -> Image | None:
-        def difference(message: Image) -> int:
-            return abs(stamp_ns(message.header) - stamp)
 
-        nearest = min(self._sensor_depths, key=difference, default=None)
-        if nearest is None or difference(nearest) > tolerance_s * 1e9:
-            return None
-        return nearest
+def _may_come_nearer(messages: deque[Any], stamp: int) -> bool:
+    """Whether a sensor's next message is likely to be nearer to `stamp` than its latest.
+
+    Its period is that of its latest messages; one that has sent a single message may do anything.
+    """
+    if not messages:
+        return False
+    newest = stamp_ns(messages[-1].header)
+    behind = stamp - newest
+    if not 0 < behind <= SENSOR_IS_GONE_NS:
+        return False
+    if len(messages) < 2:
+        return True
+    stamps = [stamp_ns(message.header) for message in messages]
+    spans = sorted(later - earlier for earlier, later in pairwise(stamps))
+    expected = newest + (1.0 - JITTER) * spans[len(spans) // 2]
+    return expected - stamp < behind

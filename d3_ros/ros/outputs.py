@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
+from std_msgs.msg import Float32MultiArray, Header
 
 from d3_ros.geometry.colour import colour_depth, colour_normals
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.pipeline import Output
-from d3_ros.ros.parameters import NodeSettings
 from d3_ros.ros.qos import OUTPUT, explain_publisher
+from d3_ros.ros.scale_report import ScaleReport, scale_message
+from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import StageTimes
 from d3_ros.ros.to_messages import CloudBuffer, ImageBuffer, output_camera_info
-from d3_ros.types import CameraIntrinsics, DepthFit, DepthFrame
+from d3_ros.types import CameraIntrinsics, DepthFrame
 
 RELATIVE = "~/depth/relative"
 DEPTH = "~/depth/image"
@@ -44,46 +45,49 @@ TOPICS: dict[str, type] = {
 CAPPED = (DEPTH_COLOR, NORMALS_COLOR)
 NEED_CAMERA = (POINTS, DEPTH_INFO)
 
-SCALE_FIELDS = ("state", "scale", "shift", "inlier_ratio", "abs_rel", "points", "age_s")
-SCALE_STATES = ("relative", "ground", "held", "measured")
-
 
 @dataclass(frozen=True)
 class Source:
-    """What the outputs take from the input image: its header, pixels and camera."""
+    """What the outputs take from the input image, and how its depth came to metres."""
 
     header: Header
     rgb: np.ndarray
     camera_info: CameraInfo | None
     intrinsics: CameraIntrinsics | None
+    scale: ScaleReport
 
 
 class Outputs:
-    """The lifecycle publishers of one node; their messages are filled in place.
+    """The lifecycle publishers of one camera; their messages are filled in place.
 
-    `wanted` and `publish` are the worker's; `close` may be called from any thread.
+    `wanted` and `publish` are the worker's; `close` may be called from any thread. With a
+    `prefix`, `~/points` is published as `~/PREFIX/points`.
     """
 
-    def __init__(self, node: LifecycleNode, stage: StageTimes, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        stage: StageTimes,
+        warn: Callable[[str], None],
+        prefix: str = "",
+    ) -> None:
         self._node = node
         self._stage = stage
         self._lock = threading.Lock()
-        self._publishers: dict[str, Any] = {
-            topic: node.create_lifecycle_publisher(
-                kind,
-                topic,
-                OUTPUT,
-                event_callbacks=explain_publisher(node.resolve_topic_name(topic), warn),
+        self._publishers: dict[str, Any] = {}
+        for topic, kind in TOPICS.items():
+            name = topic.replace("~/", f"~/{prefix}/") if prefix else topic
+            events = explain_publisher(node.resolve_topic_name(name), warn)
+            self._publishers[topic] = node.create_lifecycle_publisher(
+                kind, name, OUTPUT, event_callbacks=events
             )
-            for topic, kind in TOPICS.items()
-        }
         self._images = {topic: ImageBuffer() for topic, kind in TOPICS.items() if kind is Image}
         self._cloud = CloudBuffer()
         self._last_sent = dict.fromkeys(CAPPED, float("-inf"))
 
     def wanted(self, settings: NodeSettings) -> frozenset[str]:
         """The topics that somebody subscribes to; of the colour images, those that are due."""
-        due = time.monotonic() - 1.0 / settings.color_max_rate
+        due = time.monotonic() - 1.0 / settings.color.max_rate
         with self._lock:
             return frozenset(
                 topic
@@ -97,7 +101,7 @@ class Outputs:
         needed: set[Output] = {"relative"}
         if wanted & {DEPTH, DEPTH_INFO, POINTS}:
             needed.add("metric")
-        with_normals = {NORMALS, NORMALS_COLOR} | ({POINTS} if settings.points_normals else set())
+        with_normals = {NORMALS, NORMALS_COLOR} | ({POINTS} if settings.points.normals else set())
         if wanted & with_normals:
             needed.add("normals")
         return needed
@@ -145,7 +149,7 @@ class Outputs:
         def depth() -> Image | None:
             if metric is None:
                 return None
-            if settings.depth_encoding == "16UC1":
+            if settings.depth.encoding == "16UC1":
                 return images[DEPTH].fill_millimetres(header, metric)
             return images[DEPTH].fill(header, metric, "32FC1")
 
@@ -154,7 +158,7 @@ class Outputs:
                 return None
             height, width = metric.shape
             return output_camera_info(
-                source.camera_info, header, width, height, rectified=settings.image_rectified
+                source.camera_info, header, width, height, rectified=settings.image.rectified
             )
 
         def normals_image() -> Image | None:
@@ -177,7 +181,7 @@ class Outputs:
                 header, colour_depth(frame.relative), "rgb8"
             ),
             NORMALS_COLOR: normals_color,
-            SCALE: lambda: scale_message(frame.fit),
+            SCALE: lambda: scale_message(source.scale, settings.scale.hold_s),
         }
 
     def _points(
@@ -185,20 +189,8 @@ class Outputs:
     ) -> PointCloud2 | None:
         if frame.metric is None or source.intrinsics is None:
             return None
-        normals = frame.normals if settings.points_normals else None
+        normals = frame.normals if settings.points.normals else None
         height, width = frame.metric.shape
         points = self._cloud.points(source.header, height, width, normals=normals is not None)
         pack_cloud(frame.metric, source.rgb, normals, source.intrinsics, out=points)
         return self._cloud.message
-
-
-def scale_message(fit: DepthFit) -> Float32MultiArray:
-    """A fit as numbers: `SCALE_FIELDS`, named in the layout; state is an index of SCALE_STATES."""
-    row = {**vars(fit), "state": SCALE_STATES.index(fit.state)}
-    size = len(SCALE_FIELDS)
-    return Float32MultiArray(
-        layout=MultiArrayLayout(
-            dim=[MultiArrayDimension(label=" ".join(SCALE_FIELDS), size=size, stride=size)]
-        ),
-        data=[float(row[name]) for name in SCALE_FIELDS],
-    )

@@ -23,7 +23,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Float32MultiArray
 
 from d3_ros.demo.recording import (
@@ -40,9 +40,10 @@ from d3_ros.demo.recording import (
     SpreadChoice,
 )
 from d3_ros.errors import MessageError
+from d3_ros.ros.from_points import cloud_fields
 from d3_ros.ros.inputs import stamp_ns
-from d3_ros.ros.outputs import SCALE_STATES
 from d3_ros.ros.qos import LATCHED
+from d3_ros.ros.scale_report import STATES, read_scale_message
 
 KEPT_OUTPUTS = (RELATIVE, METRIC, NORMALS, POINTS)
 TYPES = {"depth/camera_info": CameraInfo, POINTS: PointCloud2}
@@ -113,7 +114,7 @@ class Recorder(Node):
             if message is None:
                 self._recording.forget(stamp, forgettable)
             elif topic == POINTS:
-                self._recording.save_array(stamp, topic, points_from_cloud(message))
+                self._recording.save_array(stamp, topic, rows_from_cloud(message))
             else:
                 self._recording.save_array(stamp, topic, pixels_from_image(message))
 
@@ -131,36 +132,18 @@ def pixels_from_image(message: Image) -> np.ndarray:
     return pixels[..., 0] if channels == 1 else pixels
 
 
-def points_from_cloud(message: PointCloud2) -> np.ndarray:
+def rows_from_cloud(message: PointCloud2) -> np.ndarray:
     """(N, 6) float32 rows x y z r g b of a cloud's valid points, (N, 9) where it has normals.
 
     Fields are found by name and offset; r g b are 0 to 255; points with NaN are left out.
 
     Raises:
-        MessageError: x y z rgb are not all there as float32, or the data is too short.
+        MessageError: x y z rgb are not all there, or the data is too short.
     """
-    offsets = {
-        field.name: field.offset for field in message.fields if field.datatype == PointField.FLOAT32
-    }
     names = ["x", "y", "z", "rgb"]
-    if "normal_x" in offsets:
+    if any(field.name == "normal_x" for field in message.fields):
         names += ["normal_x", "normal_y", "normal_z"]
-    if missing := [name for name in names if name not in offsets]:
-        raise MessageError(f"the cloud has no float32 {', '.join(missing)}")
-    order = ">" if message.is_bigendian else "<"
-    layout = np.dtype(
-        {
-            "names": names,
-            "formats": [f"{order}f4"] * len(names),
-            "offsets": [offsets[name] for name in names],
-            "itemsize": message.point_step,
-        }
-    )
-    if len(message.data) < message.row_step * message.height:
-        raise MessageError("the cloud's data is shorter than row_step x height")
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.row_step)
-    packed = np.ascontiguousarray(rows[:, : message.width * message.point_step])
-    points = packed.view(layout).ravel()
+    points = cloud_fields(message, POINTS, names).ravel()
     valid = np.isfinite(points["x"]) & np.isfinite(points["y"]) & np.isfinite(points["z"])
     points = points[valid]
     bits = points["rgb"].astype("<f4").view("<u4")
@@ -181,9 +164,9 @@ def plain_values(message: DiagnosticStatus | DiagnosticArray | Float32MultiArray
             **{pair.key: pair.value for pair in message.values},
         }
     # JSON knows no NaN.
-    data = [value if np.isfinite(value) else None for value in message.data]
-    values = dict(zip(message.layout.dim[0].label.split(), data, strict=True))
-    return {**values, "state": SCALE_STATES[int(values["state"])]}
+    numbers = read_scale_message(message)
+    values = {name: value if np.isfinite(value) else None for name, value in numbers.items()}
+    return {**values, "state": STATES[int(numbers["state"])]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

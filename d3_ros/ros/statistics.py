@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d3_ros.types import DepthFit
+from d3_ros.ros.scale_report import ScaleReport
 
 RATE_WINDOW_S = 5.0
 KEPT = 200  # latest frames that percentiles are taken over
@@ -84,7 +84,7 @@ class Snapshot:
     latency_ms: tuple[float, float]
     age_ms: tuple[float, float]
     fault: str
-    fit: DepthFit | None
+    scale: ScaleReport | None
 
 
 class FrameStatistics:
@@ -111,7 +111,7 @@ class FrameStatistics:
             self._last_input = self._since
             self._last_idle = float("-inf")
             self._fault = ""
-            self._fit: DepthFit | None = None
+            self._scale: ScaleReport | None = None
 
     def received(self) -> None:
         """An image arrived."""
@@ -131,14 +131,14 @@ class FrameStatistics:
             self._idle += 1
             self._last_idle = time.monotonic()
 
-    def refused(self, fault: str = "", fit: DepthFit | None = None) -> None:
+    def refused(self, fault: str = "", scale: ScaleReport | None = None) -> None:
         """Nothing of an image could be published; `fault` is empty where only the scale lacked."""
         with self._lock:
             self._refused += 1
             self._fault = fault
-            self._fit = fit or self._fit
+            self._scale = scale or self._scale
 
-    def published(self, latency_s: float, age_s: float, fit: DepthFit) -> None:
+    def published(self, latency_s: float, age_s: float, scale: ScaleReport) -> None:
         """An image is done: `latency_s` after its reception, `age_s` after its stamp."""
         with self._lock:
             self._published += 1
@@ -146,7 +146,7 @@ class FrameStatistics:
             self._latency_ms.append(latency_s * 1e3)
             self._age_ms.append(age_s * 1e3)
             self._fault = ""
-            self._fit = fit
+            self._scale = scale
 
     def snapshot(self) -> Snapshot:
         """The present figures."""
@@ -171,5 +171,5 @@ class FrameStatistics:
                 latency_ms=median_and_p95(list(self._latency_ms)),
                 age_ms=median_and_p95(list(self._age_ms)),
                 fault=self._fault,
-                fit=self._fit,
+                scale=self._scale,
             )

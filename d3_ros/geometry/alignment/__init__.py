@@ -1,6 +1,8 @@
-"""Metric scale for affine-invariant depth: `ScaleAligner` and its `AlignmentSettings`."""
+"""Metric scale for affine-invariant depth: from a sensor (`ScaleAligner`), from the floor
+(`GroundAligner`), and their `AlignmentSettings`."""
 
 from d3_ros.geometry.alignment.aligner import ScaleAligner
+from d3_ros.geometry.alignment.ground import GroundAligner
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 
-__all__ = ["AlignmentSettings", "ScaleAligner"]
+__all__ = ["AlignmentSettings", "GroundAligner", "ScaleAligner"]

@@ -35,16 +35,12 @@ class Points:
         )
 
 
-def usable_points(
-    relative: np.ndarray, sparse: np.ndarray | None, settings: AlignmentSettings
-) -> Points:
+def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentSettings) -> Points:
     """Sensor points in range on pixels whose relative depth is finite and not saturated.
 
     Raises:
         RefusedError: too few are left, or they do not differ in relative depth.
     """
-    if sparse is None:
-        raise RefusedError("no sensor depth")
     # Comparisons are false for NaN, so this keeps measured points only.
     measured = (sparse >= settings.min_depth) & (sparse <= settings.max_depth)
     rows, columns = np.divmod(np.flatnonzero(measured), sparse.shape[1])
@@ -71,10 +67,13 @@ def usable_points(
     return Points(rows[usable], columns[usable], x, z[usable].astype(np.float64))
 
 
-def thin(points: Points, most: int) -> Points:
-    """At most `most` points, evenly over image and depth: the mean of each cell, less outliers."""
+def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:
+    """At most `most` points, evenly over image and depth: the mean of each cell, less outliers.
+
+    Also the cell of every point, (N,) indices into them.
+    """
     if len(points) <= most:
-        return points
+        return points, np.arange(len(points))
     log_z = np.log(points.depth)
     layer = ((log_z - log_z.min()) * LAYERS_PER_LOG).astype(np.int64)
     row, column = points.rows - points.rows.min(), points.columns - points.columns.min()
@@ -98,9 +97,12 @@ def thin(points: Points, most: int) -> Points:
     def mean(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.where(agrees, values, 0.0), starts) / agreeing
 
-    return Points(
+    cell_of = np.empty(len(points), np.intp)
+    cell_of[order] = np.repeat(np.arange(len(starts)), sizes)
+    thinned = Points(
         mean(points.rows[order]),
         mean(points.columns[order]),
         mean(points.relative[order]),
         np.exp(mean(log_z)),
     )
+    return thinned, cell_of

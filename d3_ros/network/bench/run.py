@@ -162,7 +162,7 @@ def _stages(
     image_size = (rgb.shape[0], rgb.shape[1])
     work = work_by_stage(network, size, row.tasks)
     with torch.inference_mode():
-        seen = image.to_network(link.upload(rgb), size).to(setting.dtype)
+        seen = image.to_network(link.upload([rgb])[0], size).to(setting.dtype)
         latent = network.encode(seen)
         latents = network.predict_latents(latent, row.tasks)
         decoded = network.decode_tasks(latents)
@@ -171,7 +171,7 @@ def _stages(
         return link.download([predictor.finish(t, d, image_size) for t, d in decoded.items()])
 
     stages: Mapping[str, Callable[[], object]] = {
-        "image in": lambda: image.to_network(link.upload(rgb), size).to(setting.dtype),
+        "image in": lambda: image.to_network(link.upload([rgb])[0], size).to(setting.dtype),
         "encode": lambda: network.encode(seen),
         "unet": lambda: network.predict_latents(latent, row.tasks),
         "decode": lambda: network.decode_tasks(latents),

@@ -1,0 +1,119 @@
+"""ROS messages to points: PointCloud2 of any layout, and LaserScan.
+
+The reader of clouds follows the contract of sensor_msgs/PointField (fields by name, offset and
+datatype) and needs no sensor_msgs_py, which exists in ROS installations only. Every fault is a
+MessageError whose one line names the topic and says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from d3_ros.errors import MessageError
+from d3_ros.geometry.sparse_depth import scan_to_points
+
+if TYPE_CHECKING:  # bags are read where no ROS is installed
+    from sensor_msgs.msg import LaserScan, PointCloud2
+
+# sensor_msgs/PointField.datatype: INT8, UINT8, INT16, ..., FLOAT32, FLOAT64.
+NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+
+
+def cloud_fields(message: PointCloud2, topic: str, names: Sequence[str]) -> np.ndarray:
+    """(H, W) structured view of some fields of a cloud: not a copy, in the message's byte order.
+
+    Raises:
+        MessageError: a field is missing, or the sizes that the message tells contradict each other
+            or its data.
+    """
+    fields = {field.name: field for field in message.fields}
+    if missing := [name for name in names if name not in fields]:
+        raise MessageError(
+            f"'{topic}' has no field {', '.join(missing)} (it has {', '.join(fields) or 'none'}): "
+            "publish a cloud with these fields"
+        )
+    order = ">" if message.is_bigendian else "<"
+    formats, offsets = [], []
+    for name in names:
+        field = fields[name]
+        code = NUMPY_TYPES.get(field.datatype)
+        if code is None:
+            raise MessageError(
+                f"'{topic}': field {name} has the unknown datatype {field.datatype}: "
+                "check its publisher"
+            )
+        formats.append(np.dtype(order + code))
+        offsets.append(field.offset)
+    ends = [offset + kind.itemsize for offset, kind in zip(offsets, formats, strict=True)]
+    height, width, step, row_step = (
+        message.height,
+        message.width,
+        message.point_step,
+        message.row_step,
+    )
+    if height * width == 0:
+        return np.empty((0, 0), np.dtype(list(zip(names, formats, strict=True))))
+    if step < max(ends):
+        raise MessageError(
+            f"'{topic}': fields end at byte {max(ends)} of a point of {step} bytes: "
+            "check its publisher"
+        )
+    # Some drivers of unorganised clouds leave row_step at 0, which only more rows make wrong.
+    needed = (row_step * (height - 1) if height > 1 else 0) + width * step
+    if (height > 1 and row_step < width * step) or len(message.data) < needed:
+        raise MessageError(
+            f"'{topic}': {width} x {height} points of {step} bytes, rows of {row_step}, need "
+            f"{max(needed, height * width * step)} bytes of data, got {len(message.data)}: "
+            "check its publisher"
+        )
+    layout = np.dtype(
+        {"names": list(names), "formats": formats, "offsets": offsets, "itemsize": step}
+    )
+    view: np.ndarray = np.ndarray(
+        (height, width), layout, buffer=message.data, strides=(row_step, step)
+    )
+    return view
+
+
+def points_from_cloud(message: PointCloud2, topic: str) -> np.ndarray:
+    """(N, 3) float32 points in metres of a cloud, in the frame of its header; NaN rows stay.
+
+    x, y and z may be of any datatype and stand anywhere in the point; all other fields are passed
+    over. So is a time of each point (`t`, `time`, `timestamp`): a sweep is taken as measured at the
+    header's stamp, which is off by what the robot moves during a sweep (0.1 s at 10 Hz). Deskew
+    the cloud in its driver where that matters.
+
+    Raises:
+        MessageError: x, y or z is missing, or the message contradicts itself.
+    """
+    view = cloud_fields(message, topic, ("x", "y", "z"))
+    points = np.empty((view.size, 3), np.float32)
+    for axis, name in enumerate(("x", "y", "z")):
+        points[:, axis] = view[name].ravel()
+    return points
+
+
+def points_from_scan(message: LaserScan, topic: str) -> np.ndarray:
+    """(N, 3) points in metres of a scan, in the frame of its header (REP 103: x forward, z up).
+
+    Readings outside range_min to range_max, infinite ones and NaN are no points (REP 117).
+
+    Raises:
+        MessageError: the angles are not usable.
+    """
+    if not (np.isfinite(message.angle_min) and np.isfinite(message.angle_increment)):
+        raise MessageError(
+            f"'{topic}' has angle_min {message.angle_min} and angle_increment "
+            f"{message.angle_increment}: check its publisher"
+        )
+    return scan_to_points(
+        np.frombuffer(message.ranges, np.float32),
+        message.angle_min,
+        message.angle_increment,
+        message.range_min,
+        # A driver that does not say leaves 0.
+        message.range_max if message.range_max > 0 else np.inf,
+    )

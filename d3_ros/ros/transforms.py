@@ -1,0 +1,169 @@
+"""Where sensors are: from tf2 where a ROS installation has it, or from a parameter.
+
+With a fixed frame, tf2 also undoes the robot's motion between the sensor's stamp and the image's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
+from std_msgs.msg import Header
+
+from d3_ros.errors import TransformError
+from d3_ros.geometry.rigid import rigid_transform
+
+# Discovery and the first transforms take about this long.
+SETTLE_S = 3.0
+# How long transforms of an image's time are waited for: odometry is about this late.
+TF_WAIT_S = 0.05
+
+
+@dataclass(frozen=True)
+class Extrinsic:
+    """`T_camera_sensor`: (4, 4), maps the sensor's points into the camera's optical frame.
+
+    `follows_motion`: it goes from the sensor's stamp to the image's, so that a robot that moved in
+    between does no harm.
+    """
+
+    T_camera_sensor: np.ndarray
+    follows_motion: bool = False
+
+
+class Transforms:
+    """Looks transforms up; listens to /tf and /tf_static only once somebody asked.
+
+    `lookup` and `pose` are the worker's; `close` is called when it has stopped, and may be called
+    again.
+
+    Args:
+        node: listens; its executor must run in another thread than the one that looks up.
+        say: told, once, what is done without.
+    """
+
+    def __init__(self, node: Node, say: Callable[[str], None]) -> None:
+        self._node = node
+        self._say = say
+        self._lock = threading.Lock()
+        self._buffer: Any = None
+        self._listener: Any = None
+        self._since = math.inf
+
+    @property
+    def settling(self) -> bool:
+        """Whether listening began so lately that what is missing may still be on its way."""
+        return time.monotonic() - self._since < SETTLE_S
+
+    def lookup(
+        self, camera: Header, sensor: Header, fixed_frame: str, timeout_s: float
+    ) -> Extrinsic:
+        """How the sensor's frame at its stamp lies in the camera's frame at the image's stamp.
+
+        Args:
+            camera: the image's header.
+            sensor: the sensor message's header.
+            fixed_frame: a frame in which the world stands still between the two (odom); where tf
+                does not connect it to the camera, or it is empty, the sensor is taken as rigidly
+                mounted.
+            timeout_s: how long to wait for transforms that are late.
+
+        Raises:
+            TransformError: tf2 is not installed, or does not connect the two.
+        """
+        tf2, buffer = self._tf2()
+        target, source = _frame(camera, "image"), _frame(sensor, "sensor")
+        timeout = Duration(seconds=timeout_s)
+        camera_time, sensor_time = Time.from_msg(camera.stamp), Time.from_msg(sensor.stamp)
+        try:
+            # At any time, so that a robot without such a frame is not waited for with every image.
+            if fixed_frame and buffer.can_transform(target, fixed_frame, Time()):
+                found = buffer.lookup_transform_full(
+                    target, camera_time, source, sensor_time, fixed_frame, timeout
+                )
+                return Extrinsic(_matrix(found), follows_motion=True)
+            if fixed_frame and not self.settling:
+                self._say(
+                    f"no transform from '{fixed_frame}' to '{target}': sensor depth of frame "
+                    f"'{source}' is used as if the robot stood still between the stamps "
+                    "(parameter sensor_depth.fixed_frame)"
+                )
+            return Extrinsic(_matrix(buffer.lookup_transform(target, source, camera_time, timeout)))
+        except tf2.TransformException as error:
+            raise TransformError(
+                f"no transform from '{source}' to '{target}' ({_one_line(error)}): publish it, or "
+                "set the sensor's parameter T_camera_sensor"
+            ) from error
+
+    def pose(self, camera: Header, frame: str, timeout_s: float) -> np.ndarray:
+        """(4, 4) T_frame_camera at the image's stamp.
+
+        Raises:
+            TransformError: tf2 is not installed, or does not connect the two.
+        """
+        tf2, buffer = self._tf2()
+        source = _frame(camera, "image")
+        try:
+            return _matrix(
+                buffer.lookup_transform(
+                    frame, source, Time.from_msg(camera.stamp), Duration(seconds=timeout_s)
+                )
+            )
+        except tf2.TransformException as error:
+            raise TransformError(
+                f"no transform from '{source}' to '{frame}' ({_one_line(error)}): publish it, or "
+                "set ground.frame to '' and the parameter ground.camera_height"
+            ) from error
+
+    def close(self) -> None:
+        """Listen no more and forget."""
+        with self._lock:
+            if self._listener is not None:
+                self._listener.unregister()
+            self._listener = self._buffer = None
+
+    def _tf2(self) -> tuple[Any, Any]:
+        """The module tf2_ros and a buffer that listens."""
+        try:
+            tf2 = importlib.import_module("tf2_ros")
+        except ImportError as error:
+            raise TransformError(
+                f"tf2_ros cannot be imported ({_one_line(error)}): install it, or say where things "
+                "are by parameter (the sensor's T_camera_sensor, ground.camera_height)"
+            ) from error
+        with self._lock:
+            if self._buffer is None:
+                self._since = time.monotonic()
+                self._buffer = tf2.Buffer()
+                self._listener = tf2.TransformListener(self._buffer, self._node, spin_thread=False)
+            return tf2, self._buffer
+
+
+def _matrix(stamped: TransformStamped) -> np.ndarray:
+    t, q = stamped.transform.translation, stamped.transform.rotation
+    try:
+        return rigid_transform((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+    except ValueError as error:
+        raise TransformError(f"tf gives an unusable transform: {error}") from error
+
+
+def _frame(header: Header, what: str) -> str:
+    if not header.frame_id:
+        raise TransformError(
+            f"the {what}'s frame_id is empty, so tf cannot place it: set it in its publisher"
+        )
+    return str(header.frame_id).lstrip("/")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
