@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d3_ros.errors import D3Error, MessageError
 from d3_ros.pipeline import DepthPipeline
-from d3_ros.ros.from_messages import intrinsics_from_camera_info, rgb_from_image
+from d3_ros.ros.from_messages import intrinsics_from_camera_info
+from d3_ros.ros.image_input import rgb_from_message
 from d3_ros.ros.inputs import Inputs, stamp_ns
 from d3_ros.ros.mounting import MountingReader
 from d3_ros.ros.outputs import NEED_CAMERA, Outputs, Source
@@ -33,7 +34,7 @@ WORKING = "all work"
 class ReceivedImage:
     """An image message and when it arrived, in time.monotonic() seconds."""
 
-    message: Image
+    message: Image | CompressedImage
     at: float
 
 
@@ -99,7 +100,7 @@ class FrameProcessor:
             return
         stage.next_frame()
         with stage("decode"):
-            rgb = rgb_from_image(image.message, self._topics.image)
+            rgb = rgb_from_message(image.message, self._topics.image, settings.image)
         waiting = time.perf_counter()
         companions = self._inputs.companions_of(image.message, wait_s=settings.input.wait)
         waited = time.perf_counter() - waiting

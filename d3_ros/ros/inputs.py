@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 Sensor = Literal["image", "points", "scan"]
@@ -77,7 +77,7 @@ class Inputs:
                 messages.clear()
             self._camera_info_is_missing = False
 
-    def companions_of(self, image: Image, *, wait_s: float) -> Companions:
+    def companions_of(self, image: Image | CompressedImage, *, wait_s: float) -> Companions:
         """The camera_info and the sensors' messages that belong to an image.
 
         The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of

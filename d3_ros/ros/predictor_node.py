@@ -98,7 +98,7 @@ class PredictorNode(LifecycleNode):
             assert self._session is not None
             super(PredictorNode, self).on_activate(state)  # opens the publishers
             self._session.activate()
-            self.get_logger().info(f"active, waiting for '{self.resolve_topic_name('image')}'")
+            self.get_logger().info(f"active, waiting for '{self._session.image_topic}'")
 
         result = self._attempt("activate", activate, "active", FAILURE)
         if result != SUCCESS:

@@ -11,11 +11,12 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 
 from d3_ros.geometry.alignment import GroundAligner, ScaleAligner
 from d3_ros.pipeline import DepthPipeline, FusionOptions, Predictor
 from d3_ros.ros.frame_processor import FrameProcessor, InputTopics, ReceivedImage
+from d3_ros.ros.image_input import image_input
 from d3_ros.ros.inputs import Inputs, Sensor
 from d3_ros.ros.mounting import MountingReader
 from d3_ros.ros.outputs import Outputs
@@ -56,7 +57,7 @@ class Session:
         self._tell = tell
         self._subscriptions: list[Subscription] = []
         self._outputs = Outputs(node, statistics.stage, tell.warn)
-        image_topic = node.resolve_topic_name("image")
+        self._image_kind, self.image_topic = image_input(node, settings.image.transport)
         sensor_topics = {
             sensor: node.resolve_topic_name(topic) for sensor, (_, topic) in SENSOR_TOPICS.items()
         }
@@ -64,10 +65,10 @@ class Session:
             DepthPipeline(predictor, stage=statistics.stage),
             settings=settings,
             topics=InputTopics(
-                image=image_topic, camera_info=node.resolve_topic_name("camera_info")
+                image=self.image_topic, camera_info=node.resolve_topic_name("camera_info")
             ),
             inputs=self.inputs,
-            read_sensors=SensorReader(sensor_topics, image_topic, self._transforms, tell),
+            read_sensors=SensorReader(sensor_topics, self.image_topic, self._transforms, tell),
             read_mounting=MountingReader(self._transforms, tell),
             outputs=self._outputs,
             statistics=statistics,
@@ -83,7 +84,7 @@ class Session:
         self.reset_scale()
         self._statistics.restart()
         self._processor.since = time.monotonic()
-        self._subscribe(Image, "image", self._on_image)
+        self._subscribe(self._image_kind, self.image_topic, self._on_image)
         self._subscribe(CameraInfo, "camera_info", self.inputs.store_camera_info)
         for sensor, (kind, topic) in SENSOR_TOPICS.items():
             self._subscribe(kind, topic, partial(self.inputs.store_sensor, sensor))
@@ -126,7 +127,7 @@ class Session:
         )
         pipeline.fusion = fusion_options(settings)
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.received()
         self._worker.submit(ReceivedImage(message, time.monotonic()))
 

@@ -29,6 +29,21 @@ def _row(default: Value, text: str, when: When = "configure", **rest: Any) -> An
 class ImageSettings:
     """Parameters `image.*`."""
 
+    transport: str = _row(
+        "raw",
+        "How the images come: raw (Image) or compressed (CompressedImage with JPEG or PNG, on the "
+        "image topic's sub-topic /compressed)",
+        choices=("raw", "compressed"),
+    )
+    bit_depth: int = _row(
+        16,
+        "Significant bits of images with 16 bits a channel (mono16, bayer_*16, rgb16): 10 or 12 "
+        "for cameras that fill no more of them",
+        "always",
+        low=8,
+        high=16,
+        unit="bits",
+    )
     rectified: bool = _row(
         False, "The image is rectified: its camera is P of camera_info, without distortion"
     )
