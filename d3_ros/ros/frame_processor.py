@@ -13,16 +13,19 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d3_ros.errors import D3Error, MessageError
 from d3_ros.pipeline import DepthPipeline
+from d3_ros.ros.frame_messages import Source
 from d3_ros.ros.from_messages import intrinsics_from_camera_info
 from d3_ros.ros.image_input import rgb_from_message
 from d3_ros.ros.inputs import Inputs, stamp_ns
 from d3_ros.ros.mounting import MountingReader
-from d3_ros.ros.outputs import NEED_CAMERA, Outputs, Source
+from d3_ros.ros.outputs import Outputs
 from d3_ros.ros.scale_report import ScaleReport
 from d3_ros.ros.sensor_depth import SensorReader
 from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
+from d3_ros.ros.topics import NEED_CAMERA
+from d3_ros.ros.view import View, rectified_view
 from d3_ros.types import CameraIntrinsics
 
 # Two stages that are not surrounded by a context: all of a frame is one or the other.
@@ -114,11 +117,17 @@ class FrameProcessor:
                 intrinsics,
                 settings.sensor_depth,
             )
+        view = View(rgb, sensed.depth, intrinsics)
+        if settings.output.rectified and not settings.image.rectified:
+            with stage("rectify"):
+                view = rectified_view(
+                    view, companions.camera_info, self._topics.camera_info, self._topics.image
+                )
         frame = self.pipeline(
-            rgb,
+            view.rgb,
             stamp=stamp_ns(header) * 1e-9,
-            intrinsics=intrinsics,
-            sparse=sensed.depth,
+            intrinsics=view.intrinsics,
+            sparse=view.sparse,
             missing=sensed.reason,
             mounting=self._read_mounting(header, settings.ground),
             outputs=self._outputs.needed(wanted, settings),
@@ -130,12 +139,12 @@ class FrameProcessor:
         report = ScaleReport(frame.fit, sensed.pixels, frame.fused_pixels, frame.disagreeing_pixels)
         source = Source(
             header=header,
-            rgb=rgb,
+            rgb=view.rgb,
             camera_info=companions.camera_info if intrinsics is not None else None,
-            intrinsics=intrinsics,
+            intrinsics=view.intrinsics,
             scale=report,
         )
-        sent = self._outputs.publish(frame, source, wanted, settings)
+        sent = self._outputs.publish(view.known(frame), source, wanted, settings)
         stage.add(WAITING, waited * 1e3)
         stage.add(WORKING, (time.perf_counter() - started - waited) * 1e3)
         if sent == 0:
@@ -153,7 +162,7 @@ class FrameProcessor:
         """The camera, or None and a line in the log: depth does not need it, the cloud does."""
         topics = self._topics
         if info is None:
-            if wanted & set(NEED_CAMERA):
+            if wanted & NEED_CAMERA:
                 self._tell.warn(
                     f"no camera_info on '{topics.camera_info}': depth without a cloud until "
                     "there is one"

@@ -17,25 +17,28 @@ import numpy as np
 from d3_ros.geometry.alignment import AlignmentSettings
 from d3_ros.geometry.rigid import rigid_transform
 from d3_ros.geometry.sparse_depth import HIDDEN_RATIO
-from d3_ros.ros.parameter_row import ParameterError, ParameterRow, Value, When
-
-
-def _row(default: Value, text: str, when: When = "configure", **rest: Any) -> Any:
-    """A field that is a parameter; `rest` as in ParameterRow."""
-    return field(default=default, metadata={"row": {"text": text, "when": when, **rest}})
+from d3_ros.ros.output_settings import (
+    ColorSettings,
+    DepthSettings,
+    NormalsSettings,
+    OutputSettings,
+    PointsSettings,
+    RelativeSettings,
+)
+from d3_ros.ros.parameter_row import ParameterError, ParameterRow, check_range, row
 
 
 @dataclass(frozen=True)
 class ImageSettings:
     """Parameters `image.*`."""
 
-    transport: str = _row(
+    transport: str = row(
         "raw",
         "How the images come: raw (Image) or compressed (CompressedImage with JPEG or PNG, on the "
         "image topic's sub-topic /compressed)",
         choices=("raw", "compressed"),
     )
-    bit_depth: int = _row(
+    bit_depth: int = row(
         16,
         "Significant bits of images with 16 bits a channel (mono16, bayer_*16, rgb16): 10 or 12 "
         "for cameras that fill no more of them",
@@ -44,7 +47,7 @@ class ImageSettings:
         high=16,
         unit="bits",
     )
-    rectified: bool = _row(
+    rectified: bool = row(
         False, "The image is rectified: its camera is P of camera_info, without distortion"
     )
 
@@ -53,13 +56,13 @@ class ImageSettings:
 class InputSettings:
     """Parameters `input.*`."""
 
-    reliability: str = _row(
+    reliability: str = row(
         "best_effort",
         "Quality of service asked of the inputs' publishers; best_effort accepts both kinds",
         choices=("best_effort", "reliable"),
     )
-    queue_depth: int = _row(1, "Messages kept per input topic", low=1, high=100, unit="messages")
-    wait: float = _row(
+    queue_depth: int = row(1, "Messages kept per input topic", low=1, high=100, unit="messages")
+    wait: float = row(
         0.05,
         "How long an image waits for its camera_info and sensor depth",
         "always",
@@ -73,7 +76,7 @@ class InputSettings:
 class ExtrinsicSettings:
     """Parameters `sensor_depth.points.*` and `sensor_depth.scan.*`."""
 
-    T_camera_sensor: str = _row(  # the field's name
+    T_camera_sensor: str = row(  # the field's name
         "",
         "Where the sensor is: x y z (m) and the unit quaternion qx qy qz qw that map its points "
         "into the camera's optical frame; empty: asked of tf",
@@ -107,7 +110,7 @@ def _rigid(text: str) -> np.ndarray:
 class SensorDepthSettings:
     """Parameters `sensor_depth.*`."""
 
-    tolerance: float = _row(
+    tolerance: float = row(
         0.05,
         "Largest difference of stamps between an image and the sensor depth used for it",
         "always",
@@ -115,7 +118,7 @@ class SensorDepthSettings:
         high=1.0,
         unit="s",
     )
-    max_age: float = _row(
+    max_age: float = row(
         0.2,
         "The same where tf follows the robot's motion from one stamp to the other: "
         "sensor_depth/points and sensor_depth/scan, through fixed_frame",
@@ -124,13 +127,13 @@ class SensorDepthSettings:
         high=10.0,
         unit="s",
     )
-    fixed_frame: str = _row(
+    fixed_frame: str = row(
         "odom",
         "Frame of tf in which the world stands still from a sensor's stamp to the image's; where "
         "it is empty or tf does not know it, the robot is taken to stand still",
         "always",
     )
-    min_range: float = _row(
+    min_range: float = row(
         0.1,
         "Points of a cloud or scan nearer to their sensor are not used",
         "always",
@@ -138,7 +141,7 @@ class SensorDepthSettings:
         high=100.0,
         unit="m",
     )
-    max_range: float = _row(
+    max_range: float = row(
         200.0,
         "Points of a cloud or scan farther from their sensor are not used",
         "always",
@@ -146,7 +149,7 @@ class SensorDepthSettings:
         high=1000.0,
         unit="m",
     )
-    hidden_ratio: float = _row(
+    hidden_ratio: float = row(
         HIDDEN_RATIO,
         "A projected point this share farther than what is measured on both sides of it is seen "
         "through a nearer surface and not used",
@@ -154,7 +157,7 @@ class SensorDepthSettings:
         low=0.01,
         high=1.0,
     )
-    hidden_window: float = _row(
+    hidden_window: float = row(
         1.0 / 64.0,
         "How far from a projected point that is looked for, as a share of the image's width; 0 "
         "uses every point",
@@ -166,27 +169,26 @@ class SensorDepthSettings:
     scan: ExtrinsicSettings = field(default_factory=ExtrinsicSettings)
 
     def __post_init__(self) -> None:
-        if self.min_range >= self.max_range:
-            raise ValueError(f"min_range {self.min_range} must be below max_range {self.max_range}")
+        check_range(self.min_range, self.max_range)
 
 
 @dataclass(frozen=True)
 class FusionSettings:
     """Parameters `fusion.*`."""
 
-    enabled: bool = _row(
+    enabled: bool = row(
         False,
         "Where a sensor measured and the prediction agrees, give the measurement itself",
         "always",
     )
-    tolerance: float = _row(
+    tolerance: float = row(
         0.1,
         "Largest |prediction - sensor| / sensor of pixels that agree",
         "always",
         low=0.001,
         high=1.0,
     )
-    blend: int = _row(
+    blend: int = row(
         12,
         "Width of the border over which measured depth passes into predicted depth",
         "always",
@@ -200,7 +202,7 @@ class FusionSettings:
 class GroundSettings:
     """Parameters `ground.*`."""
 
-    camera_height: float = _row(
+    camera_height: float = row(
         0.0,
         "Height of the camera above a level floor, which gives the scale where no sensor does; "
         "0: not known",
@@ -209,16 +211,16 @@ class GroundSettings:
         high=100.0,
         unit="m",
     )
-    camera_tilt: float = _row(
+    camera_tilt: float = row(
         0.0, "How far the camera looks down", "always", low=-1.5, high=1.5, unit="rad"
     )
-    frame: str = _row(
+    frame: str = row(
         "",
         "Frame of tf whose x-y plane is the floor (base_footprint): the camera's height and tilt "
         "are asked of tf; empty: the two parameters are taken",
         "always",
     )
-    max_tilt: float = _row(
+    max_tilt: float = row(
         0.26,
         "Largest angle between the normal of a floor pixel and the upward direction",
         "always",
@@ -226,40 +228,8 @@ class GroundSettings:
         high=0.8,
         unit="rad",
     )
-    min_share: float = _row(
+    min_share: float = row(
         0.03, "Smallest share of the image that must be floor", "always", low=0.001, high=1.0
-    )
-
-
-@dataclass(frozen=True)
-class DepthSettings:
-    """Parameters `depth.*`."""
-
-    encoding: str = _row(
-        "32FC1",
-        "Pixels of ~/depth/image: 32FC1 is metres, 16UC1 is millimetres with 0 for unknown",
-        "always",
-        choices=("32FC1", "16UC1"),
-    )
-
-
-@dataclass(frozen=True)
-class PointsSettings:
-    """Parameters `points.*`."""
-
-    normals: bool = _row(
-        False,
-        "Give the points of ~/points normals; doubles their size and needs the normals network",
-        "always",
-    )
-
-
-@dataclass(frozen=True)
-class ColorSettings:
-    """Parameters `color.*`."""
-
-    max_rate: float = _row(
-        5.0, "Highest rate of the two colour images", "always", low=0.1, high=100.0, unit="Hz"
     )
 
 
@@ -267,7 +237,7 @@ class ColorSettings:
 class DiagnosticsSettings:
     """Parameters `diagnostics.*`."""
 
-    min_rate: float = _row(
+    min_rate: float = row(
         0.5,
         "Published frames per second below which the diagnostics warn",
         "always",
@@ -275,7 +245,7 @@ class DiagnosticsSettings:
         high=1000.0,
         unit="Hz",
     )
-    input_timeout: float = _row(
+    input_timeout: float = row(
         2.0,
         "Time without an image after which the diagnostics report an error",
         "always",
@@ -289,21 +259,21 @@ class DiagnosticsSettings:
 class NodeSettings:
     """All parameters, checked."""
 
-    model: str = _row("d3_nano", "Model bundle: a folder, or the name of an installed one")
-    device: str = _row(
+    model: str = row("d3_nano", "Model bundle: a folder, or the name of an installed one")
+    device: str = row(
         "auto", "Where the network runs: auto (CUDA if there is any), cpu, cuda, cuda:1"
     )
-    dtype: str = _row(
+    dtype: str = row(
         "auto",
         "Precision of the network: auto is fp16 on CUDA and fp32 elsewhere",
         choices=("auto", "fp32", "fp16", "bf16"),
     )
-    processing_size: str = _row(
+    processing_size: str = row(
         "bundle",
         "Size at which the network sees the image: bundle (the model's own), HxW, aspect (keep the "
         "image's aspect ratio) or aspect:N (the same, shorter side about N pixels)",
     )
-    autostart: bool = _row(
+    autostart: bool = row(
         False,
         "Configure and activate by itself; the launch file does it with lifecycle events instead",
         "start",
@@ -311,13 +281,21 @@ class NodeSettings:
     image: ImageSettings = field(default_factory=ImageSettings)
     input: InputSettings = field(default_factory=InputSettings)
     sensor_depth: SensorDepthSettings = field(default_factory=SensorDepthSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
     depth: DepthSettings = field(default_factory=DepthSettings)
+    relative: RelativeSettings = field(default_factory=RelativeSettings)
+    normals: NormalsSettings = field(default_factory=NormalsSettings)
     points: PointsSettings = field(default_factory=PointsSettings)
     color: ColorSettings = field(default_factory=ColorSettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     fusion: FusionSettings = field(default_factory=FusionSettings)
     ground: GroundSettings = field(default_factory=GroundSettings)
     scale: AlignmentSettings = field(default_factory=AlignmentSettings)
+
+    @property
+    def outputs_are_rectified(self) -> bool:
+        """Whether the outputs are those of a camera without distortion: P of camera_info."""
+        return self.image.rectified or self.output.rectified
 
 
 def settings_from(values: Mapping[str, object]) -> NodeSettings:
