@@ -14,17 +14,17 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.gaussian_process import Regression
-from d3_ros.geometry.alignment.prior import curve_kernel, depth_factor, image_kernel
+from d3_ros.geometry.alignment.prior import curve_kernel, depth_factor, grid_kernel
 
-# The grid is evaluated at these many columns and this step in log depth and then refined by cubic
-# interpolation, which costs less than evaluating and keeps the linear look-up smooth.
-COLUMNS = 32
-REFINE = 3
+# Nodes across the image. Over depth the grid is evaluated at this step (log) and then refined by
+# cubic interpolation, which costs less than evaluating and keeps the linear look-up smooth.
+COLUMNS = 48
 DEPTH_STEP = 0.1
-REFINE_DEPTH = 4
+REFINE_DEPTH = 2
 # Beyond the points' depths by this much (log), the field has faded.
 DEPTH_MARGIN = 1.2
 MAX_LAYERS = 40
+ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,19 @@ def evaluate_field(
     rows = max(2, round(COLUMNS * height / width))
     u = (np.arange(COLUMNS) + 0.5) / COLUMNS
     v = (np.arange(rows) + 0.5) / rows * (height / width)
-    nodes = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
     alpha = regression.alpha.astype(np.float32)
     curve = curve_kernel(regression.prior, levels - origin, anchors.log_depth) @ alpha
-    mean = np.repeat(curve[:, None], len(nodes), axis=1)
+    mean = np.repeat(curve[:, None], rows * COLUMNS, axis=1)
     for field in regression.prior.fields:
         factor = depth_factor(field, levels - origin, anchors.log_depth)
-        mean += (factor * alpha) @ image_kernel(field, anchors.position, nodes)
+        factor *= alpha
+        # A few rows of the grid at a time stay in the processor's cache.
+        for row in range(0, rows, ROWS_AT_ONCE):
+            block = v[row : row + ROWS_AT_ONCE]
+            nodes = slice(row * COLUMNS, (row + len(block)) * COLUMNS)
+            mean[:, nodes] += factor @ grid_kernel(field, u, block, anchors.position).T
     coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
-    size = (COLUMNS * REFINE, rows * REFINE)
-    wide = np.stack([cv2.resize(layer, size, interpolation=cv2.INTER_CUBIC) for layer in coarse])
-    fine = np.clip(_refine_depth(wide), -bound, bound)  # the cubic overshoots
+    fine = np.clip(_refine_depth(coarse), -bound, bound)  # the cubic overshoots
     return CorrectionField(fine, low, step / REFINE_DEPTH)
 
 

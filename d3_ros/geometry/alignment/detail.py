@@ -11,7 +11,7 @@ stays, is what predicts points best that were held out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 
 import cv2
@@ -30,8 +30,9 @@ FADE_FROM, FADE_TO = 1.0, 3.0
 EDGE = 0.2
 # Windows, in cells to either side; between them it is interpolated.
 RADII = (1, 2, 4, 8, 16)
-MIN_JUDGES, JUDGED_RADIUS = 50, 8
-# Log depth; a judge that is off by more may itself be an outlier.
+MIN_JUDGES, GUESS_RADIUS = 100, 8
+MIN_TRUST = 0.1
+# Log depth; a held-out point that is off by more may itself be an outlier.
 ERROR_CAP = 0.5
 
 
@@ -90,12 +91,6 @@ class Detail:
         weight = None if self.weight is None else self._per_pixel(self.weight, height, width)
         return self._per_pixel(self.offset, height, width), weight
 
-    def at(self, rows: np.ndarray, columns: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
-        """(N,) log depth of pixels after the correction, given theirs before."""
-        cell = rows // self.step, columns // self.step
-        weight = 0.0 if self.weight is None else self.weight[cell]
-        return np.asarray((1.0 - weight) * log_depth + self.offset[cell])
-
     def _per_pixel(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
         if self.step > 1:
             size = (cells.shape[1] * self.step, cells.shape[0] * self.step)
@@ -134,49 +129,71 @@ class DetailModel:
 
     def fit(
         self,
-        samples: Samples,
-        judges: Samples | None,
+        seen: Samples,
+        held_out: Samples,
+        honest: np.ndarray,
+        choose: bool,
         shape: tuple[int, int],
         base: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    ) -> Detail | None:
-        """The detail that samples add, or None where they add none.
+    ) -> tuple[Detail | None, np.ndarray]:
+        """The detail that samples add to the base, or None, and how well it predicts.
 
         Args:
-            samples: what to carry.
-            judges: points that neither the base nor the samples know, to choose the style by; with
-                fewer than `MIN_JUDGES` it is `PLAIN`.
+            seen: samples to predict by.
+            held_out: samples to predict, which join the others afterwards.
+            honest: (M,) base of those held out that does not know them.
+            choose: whether every other one held out settles the style, if they are `MIN_JUDGES`;
+                else it is `PLAIN`.
             shape: height and width of the image.
             base: rows (h,) and columns (w,) of pixels to their (h, w) log depth so far.
+
+        Returns:
+            The detail, and errors (log depth) of the held-out samples that settled nothing.
         """
-        believed = samples.trust > 0
-        if not believed.any():
-            return None
-        samples = samples[believed]
-        diagram = _diagram(samples, shape)
+        choose = choose and len(held_out) >= MIN_JUDGES
+        measured = slice(1, None, 2) if choose else slice(None)
+        seen = seen[seen.trust > MIN_TRUST]
+        if len(seen) == 0:
+            return None, (honest - held_out.truth)[measured]
+        diagram = _diagram(seen, shape)
+        guesses = _Guesses(seen, held_out, honest, diagram)
         style: Style | None = PLAIN
-        if judges is not None and len(judges) >= MIN_JUDGES:
-            style = self._choice.choose(_style_errors(samples, judges, diagram))
+        if choose:
+            style = self._choice.choose(guesses.errors(slice(0, None, 2)))
+        errors = (guesses.predict(style) - held_out.truth)[measured]
         if style is None:
-            return None
-        residual, around = (
-            values.astype(np.float32)[diagram.nearest]
+            return None, errors
+        joining = held_out[held_out.trust > MIN_TRUST]
+        diagram = _insert(diagram, joining, len(seen))
+        return _carry(_concatenate(seen, joining), diagram, style, shape, base), errors
+
+
+def _carry(
+    samples: Samples,
+    diagram: _Diagram,
+    style: Style,
+    shape: tuple[int, int],
+    base: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Detail:
+    values = cv2.merge(
+        [
+            np.take(values.astype(np.float32), diagram.nearest)
             for values in (_residual(samples, style.denoise), samples.base)
-        )
-        values = np.dstack([residual, around])
+        ]
+    )
 
-        def mean(x: int, y: int) -> np.ndarray:
-            size = (2 * x + 1, 2 * y + 1)
-            return np.asarray(cv2.blur(values, size, borderType=cv2.BORDER_REPLICATE))
+    def mean(x: int, y: int) -> np.ndarray:
+        size = (2 * x + 1, 2 * y + 1)
+        return np.asarray(cv2.blur(values, size, borderType=cv2.BORDER_REPLICATE))
 
-        residual, around = cv2.split(_average(mean, diagram.distance, style))
-        rows, columns = (
-            np.minimum(np.arange(cells) * diagram.step + diagram.step // 2, pixels - 1)
-            for cells, pixels in zip(diagram.nearest.shape, shape, strict=True)
-        )
-        offset, weight = _combine(
-            np.nan_to_num(base(rows, columns)), residual, around, diagram.strength, style
-        )
-        return Detail(offset, weight, diagram.step)
+    residual, around = cv2.split(_average(mean, diagram.distance, style))
+    rows, columns = (
+        np.minimum(np.arange(cells) * diagram.step + diagram.step // 2, pixels - 1)
+        for cells, pixels in zip(diagram.nearest.shape, shape, strict=True)
+    )
+    before = np.nan_to_num(base(rows, columns))
+    offset, weight = _combine(before, residual, around, diagram.strength, style)
+    return Detail(offset, weight, diagram.step)
 
 
 def _diagram(samples: Samples, shape: tuple[int, int]) -> _Diagram:
@@ -195,6 +212,34 @@ def _diagram(samples: Samples, shape: tuple[int, int]) -> _Diagram:
     cell_area = np.bincount(label.ravel())
     typical = np.sqrt(np.median(cell_area[cell_area > 0]))
     return _Diagram(sample_of_label[label], distance, float(typical), step)
+
+
+def _insert(diagram: _Diagram, samples: Samples, first: int) -> _Diagram:
+    """The diagram with more samples, numbered from `first`, in the cells that are nearest to them.
+
+    Their cells are looked for within two spacings.
+    """
+    reach = int(2 * diagram.spacing)
+    window = np.arange(-reach, reach + 1)
+    apart = np.hypot(window[:, None], window).astype(np.float32)
+    height, width = diagram.nearest.shape
+    rows = samples.rows[:, None, None] // diagram.step + window[:, None]
+    columns = samples.columns[:, None, None] // diagram.step + window
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    cell = np.where(inside, rows * width + columns, 0)
+    nearer = inside & (apart < diagram.distance.ravel()[cell])
+    which, *_ = np.nonzero(nearer)
+    cell, closeness = cell[nearer], np.broadcast_to(apart, nearer.shape)[nearer]
+    order = np.argsort(-closeness, kind="stable")  # of several the last, nearest, stays
+    nearest, distance = diagram.nearest.copy(), diagram.distance.copy()
+    nearest.flat[cell[order]] = first + which[order]
+    distance.flat[cell[order]] = closeness[order]
+    return replace(diagram, nearest=nearest, distance=distance)
+
+
+def _concatenate(a: Samples, b: Samples) -> Samples:
+    names = [field.name for field in fields(Samples)]
+    return Samples(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in names))
 
 
 def _residual(samples: Samples, denoise: bool) -> np.ndarray:
@@ -239,43 +284,51 @@ def _combine(
     return offset + weight * around, weight
 
 
-def _style_errors(
-    samples: Samples, judges: Samples, diagram: _Diagram
-) -> dict[Style | None, float]:
-    """Mean error (log depth) of the judges under every style, and without detail (None)."""
-    rows, columns = judges.rows // diagram.step, judges.columns // diagram.step
-    reach = int(max(style.window_x for style in STYLES) * JUDGED_RADIUS)
-    window = np.arange(-reach, reach + 1)
-    height, width = diagram.nearest.shape
-    patch = diagram.nearest[
-        np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
-        np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
-    ]
-    channels = [_residual(samples, False), _residual(samples, True), samples.base]
-    integral = np.zeros((len(rows), 2 * reach + 2, 2 * reach + 2, len(channels)))
-    integral[:, 1:, 1:] = np.stack(channels, axis=-1)[patch].cumsum(axis=1).cumsum(axis=2)
+class _Guesses:
+    """Log depth of samples that the diagram does not know, under every style."""
 
-    def mean(x: int, y: int) -> np.ndarray:
-        left, right, top, bottom = reach - x, reach + x + 1, reach - y, reach + y + 1
-        total = integral[:, bottom, right] - integral[:, top, right]
-        total -= integral[:, bottom, left] - integral[:, top, left]
-        return total / ((right - left) * (bottom - top))
+    def __init__(
+        self, samples: Samples, asked: Samples, honest: np.ndarray, diagram: _Diagram
+    ) -> None:
+        self.base, self.truth = honest, asked.truth
+        rows, columns = asked.rows // diagram.step, asked.columns // diagram.step
+        self._distance = np.minimum(diagram.distance[rows, columns], GUESS_RADIUS)
+        self._strength = diagram.strength[rows, columns]
+        self._reach = int(max(style.window_x for style in STYLES) * GUESS_RADIUS)
+        window = np.arange(-self._reach, self._reach + 1)
+        height, width = diagram.nearest.shape
+        patch = diagram.nearest[
+            np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
+            np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
+        ]
+        channels = [_residual(samples, False), _residual(samples, True), samples.base]
+        size = 2 * self._reach + 2
+        self._integral = np.zeros((len(asked), size, size, len(channels)))
+        values = np.stack(channels, axis=-1)[patch]
+        self._integral[:, 1:, 1:] = values.cumsum(axis=1).cumsum(axis=2)
 
-    distance = np.minimum(diagram.distance[rows, columns], JUDGED_RADIUS)
-    strength = diagram.strength[rows, columns]
-    averages = {
-        window: _average(mean, distance, Style(*window))
-        for window in {(style.window_x, style.window_y) for style in STYLES}
-    }
-    errors: dict[Style | None, float] = {None: _mean_error(judges.base, judges.truth)}
-    for style in STYLES:
-        average = averages[style.window_x, style.window_y]
-        residual, around = average[:, int(style.denoise)], average[:, 2]
-        offset, weight = _combine(judges.base, residual, around, strength, style)
-        corrected = offset + (1.0 if weight is None else 1.0 - weight) * judges.base
-        errors[style] = _mean_error(corrected, judges.truth)
-    return errors
+    def _mean(self, x: int, y: int) -> np.ndarray:
+        middle = self._reach
+        left, right, top, bottom = middle - x, middle + x + 1, middle - y, middle + y + 1
+        total = self._integral[:, bottom, right] - self._integral[:, top, right]
+        total -= self._integral[:, bottom, left] - self._integral[:, top, left]
+        return np.asarray(total / ((right - left) * (bottom - top)))
 
+    def predict(self, style: Style | None) -> np.ndarray:
+        """(M,) log depth under a style, or without detail (None)."""
+        if style is None:
+            return self.base
+        average = _average(self._mean, self._distance, style)
+        offset, weight = _combine(
+            self.base, average[:, int(style.denoise)], average[:, 2], self._strength, style
+        )
+        return offset + (1.0 if weight is None else 1.0 - weight) * self.base
 
-def _mean_error(predicted: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.mean(np.minimum(np.abs(predicted - truth), ERROR_CAP)))
+    def errors(self, which: slice) -> dict[Style | None, float]:
+        """Mean error of some of the samples for every style, and without detail (None)."""
+        candidates: list[Style | None] = [*STYLES, None]
+        return {style: self._error(style, which) for style in candidates}
+
+    def _error(self, style: Style | None, which: slice) -> float:
+        error = np.abs(self.predict(style) - self.truth)[which]
+        return float(np.mean(np.minimum(error, ERROR_CAP)))
