@@ -19,8 +19,8 @@ from d3_ros.geometry.alignment.prior import curve_kernel, depth_factor, grid_ker
 # Nodes across the image. Over depth the grid is evaluated at this step (log) and then refined by
 # cubic interpolation, which costs less than evaluating and keeps the linear look-up smooth.
 COLUMNS = 48
-DEPTH_STEP = 0.1
-REFINE_DEPTH = 2
+DEPTH_STEP = 0.125
+REFINE_DEPTH = 3
 # Beyond the points' depths by this much (log), the field has faded.
 DEPTH_MARGIN = 1.2
 MAX_LAYERS = 40
@@ -45,15 +45,16 @@ class CorrectionField:
         below, share = self._layer(log_depth)
         column, row = grid_coordinates(*log_depth.shape, rows, columns)
         # One look-up fetches the layers below and above; they are blended in float.
+        below *= np.float32(rows)
+        below += row
         pair = cv2.remap(
-            self._atlas,
-            column,
-            row + below * np.float32(rows),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
+            self._atlas, column, below, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         low, high = cv2.split(pair)
-        return low + share * (high - low)
+        high -= low
+        high *= share
+        high += low
+        return high
 
     def at_points(self, position: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
         """(N,) correction at image positions (N, 2) in image widths, see `points_in_widths`."""
@@ -72,10 +73,12 @@ class CorrectionField:
 
     def _layer(self, log_depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The layer below each log depth, and the share of the one above."""
-        layer = (log_depth - np.float32(self.low)) * np.float32(1.0 / self.step)
-        layer = np.minimum(np.maximum(layer, 0), np.float32(len(self.layers) - 1.001))
+        layer = log_depth - np.float32(self.low)
+        layer *= np.float32(1.0 / self.step)
+        np.clip(layer, 0.0, np.float32(len(self.layers) - 1.001), out=layer)
         below = np.floor(layer)
-        return below, layer - below
+        layer -= below
+        return below, layer
 
     @cached_property
     def _atlas(self) -> np.ndarray:

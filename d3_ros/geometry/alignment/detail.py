@@ -29,8 +29,8 @@ FADE_FROM, FADE_TO = 1.0, 3.0
 # Difference of log depth between a pixel and its nearest point that is an edge.
 EDGE = 0.2
 # Windows, in cells to either side; between them it is interpolated.
-RADII = (1, 2, 4, 8, 16)
-MIN_JUDGES, GUESS_RADIUS = 100, 8
+RADII = (1, 2, 4, 8)
+MIN_JUDGES, GUESS_RADIUS = 100, 4
 MIN_TRUST = 0.1
 # Log depth; a held-out point that is off by more may itself be an outlier.
 ERROR_CAP = 0.5
@@ -175,24 +175,25 @@ def _carry(
     shape: tuple[int, int],
     base: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Detail:
-    values = cv2.merge(
-        [
-            np.take(values.astype(np.float32), diagram.nearest)
-            for values in (_residual(samples, style.denoise), samples.base)
-        ]
-    )
+    def averaged(values: np.ndarray) -> np.ndarray:
+        image = np.take(values.astype(np.float32), diagram.nearest)
 
-    def mean(x: int, y: int) -> np.ndarray:
-        size = (2 * x + 1, 2 * y + 1)
-        return np.asarray(cv2.blur(values, size, borderType=cv2.BORDER_REPLICATE))
+        def mean(x: int, y: int) -> np.ndarray:
+            size = (2 * x + 1, 2 * y + 1)
+            return np.asarray(cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE))
 
-    residual, around = cv2.split(_average(mean, diagram.distance, style))
-    rows, columns = (
-        np.minimum(np.arange(cells) * diagram.step + diagram.step // 2, pixels - 1)
-        for cells, pixels in zip(diagram.nearest.shape, shape, strict=True)
-    )
-    before = np.nan_to_num(base(rows, columns))
-    offset, weight = _combine(before, residual, around, diagram.strength, style)
+        return _average(mean, diagram.distance, style)
+
+    alone = np.log(averaged(np.exp(samples.truth)))
+    before = residual = alone
+    if style.detail > 0.0:
+        residual = averaged(_residual(samples, style.denoise))
+        rows, columns = (
+            np.minimum(np.arange(cells) * diagram.step + diagram.step // 2, pixels - 1)
+            for cells, pixels in zip(diagram.nearest.shape, shape, strict=True)
+        )
+        before = np.nan_to_num(base(rows, columns))
+    offset, weight = _combine(before, residual, alone, diagram.strength, style)
     return Detail(offset, weight, diagram.step)
 
 
@@ -257,7 +258,7 @@ def _average(
 ) -> np.ndarray:
     """Mean over a window that grows with distance, between the windows of `RADII`.
 
-    `mean(x, y)` is that over x pixels to either side and y up and down, (..., C) for (...) pixels.
+    `mean(x, y)` is that over x pixels to either side and y up and down, of the shape of `distance`.
     """
     inner, radius = mean(0, 0), 0
     average = inner.copy()
@@ -266,22 +267,31 @@ def _average(
         if most <= radius:
             break
         outer = mean(round(style.window_x * next_radius), round(style.window_y * next_radius))
-        share = np.clip((distance - radius) / np.float32(next_radius - radius), 0.0, 1.0)
-        average += (outer - inner) * share[..., None]
+        share = distance - np.float32(radius)
+        share *= np.float32(1.0 / (next_radius - radius))
+        np.clip(share, 0.0, 1.0, out=share)
+        share *= np.subtract(outer, inner, out=inner)
+        average += share
         inner, radius = outer, next_radius
     return average
 
 
 def _combine(
-    base: np.ndarray, residual: np.ndarray, around: np.ndarray, strength: np.ndarray, style: Style
+    base: np.ndarray, residual: np.ndarray, alone: np.ndarray, strength: np.ndarray, style: Style
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Offset and weight (see `Detail`) from residual and base, both averaged over samples."""
-    edge = (base - around) * np.float32(np.sqrt(0.5 * style.detail) / EDGE)
-    offset = strength * np.exp(-np.square(edge)) * residual
+    """Offset and weight (see `Detail`): base plus residual, mixed with what the samples say alone.
+
+    The residual and the log depth `alone` are averages over samples. Where they contradict each
+    other by a depth edge, the nearest sample lies beyond it, and its residual says nothing.
+    """
+    share = np.float32(1.0 - style.detail)
+    if style.detail == 0.0:
+        return strength * alone, strength
+    edge = base + residual - alone
+    carried = residual * np.exp(edge * edge * np.float32(-0.5 * style.detail / EDGE**2))
     if style.detail == 1.0:
-        return offset, None
-    weight = strength * np.float32(1.0 - style.detail)
-    return offset + weight * around, weight
+        return strength * carried, None
+    return strength * (style.detail * carried + share * alone), strength * share
 
 
 class _Guesses:
@@ -301,27 +311,35 @@ class _Guesses:
             np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
             np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
         ]
-        channels = [_residual(samples, False), _residual(samples, True), samples.base]
+        truth = np.exp(samples.truth)
+        channels = [_residual(samples, False), _residual(samples, True), truth]
         size = 2 * self._reach + 2
-        self._integral = np.zeros((len(asked), size, size, len(channels)))
-        values = np.stack(channels, axis=-1)[patch]
-        self._integral[:, 1:, 1:] = values.cumsum(axis=1).cumsum(axis=2)
+        self._integrals = np.zeros((len(channels), len(asked), size, size))
+        values = np.stack(channels)[:, patch]
+        values.cumsum(axis=2, out=values).cumsum(axis=3, out=self._integrals[:, :, 1:, 1:])
+        self._averages: dict[tuple[int, float, float], np.ndarray] = {}
 
-    def _mean(self, x: int, y: int) -> np.ndarray:
-        middle = self._reach
-        left, right, top, bottom = middle - x, middle + x + 1, middle - y, middle + y + 1
-        total = self._integral[:, bottom, right] - self._integral[:, top, right]
-        total -= self._integral[:, bottom, left] - self._integral[:, top, left]
-        return np.asarray(total / ((right - left) * (bottom - top)))
+    def _average(self, channel: int, style: Style) -> np.ndarray:
+        key = channel, style.window_x, style.window_y
+        if key not in self._averages:
+            integral = self._integrals[channel]
+
+            def mean(x: int, y: int) -> np.ndarray:
+                middle = self._reach
+                left, right, top, bottom = middle - x, middle + x + 1, middle - y, middle + y + 1
+                total = integral[:, bottom, right] - integral[:, top, right]
+                total += integral[:, top, left] - integral[:, bottom, left]
+                return np.asarray(total / ((right - left) * (bottom - top)))
+
+            self._averages[key] = _average(mean, self._distance, style)
+        return self._averages[key]
 
     def predict(self, style: Style | None) -> np.ndarray:
         """(M,) log depth under a style, or without detail (None)."""
         if style is None:
             return self.base
-        average = _average(self._mean, self._distance, style)
-        offset, weight = _combine(
-            self.base, average[:, int(style.denoise)], average[:, 2], self._strength, style
-        )
+        residual, alone = self._average(int(style.denoise), style), self._average(2, style)
+        offset, weight = _combine(self.base, residual, np.log(alone), self._strength, style)
         return offset + (1.0 if weight is None else 1.0 - weight) * self.base
 
     def errors(self, which: slice) -> dict[Style | None, float]:

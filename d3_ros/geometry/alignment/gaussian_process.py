@@ -20,7 +20,7 @@ from d3_ros.geometry.alignment.prior import PRIORS, Features, Prior, kernel
 # Log depth. From noise so large that outliers stand out of a smooth field to almost none.
 NOISES = (0.1, 0.03, 0.01, 0.003)
 # Points that find outliers, all over the image, and neighbouring points that compare priors.
-WEIGHING_POINTS, REVIEW_POINTS = 160, 240
+WEIGHING_POINTS, REVIEW_POINTS = 140, 220
 # Mean log-likelihood a point by which another prior must be better to take over.
 PRIOR_HYSTERESIS = 0.03
 STUDENT_NU = 4.0
@@ -100,18 +100,20 @@ class ResidualModel:
             self._review(candidates, features[block], residual[block], weight[block])
         self._frames += 1
 
-        covariance = kernel(self._prior, features, features)
-        covariance[np.diag_indices_from(covariance)] += self._noise**2 / weight
-        # The factor's leading block is that of the seen points alone, so one factorisation gives
-        # both the honest prediction of the held-out points and the regression on all. Symmetric,
-        # so the transpose is the same matrix, in the order of memory that LAPACK overwrites.
-        factor = dpotrf(covariance.T, lower=1, overwrite_a=1)[0]
-        white = solve_triangular(factor, residual, lower=True, check_finite=False)
-        prediction = factor[seen:, :seen] @ white[:seen]
+        # Symmetric, so the transpose is the same matrix, in the order of memory that LAPACK
+        # overwrites.
         anchors = len(features) if join else seen
-        alpha = solve_triangular(
-            factor[:anchors, :anchors], white[:anchors], lower=True, trans=1, check_finite=False
-        )
+        covariance = kernel(self._prior, features[:anchors], features[:anchors])
+        covariance[np.diag_indices_from(covariance)] += self._noise**2 / weight[:anchors]
+        factor = dpotrf(covariance.T, lower=1, overwrite_a=1)[0]
+        white = solve_triangular(factor, residual[:anchors], lower=True, check_finite=False)
+        alpha = solve_triangular(factor, white, lower=True, trans=1, check_finite=False)
+        if join:
+            # The factor's leading block is that of the seen points alone, so one factorisation
+            # gives both the honest prediction of the held-out points and the regression on all.
+            prediction = factor[seen:, :seen] @ white[:seen]
+        else:
+            prediction = kernel(self._prior, features[seen:], features[:seen]) @ alpha
         return Regression(
             prior=self._prior,
             anchors=features[:anchors],

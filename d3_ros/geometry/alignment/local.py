@@ -11,12 +11,13 @@ from d3_ros.geometry.alignment.detail import DetailModel, Samples
 from d3_ros.geometry.alignment.domain import GlobalFit
 from d3_ros.geometry.alignment.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.metric_map import MetricMap
-from d3_ros.geometry.alignment.points import Points, thin
+from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.prior import Features
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 
 # A dense point has company when so many others within so many spacings are at its log depth.
 COMPANY, COMPANY_REACH, COMPANY_TOLERANCE = 2, 1.5, 0.05
+DOUBTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class LocalCorrection:
         self,
         fit: GlobalFit,
         seen: Points,
+        few: Points,
+        cell_of: np.ndarray,
         held_out: Points,
         relative: np.ndarray,
         rng: np.random.Generator,
@@ -57,12 +60,13 @@ class LocalCorrection:
         Args:
             fit: the global fit.
             seen: all points but those held out.
+            few: these, thinned.
+            cell_of: which of the few each seen point is part of.
             held_out: points to judge the result by.
             relative: (H, W) relative depth.
             rng: draws the samples of points that settle the regression's choices.
         """
         height, width = relative.shape
-        few, cell_of = thin(seen, self.settings.max_points)
         dense = len(few) < len(seen)
         parts = [few, held_out]
         log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in parts]))
@@ -89,8 +93,10 @@ class LocalCorrection:
         trust[known] = regression.weight
         samples = _samples(metric_map, seen, width, trust[cell_of])
         if dense:
-            doubted = np.flatnonzero(samples.trust < 0.5)
-            samples.trust[doubted[_has_company(samples, doubted, (height, width))]] = 1.0
+            doubted = np.flatnonzero(samples.trust < DOUBTED)
+            alone = doubted[~_has_company(samples, doubted, (height, width))]
+            samples.trust[:] = 1.0
+            samples.trust[alone] = 0.0
         hidden = known[known_few:]
         judges = held_out[hidden - len(few)]
         honest = log_fit[hidden] + np.clip(regression.held_out, -bound, bound)

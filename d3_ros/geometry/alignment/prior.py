@@ -104,14 +104,13 @@ def _scaled(field: LocalField, positions: np.ndarray) -> np.ndarray:
 
 
 def _of_squared_distance(field: LocalField, squared: np.ndarray) -> np.ndarray:
-    distance = np.asarray(cv2.sqrt(squared, dst=squared), np.float32)
+    distance = cv2.sqrt(squared, dst=squared)
     if field.rough:
-        covariance = np.asarray(cv2.exp(np.negative(distance, out=distance), dst=distance))
+        covariance = cv2.exp(np.negative(distance, out=distance), dst=distance)
     else:
-        covariance = np.asarray(cv2.exp(-distance), np.float32)
-        covariance += np.multiply(distance, covariance, out=distance)
-    covariance *= np.float32(field.sigma**2)
-    return covariance
+        covariance = cv2.exp(-distance)
+        np.add(covariance, np.multiply(distance, covariance, out=distance), out=covariance)
+    return np.multiply(covariance, np.float32(field.sigma**2), out=covariance)
 
 
 def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:
