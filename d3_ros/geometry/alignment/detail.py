@@ -29,8 +29,8 @@ FADE_FROM, FADE_TO = 1.0, 3.0
 # Difference of log depth between a pixel and its nearest point that is an edge.
 EDGE = 0.2
 # Windows, in cells to either side; between them it is interpolated.
-RADII = (1, 2, 4, 8)
-MIN_JUDGES, GUESS_RADIUS = 100, 4
+RADII = (1, 2, 4)
+MIN_JUDGES = 100
 MIN_TRUST = 0.1
 # Log depth; a held-out point that is off by more may itself be an outlier.
 ERROR_CAP = 0.5
@@ -53,8 +53,9 @@ PLAIN = Style()
 STYLES = tuple(
     Style(x, y, detail, denoise)
     for (x, y), detail, denoise in product(
-        ((1.0, 1.0), (1.0, 0.25), (1.5, 0.25)), (1.0, 0.5, 0.0), (True, False)
+        ((1.0, 1.0), (1.5, 0.25)), (1.0, 0.5, 0.0), (True, False)
     )
+    if detail > 0.0 or not denoise  # of the residual, which without detail has no part
 )
 
 
@@ -175,6 +176,8 @@ def _carry(
     shape: tuple[int, int],
     base: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Detail:
+    shares = _shares(diagram.distance)
+
     def averaged(values: np.ndarray) -> np.ndarray:
         image = np.take(values.astype(np.float32), diagram.nearest)
 
@@ -182,19 +185,32 @@ def _carry(
             size = (2 * x + 1, 2 * y + 1)
             return np.asarray(cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE))
 
-        return _average(mean, diagram.distance, style)
+        return _average(mean, shares, style)
 
     alone = np.log(averaged(np.exp(samples.truth)))
     before = residual = alone
     if style.detail > 0.0:
         residual = averaged(_residual(samples, style.denoise))
-        rows, columns = (
-            np.minimum(np.arange(cells) * diagram.step + diagram.step // 2, pixels - 1)
-            for cells, pixels in zip(diagram.nearest.shape, shape, strict=True)
-        )
-        before = np.nan_to_num(base(rows, columns))
+        before = _base_of_cells(base, diagram, shape)
     offset, weight = _combine(before, residual, alone, diagram.strength, style)
     return Detail(offset, weight, diagram.step)
+
+
+def _base_of_cells(
+    base: Callable[[np.ndarray, np.ndarray], np.ndarray], diagram: _Diagram, shape: tuple[int, int]
+) -> np.ndarray:
+    """(h, w) log depth so far; from every other pixel where cells are pixels, to be quick."""
+    step = max(diagram.step, 2)
+    rows, columns = (
+        np.minimum(np.arange(0, pixels, step) + step // 2, pixels - 1) for pixels in shape
+    )
+    cells = np.nan_to_num(base(rows, columns))
+    height, width = diagram.nearest.shape
+    if diagram.step == 1:
+        return np.asarray(cv2.resize(cells, (2 * cells.shape[1], 2 * cells.shape[0])))[
+            :height, :width
+        ]
+    return cells
 
 
 def _diagram(samples: Samples, shape: tuple[int, int]) -> _Diagram:
@@ -253,26 +269,32 @@ def _residual(samples: Samples, denoise: bool) -> np.ndarray:
     return residual * samples.trust
 
 
+def _shares(distance: np.ndarray) -> list[np.ndarray]:
+    """Per radius of `RADII`, how far each distance is on its way to it from the one before."""
+    shares, before = [], 0
+    for radius in RADII:
+        share = distance - np.float32(before)
+        share *= np.float32(1.0 / (radius - before))
+        shares.append(np.clip(share, 0.0, 1.0, out=share))
+        before = radius
+    return shares
+
+
 def _average(
-    mean: Callable[[int, int], np.ndarray], distance: np.ndarray, style: Style
+    mean: Callable[[int, int], np.ndarray], shares: list[np.ndarray], style: Style
 ) -> np.ndarray:
     """Mean over a window that grows with distance, between the windows of `RADII`.
 
-    `mean(x, y)` is that over x pixels to either side and y up and down, of the shape of `distance`.
+    `mean(x, y)` is that over x pixels to either side and y up and down, of the shape of `shares`.
     """
-    inner, radius = mean(0, 0), 0
+    inner = mean(0, 0)
     average = inner.copy()
-    most = float(distance.max(initial=0.0))
-    for next_radius in RADII:
-        if most <= radius:
-            break
-        outer = mean(round(style.window_x * next_radius), round(style.window_y * next_radius))
-        share = distance - np.float32(radius)
-        share *= np.float32(1.0 / (next_radius - radius))
-        np.clip(share, 0.0, 1.0, out=share)
-        share *= np.subtract(outer, inner, out=inner)
-        average += share
-        inner, radius = outer, next_radius
+    for radius, share in zip(RADII, shares, strict=True):
+        outer = mean(round(style.window_x * radius), round(style.window_y * radius))
+        np.subtract(outer, inner, out=inner)
+        inner *= share
+        average += inner
+        inner = outer
     return average
 
 
@@ -302,9 +324,9 @@ class _Guesses:
     ) -> None:
         self.base, self.truth = honest, asked.truth
         rows, columns = asked.rows // diagram.step, asked.columns // diagram.step
-        self._distance = np.minimum(diagram.distance[rows, columns], GUESS_RADIUS)
+        self._shares = _shares(diagram.distance[rows, columns])
         self._strength = diagram.strength[rows, columns]
-        self._reach = int(max(style.window_x for style in STYLES) * GUESS_RADIUS)
+        self._reach = int(max(style.window_x for style in STYLES) * RADII[-1])
         window = np.arange(-self._reach, self._reach + 1)
         height, width = diagram.nearest.shape
         patch = diagram.nearest[
@@ -331,7 +353,7 @@ class _Guesses:
                 total += integral[:, top, left] - integral[:, bottom, left]
                 return np.asarray(total / ((right - left) * (bottom - top)))
 
-            self._averages[key] = _average(mean, self._distance, style)
+            self._averages[key] = _average(mean, self._shares, style)
         return self._averages[key]
 
     def predict(self, style: Style | None) -> np.ndarray:
