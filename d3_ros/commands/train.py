@@ -18,6 +18,12 @@ from d3_ros.errors import D3Error
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="YAML file, as those in config/")
+    parser.add_argument(
+        "--stage",
+        default="network",
+        choices=("network", "codec"),
+        help="codec: distil the bundle's VAE into the small codec of fast mode, from any images",
+    )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="data=, output=, others")
 
 
@@ -29,6 +35,14 @@ def run(args: argparse.Namespace) -> int:
     """
     outputs = [text.partition("=")[2] for text in args.settings if text.startswith("output=")]
     settings = [text for text in args.settings if not text.startswith("output=")]
+    if not outputs:
+        raise D3Error("output=FOLDER is missing on the command line")
+    if args.stage == "codec":
+        from d3_ros.training import codec
+
+        bundle = codec.distil(codec.load_config(args.config, settings), Path(outputs[-1]))
+        print(f"bundle in {bundle}")
+        return 0
     try:
         from d3_ros.training.config import load_config
         from d3_ros.training.train import train
@@ -36,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
         raise D3Error(
             f"training needs {error.name}: pip install -r scripts/requirements/training.txt"
         ) from error
-    if not outputs:
-        raise D3Error("output=FOLDER is missing on the command line")
     bundle = train(load_config(args.config, settings), Path(outputs[-1]))
     print(f"bundle in {bundle}")
     return 0
