@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--outputs", nargs="+", default=["depth", "both"], choices=("depth", "both")
     )
-    network.add_argument("--cameras", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser.add_argument(
+        "--cameras", nargs="+", type=int, default=[1, 2], metavar="N", help="how many at a time"
+    )
     network.add_argument(
         "--rival-size",
         type=int,
@@ -64,12 +66,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--frames", type=int, default=30, help="frames measured per row")
     ros = parser.add_argument_group("with --ros")
     ros.add_argument("--seconds", type=float, default=10.0, help="how long each run measures")
-    ros.add_argument("--rate", type=float, default=15.0, help="frames per second of the camera")
+    ros.add_argument("--rate", type=float, default=15.0, help="frames per second of a camera")
+    ros.add_argument(
+        "--overload",
+        type=float,
+        metavar="SECONDS",
+        help="instead: a network that takes so long, and a camera (--rate 60, say) that does not "
+        "wait for it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark and print its table."""
     width, height = _size(args.size, "--size", "WIDTHxHEIGHT, as in 640x480")
+    if args.frames < 1 or min(args.cameras) < 1:
+        raise DataError("--frames and --cameras must be at least 1")
     report = _ros(args, width, height) if args.ros else _network(args, width, height)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -81,8 +92,6 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
     from d3_ros.network.bench.measuring import machine, probe_roofline
     from d3_ros.network.predictor import choose_device, choose_dtype
 
-    if args.frames < 1 or min(args.cameras) < 1:
-        raise DataError("--frames and --cameras must be at least 1")
     sizes = [_size(text, "--sizes", "HEIGHTxWIDTH, as in 480x640") for text in args.sizes]
     modes = args.modes or run.available_modes(args.model)
     run.check_modes(modes)
@@ -129,8 +138,14 @@ def _ros(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
     run_args = (width, height, args.seconds, args.rate)
     print(f"{args.size}, {args.rate:g} Hz, {args.seconds:g} s each; milliseconds\n")
     report: dict[str, Any] = {"size": args.size, "rate_hz": args.rate}
-    report["node"] = bench.bench_node(*run_args, points_normals=False)
-    _print_run("the node, as it comes", report["node"])
+    if args.overload is not None:
+        report["overload"] = bench.bench_overload(*run_args, args.overload)
+        _print_overload(report["overload"])
+        return report
+    for count in args.cameras:
+        name, title = ("node", "the node") if count == 1 else (f"node_{count}", f"{count} cameras")
+        report[name] = bench.bench_node(*run_args, points_normals=False, cameras=count)
+        _print_run(f"{title}, as it comes", report[name])
     report["node_points_with_normals"] = bench.bench_node(*run_args)
     _print_run("the node, normals in the cloud too", report["node_points_with_normals"])
     report["node_normals_from_depth"] = bench.bench_node(*run_args, normals_from_network=False)
@@ -141,6 +156,20 @@ def _ros(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
     except DataError as error:
         print(error)
     return report
+
+
+def _print_overload(run: dict[str, Any]) -> None:
+    age, memory = run["age_ms"], run["memory_mib"]
+    print(f"network takes {run['inference_ms']:.0f} ms")
+    print(
+        f"age of the output at the subscriber: p50 {age['p50']:.0f}, p95 {age['p95']:.0f}, "
+        f"max {age['max']:.0f} ms"
+    )
+    print(
+        f"{run['subscriber']['sent']} sent, {run['received']} received = {run['published']} "
+        f"published + {run['dropped']} dropped + {run['refused']} refused + {run['idle']} idle"
+    )
+    print(f"resident memory {memory['early']:.1f} MiB early, {memory['late']:.1f} MiB at the end")
 
 
 def _size(text: str, option: str, form: str) -> tuple[int, int]:

@@ -138,7 +138,7 @@ class Dataset:
         frame, target = read.frame, read.target
         if self._derive:
             frame = frame.with_derived_normals()
-        image = to_network(torch.tensor(np.ascontiguousarray(frame.rgb)), self._size)[0]
+        image = to_network(torch.from_numpy(frame.rgb), self._size)[0]
         if self._label_size is None:
             frame, target = frame.resized(*self._size), None
         picture = self._reader.files(name)[0]
