@@ -445,7 +445,7 @@ def test_the_benchmark_runs_and_writes_its_figures(
 
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     out = tmp_path / "bench.json"
-    run = ["bench", "--ros", "--size", "64x48", "--seconds", "1", "--rate", "10"]
+    run = ["bench", "--ros", "--size", "64x48", "--seconds", "1", "--rate", "10", "--cameras", "1"]
     assert main([*run, "--json", str(out)]) == 0
     report = json.loads(out.read_text())
     for name in ("node", "node_points_with_normals", "node_normals_from_depth"):
@@ -454,3 +454,22 @@ def test_the_benchmark_runs_and_writes_its_figures(
         assert {"decode", "sensor depth", "publish ~/points"} <= set(report[name]["stages_ms"])
         assert report[name]["subscriber"]["received"]["~/points"] > 0
     assert "node's thread, without the scale" in capsys.readouterr().out
+
+
+def test_an_overloaded_node_counts_every_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from d3_ros.__main__ import main
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    out = tmp_path / "bench.json"
+    run = ["bench", "--ros", "--size", "64x48", "--seconds", "3", "--rate", "60"]
+    assert main([*run, "--overload", "0.2", "--json", str(out)]) == 0
+    report = json.loads(out.read_text())["overload"]
+    fates = [report[name] for name in ("published", "dropped", "refused", "idle")]
+    assert report["received"] == sum(fates)
+    assert report["dropped"] > report["published"] > 3
+    assert report["memory_mib"]["late"] > 0
+    assert "age of the output at the subscriber" in capsys.readouterr().out

@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument("--config", required=True, help="YAML file, or the name of one in config/")
     parser.add_argument(
+        "--stage",
+        default="network",
+        choices=("network", "codec"),
+        help="codec: distil the bundle's VAE into the small codec of fast mode, from any images",
+    )
+    parser.add_argument(
         "--profile",
         action="store_true",
         help="do not train: print what a step costs, stage by stage (needs no data and no weights)",
@@ -37,17 +43,23 @@ def run(args: argparse.Namespace) -> int:
     outputs = [text.partition("=")[2] for text in args.settings if text.startswith("output=")]
     settings = [text for text in args.settings if not text.startswith("output=")]
     with training_package_missing():
+        from d3_ros.training import codec
         from d3_ros.training.config import find_config, load_config
         from d3_ros.training.train import train
-    config = load_config(find_config(args.config), settings)
+    path = find_config(args.config)
     if args.profile:
         from d3_ros.training.profile import profile, table
 
+        config = load_config(path, settings)
         print("\n".join(table(config, profile(config))))
         return 0
     if not outputs:
         raise D3Error("output=FOLDER is missing on the command line")
-    bundle = train(config, Path(outputs[-1]))
+    output = Path(outputs[-1])
+    if args.stage == "codec":
+        bundle = codec.distil(codec.load_config(path, settings), output)
+    else:
+        bundle = train(load_config(path, settings), output)
     print(f"bundle in {bundle}")
     return 0
 

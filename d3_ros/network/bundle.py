@@ -178,6 +178,15 @@ def add_codec(source: str | Path, folder: str | Path, codec: TinyCodec) -> Path:
     return folder
 
 
+def has_codec(path_or_name: str | Path) -> bool:
+    """Whether the bundle that a path or a name means has a tiny codec.
+
+    Raises:
+        BundleError: there is no such bundle.
+    """
+    return (find_bundle(path_or_name) / CODEC / CONFIG).is_file()
+
+
 def load_codec(folder: Path, device: str | torch.device, dtype: torch.dtype) -> TinyCodec:
     """The TinyCodec of a bundle folder.
 

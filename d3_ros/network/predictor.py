@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+import statistics
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from d3_ros.errors import DeviceError, NonFiniteError
+from d3_ros.errors import DataError, DeviceError, NonFiniteError
 from d3_ros.network import image
 from d3_ros.network.bundle import Codec, load_bundle
 from d3_ros.network.execution import HostLink, NetworkRunner
+from d3_ros.network.latency import LatencyState, SizeController
 from d3_ros.network.model import D3Network
-from d3_ros.network.processing_size import choose_size
+from d3_ros.network.processing_size import choose_size, size_ladder
 from d3_ros.network.specialise import EXACT, specialise
 from d3_ros.types import D3Prediction, Task
 
+MEASURED_FRAMES = 3  # per size, when sizes are measured for a target latency
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -35,9 +40,12 @@ class D3Predictor:
         optimisations: names out of `d3_ros.network.specialise.OPTIMISATIONS`; with any, the
             network's modules are taken over and `network` cannot be used any longer.
         graphs: on CUDA, run the network as a CUDA graph.
+        target_latency_ms: choose the processing size by it, see `d3_ros.network.latency`: one that
+            keeps the image's aspect ratio and has at most about the pixels of `processing_size`.
+            The time of a whole call counts. None: `processing_size` it is.
 
     Raises:
-        DataError: the processing size makes no sense for this network.
+        DataError: the processing size makes no sense for this network, or the target none at all.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class D3Predictor:
         *,
         optimisations: Collection[str] = (),
         graphs: bool = True,
+        target_latency_ms: float | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
@@ -58,6 +67,10 @@ class D3Predictor:
         self._run = NetworkRunner(self.network, self.device, graphs)
         self._link = HostLink(self.device)
         self._wanted_size = _as_text(processing_size)
+        if target_latency_ms is not None and not target_latency_ms > 0:
+            raise DataError(f"target latency must be above 0 ms, got {target_latency_ms}")
+        self._target_ms = target_latency_ms
+        self._controllers: dict[tuple[int, int], SizeController] = {}  # by size of the images
         for task in network.tasks:
             self.processing_size(task, (480, 640))  # a wrong size is told now, not at an image
 
@@ -71,6 +84,7 @@ class D3Predictor:
         *,
         codec: Codec = "vae",
         optimisations: Collection[str] = EXACT,
+        target_latency_ms: float | None = None,
     ) -> D3Predictor:
         """Load a model bundle by path or by name.
 
@@ -82,6 +96,8 @@ class D3Predictor:
             codec: "vae", or "tiny" for the small one distilled from it, where the bundle has it:
                 a quarter of the operations, and not quite the same answer.
             optimisations: what to specialise, see `d3_ros.network.specialise`; () is the plain way.
+            target_latency_ms: choose the processing size by the time of a call, see
+                `d3_ros.network.latency`, up to `processing_size`; None: that it is.
 
         Raises:
             BundleError: there is no such bundle, or it is damaged.
@@ -93,7 +109,12 @@ class D3Predictor:
         with _memory_told(where):
             bundle = load_bundle(path_or_name, device=where, dtype=precision, codec=codec)
             return cls(
-                bundle.network, where, precision, processing_size, optimisations=optimisations
+                bundle.network,
+                where,
+                precision,
+                processing_size,
+                optimisations=optimisations,
+                target_latency_ms=target_latency_ms,
             )
 
     @property
@@ -108,17 +129,44 @@ class D3Predictor:
 
     def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which the network sees an image of `image_size` (height, width)."""
+        if image_size in self._controllers:
+            return self._controllers[image_size].size
+        return self._asked_size(task, image_size)
+
+    def _asked_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
         trained_size = self.network.specs[task].processing_size
         return choose_size(self._wanted_size, image_size, trained_size, self.network.size_multiple)
 
+    @property
+    def latency(self) -> dict[tuple[int, int], LatencyState]:
+        """What the choice by latency does, by (height, width) of the images.
+
+        Empty without a target; images of a size are in it once they were warmed up or seen.
+        """
+        return {size: controller.state for size, controller in dict(self._controllers).items()}
+
     def warm_up(self, image_size: tuple[int, int] = (480, 640)) -> None:
         """Predict a black image of (height, width), so that the first real one is not slow.
+
+        Under a target latency, every size that keeps the image's aspect ratio is warmed up and
+        measured; images of another size are measured anew when the first of them comes.
 
         Raises:
             DeviceError: the device has too little memory.
             NonFiniteError: the network cannot run in this dtype.
         """
-        self(np.zeros((*image_size, 3), np.uint8))
+        black = [np.zeros((*image_size, 3), np.uint8)]
+        if self._target_ms is None:
+            self._predict(black, self.tasks)
+            return
+        largest = max((self._asked_size(task, image_size) for task in self.tasks), key=prod)
+        measured = []
+        for size in size_ladder(image_size, largest):
+            self._controllers[image_size] = SizeController([(size, 0.0)], self._target_ms)
+            self._predict(black, self.tasks)
+            milliseconds = [self._timed(black, self.tasks)[1] for _ in range(MEASURED_FRAMES)]
+            measured.append((size, statistics.median(milliseconds)))
+        self._controllers[image_size] = SizeController(measured, self._target_ms)
 
     def __call__(self, rgb: np.ndarray, tasks: Iterable[Task] | None = None) -> D3Prediction:
         """Predict one image.
@@ -150,10 +198,21 @@ class D3Predictor:
             _check_image(rgb)
             by_size.setdefault((rgb.shape[0], rgb.shape[1]), []).append(index)
         predictions: dict[int, D3Prediction] = {}
-        for indices in by_size.values():
-            together = self._predict([images[index] for index in indices], wanted)
+        for size, indices in by_size.items():
+            if self._target_ms is not None and size not in self._controllers:
+                self.warm_up(size)
+            together, milliseconds = self._timed([images[index] for index in indices], wanted)
+            if size in self._controllers:
+                self._controllers[size].observe(milliseconds)
             predictions.update(zip(indices, together, strict=True))
         return [predictions[index] for index in range(len(images))]
+
+    def _timed(
+        self, images: Sequence[np.ndarray], tasks: tuple[Task, ...]
+    ) -> tuple[list[D3Prediction], float]:
+        began = time.perf_counter()
+        predictions = self._predict(images, tasks)
+        return predictions, (time.perf_counter() - began) * 1e3
 
     def _predict(self, images: Sequence[np.ndarray], tasks: tuple[Task, ...]) -> list[D3Prediction]:
         """Predict images of the same size."""
@@ -167,7 +226,7 @@ class D3Predictor:
             for task, decoded in self._decode(pixels, tasks):
                 order.append(task)
                 finite.append(torch.isfinite(decoded).all().float())
-                answers += [self._finish(task, decoded[i : i + 1], size) for i in range(count)]
+                answers += [self.finish(task, decoded[i : i + 1], size) for i in range(count)]
             arrays = self._link.download([*finite, *answers])
         for task, flag in zip(order, arrays, strict=False):
             if not flag:
@@ -197,7 +256,8 @@ class D3Predictor:
             by_size.setdefault(size, []).append(task)
         return by_size
 
-    def _finish(self, task: Task, decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    def finish(self, task: Task, decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """The network's (1, c, h, w) image of a task -> what `D3Prediction` holds, at `size`."""
         if task == "depth":
             return image.to_depth(decoded, size)
         axes = self.network.specs[task].axes
