@@ -194,6 +194,12 @@ def test_a_batch_that_processes_cannot_share_is_refused(
         train(small_config(frames), tmp_path / "run")
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+def test_half_precision_without_a_gpu_is_refused(frames: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fp16 needs a GPU"):
+        train(small_config(frames, "precision=fp16"), tmp_path / "run")
+
+
 def test_recomputed_layers_give_the_same_gradients(frames: Path, tmp_path: Path) -> None:
     for checkpointing in ("true", "false"):
         train(
