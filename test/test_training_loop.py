@@ -97,7 +97,7 @@ CUTS: dict[str, tuple[str, int]] = {
     "before a checkpoint is written": ("accelerate.Accelerator.save_state", 1),
     "within a checkpoint": ("torch.save", 3),
     "before a checkpoint is given its name": ("pathlib.Path.rename", 1),
-    "before the old checkpoint is removed": ("pathlib.Path.iterdir", 1),
+    "before the old checkpoint is removed": ("d3_ros.training.checkpoints._remove_all_but", 1),
 }
 
 
