@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from training_configs import small_config, write_frames
 
+from d3_ros.__main__ import main
 from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.network import load_bundle
 from d3_ros.training import checkpoints
@@ -284,3 +285,18 @@ def test_loss_falls_on_one_frame(tmp_path: Path) -> None:
     lines = (tmp_path / "run/log.jsonl").read_text().splitlines()
     totals = [json.loads(line)["loss/total"] for line in lines if "loss/total" in line]
     assert totals[-1] < totals[0] / 2
+
+
+def test_without_accelerate_one_line_says_what_to_install(
+    frames: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.delitem(sys.modules, "d3_ros.training.train")
+    arguments = ["--config", "finetune.yaml", f"data={frames}", f"output={tmp_path / 'run'}"]
+    assert main(["train", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "training needs accelerate: pip install -r scripts/requirements/training.txt" in error
+    assert len(error.splitlines()) == 1
