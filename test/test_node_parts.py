@@ -100,6 +100,40 @@ def test_the_camera_info_of_the_same_stamp_is_taken_or_else_the_newest() -> None
     assert stamp_ns(newest.header) == 3_000_000_000
 
 
+def test_after_a_jump_back_in_time_sensors_are_of_the_new_time_and_awaited() -> None:
+    inputs = Inputs()
+    inputs.store_camera_info(at(99.0, CameraInfo))
+    for seconds in (98.8, 99.0):
+        inputs.store_sensor("image", at(seconds))
+        inputs.store_sensor("scan", at(seconds, LaserScan))
+    assert inputs.companions_of(at(99.0), wait_s=0.0).jumped_back_s == 0
+    # A little back is a camera's disorder, not another pass of the bag.
+    assert inputs.companions_of(at(98.9), wait_s=0.0).jumped_back_s == 0
+    inputs.store_sensor("image", at(5.1))  # the new pass may be heard before its first image
+    later = threading.Timer(0.1, lambda: inputs.store_sensor("scan", at(5.0, LaserScan)))
+    later.start()
+    found = inputs.companions_of(at(5.0), wait_s=5.0)
+    later.join()
+    assert found.jumped_back_s == pytest.approx(93.9)
+    assert stamp_ns(found.sensors["image"].header) == 5_100_000_000
+    assert stamp_ns(found.sensors["scan"].header) == 5_000_000_000
+    assert found.camera_info is not None, "a calibration holds in any time"
+    assert inputs.companions_of(at(5.1), wait_s=0.0).jumped_back_s == 0
+
+
+def test_a_sensor_that_is_silent_after_a_jump_is_not_awaited_for_long() -> None:
+    inputs = Inputs()
+    inputs.store_camera_info(at(99.0, CameraInfo))
+    inputs.store_sensor("image", at(99.0))
+    inputs.companions_of(at(99.0), wait_s=0.0)
+    found = inputs.companions_of(at(5.0), wait_s=0.01)
+    assert dict(found.sensors) == {}
+    assert inputs.sensor_depth_seen
+    started = time.monotonic()
+    inputs.companions_of(at(6.1), wait_s=5.0)
+    assert time.monotonic() - started < 4.0
+
+
 def test_an_image_waits_for_what_is_late_and_no_longer() -> None:
     inputs = Inputs()
     inputs.store_camera_info(at(1.0, CameraInfo))

@@ -25,6 +25,7 @@ from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.topics import NEED_CAMERA
+from d3_ros.ros.transforms import Transforms
 from d3_ros.ros.view import View, rectified_view
 from d3_ros.types import CameraIntrinsics
 
@@ -64,6 +65,7 @@ class FrameProcessor:
         settings: NodeSettings,
         topics: InputTopics,
         inputs: Inputs,
+        transforms: Transforms,
         read_sensors: SensorReader,
         read_mounting: MountingReader,
         outputs: Outputs,
@@ -76,6 +78,7 @@ class FrameProcessor:
         self.since = math.inf
         self._topics = topics
         self._inputs = inputs
+        self._transforms = transforms
         self._read_sensors = read_sensors
         self._read_mounting = read_mounting
         self._outputs = outputs
@@ -108,6 +111,8 @@ class FrameProcessor:
         companions = self._inputs.companions_of(image.message, wait_s=settings.input.wait)
         waited = time.perf_counter() - waiting
         header = image.message.header
+        if companions.jumped_back_s > 0:
+            self._time_jumped_back(companions.jumped_back_s)
         intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
         with stage("sensor depth"):
             sensed = self._read_sensors(
@@ -155,6 +160,15 @@ class FrameProcessor:
             age_s=(self._now_ns() - stamp_ns(header)) * 1e-9,
             scale=report,
         )
+
+    def _time_jumped_back(self, jump_s: float) -> None:
+        """Forget what is known of a time that is now to come; the scale forgets by itself."""
+        self._tell.warn(
+            f"the stamps of '{self._topics.image}' jumped back by {jump_s:.1f} s (a bag that "
+            "starts again?): the scale, transforms and stored sensor depth begin anew"
+        )
+        self._transforms.forget()
+        self._statistics.forget_ages()
 
     def _intrinsics(
         self, info: CameraInfo | None, rgb: np.ndarray, wanted: frozenset[str]

@@ -23,6 +23,8 @@ SENSORS: tuple[Sensor, ...] = get_args(Sensor)
 KEPT = 16
 # A sensor this far behind the image is not being waited for: it is gone.
 SENSOR_IS_GONE_NS = 1_000_000_000
+# Images whose stamps go back further than this are those of a bag that starts again.
+JUMP_BACK_NS = 1_000_000_000
 # The next message may come this share of a period early.
 JITTER = 0.2
 
@@ -36,10 +38,13 @@ def stamp_ns(header: Header) -> int:
 class Companions:
     """What was found for an image: its calibration or None, and of each sensor that has sent
     anything the message nearest in time, however far that is.
+
+    `jumped_back_s`: how far time jumped back from the image before to this one; 0 where it did not.
     """
 
     camera_info: CameraInfo | None
     sensors: Mapping[Sensor, Any]
+    jumped_back_s: float = 0.0
 
 
 class Inputs:
@@ -50,6 +55,9 @@ class Inputs:
         self._camera_infos: deque[CameraInfo] = deque(maxlen=KEPT)
         self._sensors: dict[Sensor, deque[Any]] = {sensor: deque(maxlen=KEPT) for sensor in SENSORS}
         self._camera_info_is_missing = False
+        self._last_image_ns = 0
+        # Sensors that sent before time jumped back, and the stamp until which they may be late.
+        self._awaited_until_ns: dict[Sensor, int] = {}
 
     def store_camera_info(self, message: CameraInfo) -> None:
         """Keep a calibration; the subscription's callback."""
@@ -62,12 +70,13 @@ class Inputs:
         """Keep a sensor's message, which has a header; the subscription's callback."""
         with self._arrived:
             self._sensors[sensor].append(message)
+            self._awaited_until_ns.pop(sensor, None)
             self._arrived.notify_all()
 
     @property
     def sensor_depth_seen(self) -> bool:
         """Whether any sensor has sent anything."""
-        return any(self._sensors.values())
+        return any(self._sensors.values()) or bool(self._awaited_until_ns)
 
     def clear(self) -> None:
         """Forget everything, as after a deactivation."""
@@ -76,6 +85,8 @@ class Inputs:
             for messages in self._sensors.values():
                 messages.clear()
             self._camera_info_is_missing = False
+            self._last_image_ns = 0
+            self._awaited_until_ns.clear()
 
     def companions_of(self, image: Image | CompressedImage, *, wait_s: float) -> Companions:
         """The camera_info and the sensors' messages that belong to an image.
@@ -86,6 +97,7 @@ class Inputs:
         """
         stamp = stamp_ns(image.header)
         with self._arrived:
+            jump = self._jump_back(stamp)
             complete = self._arrived.wait_for(lambda: self._complete(stamp), wait_s)
             # Wait for a calibration once, not with every image of a camera that has none.
             if not complete and not self._camera_infos:
@@ -97,10 +109,25 @@ class Inputs:
                     for sensor, messages in self._sensors.items()
                     if messages
                 },
+                jump * 1e-9,
             )
+
+    def _jump_back(self, stamp: int) -> int:
+        """How far time has jumped back, ns; messages from the time before are dropped then."""
+        jump, self._last_image_ns = self._last_image_ns - stamp, stamp
+        if jump <= JUMP_BACK_NS:
+            return 0
+        for sensor, messages in self._sensors.items():
+            of_now = [m for m in messages if stamp_ns(m.header) <= stamp + JUMP_BACK_NS]
+            if messages and not of_now:
+                self._awaited_until_ns[sensor] = stamp + SENSOR_IS_GONE_NS
+            self._sensors[sensor] = deque(of_now, maxlen=KEPT)
+        return jump
 
     def _complete(self, stamp: int) -> bool:
         if not self._camera_infos and not self._camera_info_is_missing:
+            return False
+        if any(stamp <= until for until in self._awaited_until_ns.values()):
             return False
         return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 

@@ -68,6 +68,7 @@ class Session:
                 image=self.image_topic, camera_info=node.resolve_topic_name("camera_info")
             ),
             inputs=self.inputs,
+            transforms=self._transforms,
             read_sensors=SensorReader(sensor_topics, self.image_topic, self._transforms, tell),
             read_mounting=MountingReader(self._transforms, tell),
             outputs=self._outputs,

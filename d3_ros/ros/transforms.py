@@ -125,6 +125,17 @@ class Transforms:
                 "set ground.frame to '' and the parameter ground.camera_height"
             ) from error
 
+    def forget(self) -> None:
+        """Time has jumped back: forget all transforms but the static ones.
+
+        tf2 refuses those that are older than what it knows. Its own watch for jumps looks at the
+        clock, which does not jump where a bag is played without use_sim_time.
+        """
+        with self._lock:
+            if self._buffer is not None:
+                self._buffer.clear()
+                self._since = time.monotonic()
+
     def close(self) -> None:
         """Listen no more and forget."""
         with self._lock:
