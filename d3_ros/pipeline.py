@@ -92,6 +92,57 @@ class DepthPipeline:
 
         Args:
             rgb: (H, W, 3) uint8.
+            stamp, intrinsics, sparse, missing, mounting, outputs: as for `finish`.
+
+        Raises:
+            ValueError: an array has the wrong shape or dtype (the message says which).
+        """
+        tasks = self.tasks_for(outputs, sparse=sparse, mounting=mounting)
+        with self._stage("network"):
+            prediction = self.predictor(rgb, tasks=tasks)
+        return self.finish(
+            rgb,
+            prediction,
+            stamp=stamp,
+            intrinsics=intrinsics,
+            sparse=sparse,
+            missing=missing,
+            mounting=mounting,
+            outputs=outputs,
+        )
+
+    def tasks_for(
+        self,
+        outputs: Collection[Output],
+        *,
+        sparse: np.ndarray | None,
+        mounting: CameraMounting | None,
+    ) -> tuple[Task, ...]:
+        """What the network should predict for `finish`, with the same arguments."""
+        # One pass for both tasks is cheaper than a second one for the floor.
+        for_floor = mounting is not None and sparse is None and not self._sensor_gave_scale
+        if "normals" in self.predictor.tasks and ("normals" in outputs or for_floor):
+            return ("depth", "normals")
+        return ("depth",)
+
+    def finish(
+        self,
+        rgb: np.ndarray,
+        prediction: D3Prediction,
+        *,
+        stamp: float,
+        intrinsics: CameraIntrinsics | None = None,
+        sparse: np.ndarray | None = None,
+        missing: str = "no sensor depth",
+        mounting: CameraMounting | None = None,
+        outputs: Collection[Output] = ("relative", "metric", "normals"),
+    ) -> DepthFrame:
+        """Put a prediction to scale.
+
+        Args:
+            rgb: the image, for a second pass of the network where `prediction` lacks what the
+                scale from the floor needs.
+            prediction: of this image, with depth.
             stamp: acquisition time in seconds; orders the frames for the temporal scale state.
             intrinsics: the camera at this image's size. Needed only for the scale from the floor,
                 and where normals must be computed from depth because the model has none; without
@@ -106,15 +157,9 @@ class DepthPipeline:
             ValueError: an array has the wrong shape or dtype (the message says which).
         """
         has_normals = "normals" in self.predictor.tasks
-        # One pass for both tasks is cheaper than a second one for the floor.
-        for_floor = mounting is not None and sparse is None and not self._sensor_gave_scale
-        from_network = has_normals and ("normals" in outputs or for_floor)
-        with self._stage("network"):
-            prediction = self.predictor(
-                rgb, tasks=("depth", "normals") if from_network else ("depth",)
-            )
         relative, predicted_normals = prediction.depth, prediction.normals
-        assert relative is not None  # asked for above
+        if relative is None:
+            raise ValueError("the prediction has no depth")
 
         aligner = self.aligner
         with self._stage("scale alignment"):
@@ -122,7 +167,7 @@ class DepthPipeline:
         self._sensor_gave_scale = fit.ok
         if not fit.ok and mounting is not None:
             if has_normals and predicted_normals is None:
-                with self._stage("network"):
+                with self._stage("network, again for the floor"):
                     predicted_normals = self.predictor(rgb, tasks=("normals",)).normals
             with self._stage("scale from the floor"):
                 floor = self.ground.update(relative, predicted_normals, intrinsics, mounting, stamp)

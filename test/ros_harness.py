@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,8 +26,9 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
+from d3_ros.ros.inputs import Sensor, stamp_ns
 from d3_ros.ros.predictor_node import PredictorNode
-from d3_ros.ros.statistics import FrameStatistics, Snapshot
+from d3_ros.ros.statistics import Snapshot
 from d3_ros.ros.to_messages import ImageBuffer
 from d3_ros.ros.topics import SCALE as SCALE_TOPIC
 from d3_ros.ros.topics import TOPICS
@@ -56,6 +57,7 @@ class StandIn:
 
     def __init__(self, tasks: tuple[Task, ...] = ("depth", "normals")) -> None:
         self.tasks = tasks
+        self.precision = "fp32"
         self.asked: list[tuple[Task, ...]] = []
         self.before: Callable[[], None] = lambda: None
         self.relative = ramp()
@@ -69,6 +71,14 @@ class StandIn:
             depth=self.relative if "depth" in wanted else None,
             normals=self.normals if "normals" in wanted else None,
         )
+
+    def predict_batch(
+        self, images: Sequence[np.ndarray], tasks: Iterable[Task] | None = None
+    ) -> list[D3Prediction]:
+        return [self(rgb, tasks) for rgb in images]
+
+    def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
+        return image_size
 
 
 def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -99,16 +109,15 @@ class Robot:
     ) -> None:
         self.namespace = f"/cam{next(self._numbers)}"
         self.network = network or StandIn()
-        self.statistics = FrameStatistics()
         self.lines: list[str] = []
         self.received: dict[str, list[Any]] = defaultdict(list)
         options = {"load": load} if load else {"load": lambda settings, say: self.network}
         self.node = PredictorNode(
             **options,
-            statistics=self.statistics,
             namespace=self.namespace,
             parameter_overrides=[Parameter(n, value=v) for n, v in (parameters or {}).items()],
         )
+        self.statistics = next(iter(self.node.statistics.values()))  # of the first camera
         self.peer = Node("peer", namespace=self.namespace)
         self.image = self.peer.create_publisher(Image, "image", camera_qos)
         self.camera_info = self.peer.create_publisher(CameraInfo, "camera_info", camera_qos)
@@ -159,7 +168,7 @@ class Robot:
         wait_until(
             lambda: all(self.peer.count_publishers(name) for name in names), "the node publishes"
         )
-        outputs = self.node._session._outputs._publishers.values()
+        outputs = self.node._session.cameras[""]._outputs._publishers.values()
         wait_until(
             lambda: sum(p.get_subscription_count() for p in outputs) >= len(names),
             "the node knows its subscribers",
@@ -207,6 +216,19 @@ class Robot:
             self.sensor.publish(sensor)
         self.image.publish(image)
         return image
+
+    def sense(self, sensor: Sensor, message: Any) -> None:
+        """Publish a sensor's message, and wait until the node has it.
+
+        Of the first message of a sensor the node knows nothing: it would not wait for it.
+        """
+        publishers = {"image": self.sensor, "points": self.points, "scan": self.scan}
+        publishers[sensor].publish(message)
+        stored = self.node._session.cameras[""].inputs._sensors[sensor]
+        wait_until(
+            lambda: any(stamp_ns(m.header) == stamp_ns(message.header) for m in stored),
+            f"the node has the {sensor}",
+        )
 
     def answers(self, topic: str, header: Any) -> list[Any]:
         """What came on an output with this very header."""

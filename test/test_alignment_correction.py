@@ -9,10 +9,11 @@ import pytest
 from scipy.linalg import cho_factor, cho_solve
 
 from d3_ros.geometry.alignment import ScaleAligner
+from d3_ros.geometry.alignment.choice import SteadyChoice
 from d3_ros.geometry.alignment.correction import evaluate_field
-from d3_ros.geometry.alignment.domain import DomainChoice
-from d3_ros.geometry.alignment.gaussian_process import PRIORS, Features, ResidualModel, kernel
+from d3_ros.geometry.alignment.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.points import Points, thin
+from d3_ros.geometry.alignment.prior import PRIORS, Features, kernel
 
 SHAPE = (120, 160)
 MIDDLE = SHAPE[1] // 2
@@ -51,7 +52,7 @@ def test_finds_the_domain_in_which_the_network_is_affine(domain):
 
 
 def test_the_domain_changes_only_when_another_is_clearly_better():
-    choice = DomainChoice(hysteresis=0.1, memory=0.0)
+    choice: SteadyChoice[str] = SteadyChoice(hysteresis=0.1, memory=0.0)
     assert choice.choose({"depth": 0.100, "log": 0.110}) == "depth"
     assert choice.choose({"depth": 0.100, "log": 0.095}) == "depth"  # 5 % better: not enough
     assert choice.choose({"depth": 0.100, "log": 0.085}) == "log"
@@ -100,8 +101,7 @@ def test_held_out_prediction_and_grid_are_the_textbook_regression():
     rng = np.random.default_rng(0)
     features = Features(rng.random((60, 2)) * (1, 0.75), rng.uniform(-0.5, 0.5, 60))
     residual = 0.1 * np.sin(5 * features.position[:, 0]) + 0.2 * features.log_depth
-    held_out = np.arange(60) >= 50
-    result = ResidualModel().regress(features, residual, held_out, rng)
+    result = ResidualModel().regress(features, residual, seen=50, join=True, rng=rng)
     assert result.noise < 0.02
     prior = result.prior
     noise = np.diag(np.full(50, result.noise**2))
@@ -130,10 +130,11 @@ def test_thinning_keeps_depth_layers_and_drops_lone_outliers():
     rows, columns = rng.integers(0, 100, 5000), rng.integers(0, 100, 5000)
     relative = np.where(columns < 50, 0.2, 0.8) + 0.0
     depth = np.where(columns < 50, 1.0, 4.0)
-    thinned = thin(Points(rows, columns, relative, depth), 300)
+    thinned, cell_of = thin(Points(rows, columns, relative, depth), 300)
     assert 100 < len(thinned) <= 300
     assert set(np.round(thinned.depth, 6)) == {1.0, 4.0}  # no average of two surfaces
     np.testing.assert_allclose(thinned.relative, np.where(thinned.depth < 2, 0.2, 0.8))
+    np.testing.assert_allclose(thinned.depth[cell_of], depth)
 
 
 def scales(smoothing: float, frames: int = 60, step_at: int = 45) -> np.ndarray:

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from d3_ros.demo.cloud_view import BACKGROUND, view_from_above, view_oblique
-from d3_ros.demo.pictures import Cloud, frame_pictures, strip
+from d3_ros.demo.cloud_view import view_from_above, view_oblique
+from d3_ros.demo.pictures import Cloud, frame_pictures
 from d3_ros.demo.recording import (
     METRIC,
     NORMALS,
@@ -31,6 +31,7 @@ from d3_ros.demo.recording import (
 from d3_ros.demo.report import RunInfo, table, write_report
 from d3_ros.demo.score import DepthScore, scale_states, score_depth, traffic
 from d3_ros.demo.sources import Frame
+from d3_ros.geometry.drawing import BACKGROUND, strip
 
 MS = 1_000_000
 NAN = float("nan")

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from ros_harness import wait_until
 
-from d3_ros.ros.session import SENSOR_TOPICS
+from d3_ros.ros.camera import SENSOR_TOPICS
 from d3_ros.ros.settings import PARAMETERS
 from d3_ros.ros.topics import TOPICS
 

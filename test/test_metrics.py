@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 
-from d3_ros.errors import DataError
-from d3_ros.evaluation import dataset, metrics
-from d3_ros.types import D3Prediction
+from d3_ros.evaluation import metrics
 
 TRUTH = np.array([[1.0, 2.0], [4.0, 0.0]])
 VALID = TRUTH > 0
@@ -34,8 +29,28 @@ def test_scores_by_hand() -> None:
     predicted = np.array([[1.2, 1.5], [4.0, 9.0]])
     assert metrics.abs_rel(predicted, TRUTH, VALID) == pytest.approx((0.2 + 0.25 + 0) / 3)
     assert metrics.rmse(predicted, TRUTH, VALID) == pytest.approx(np.sqrt((0.04 + 0.25) / 3))
-    assert metrics.delta1(predicted, TRUTH, VALID) == pytest.approx(2 / 3)  # 2 / 1.5 > 1.25
+    assert metrics.delta(predicted, TRUTH, VALID) == pytest.approx(2 / 3)  # 2 / 1.5 > 1.25
     assert np.isnan(metrics.abs_rel(predicted, TRUTH, ~VALID & False))
+
+
+def test_logarithmic_scores_by_hand() -> None:
+    """Ratios to the truth of e, 1 and 1/e: squares 1, 0, 1, and no mean."""
+    predicted = np.array([[np.e, 2.0], [4 / np.e, 9.0]])
+    assert metrics.rmse_log(predicted, TRUTH, VALID) == pytest.approx(np.sqrt(2 / 3))
+    assert metrics.si_log(predicted, TRUTH, VALID) == pytest.approx(np.sqrt(2 / 3))
+    # A wrong scale is forgiven by one and not by the other.
+    assert metrics.si_log(3 * TRUTH, TRUTH, VALID) == pytest.approx(0, abs=1e-12)
+    assert metrics.rmse_log(3 * TRUTH, TRUTH, VALID) == pytest.approx(np.log(3))
+    # What is behind the camera counts as 1 mm.
+    behind = np.array([[-5.0, 2.0], [4.0, 0.0]])
+    assert metrics.rmse_log(behind, TRUTH, VALID) == pytest.approx(np.log(1000) / np.sqrt(3))
+    assert np.isnan(metrics.si_log(predicted, TRUTH, ~VALID & False))
+
+
+def test_deltas_by_hand() -> None:
+    predicted = np.array([[1.3, 2.0 / 1.6], [4.0 * 2.0, 0.0]])  # ratios 1.3, 1.6 and 2
+    shares = [metrics.delta(predicted, TRUTH, VALID, power) for power in (1, 2, 3)]
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3])  # below 1.25, 1.5625, 1.953125
 
 
 def test_normal_angles() -> None:
@@ -43,38 +58,3 @@ def test_normal_angles() -> None:
     predicted = np.array([[(0, 0, -1.0), (1.0, 0, 0)]])
     angles = metrics.normal_angles(predicted, truth, np.array([[True, True]]))
     assert angles == pytest.approx([0, 90])
-
-
-class _Perfect:
-    """Knows the depth of the only frame, up to scale and shift, and that it looks at a wall."""
-
-    tasks = ("depth", "normals")
-
-    def __call__(self, rgb: np.ndarray, tasks: object = None) -> D3Prediction:
-        depth = np.linspace(0, 1, 20, dtype=np.float32).reshape(4, 5)
-        return D3Prediction(depth, np.tile(np.float32((0, 0, -1)), (4, 5, 1)))
-
-
-def test_evaluate_a_folder(tmp_path: Path) -> None:
-    for kind in ("rgb", "depth", "normals"):
-        (tmp_path / kind).mkdir()
-    depth = (1000 + 3000 * np.linspace(0, 1, 20)).reshape(4, 5)
-    cv2.imwrite(str(tmp_path / "rgb" / "a.png"), np.zeros((4, 5, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "depth" / "a.png"), depth.astype(np.uint16))
-    cv2.imwrite(str(tmp_path / "normals" / "a.png"), np.full((4, 5, 3), (1, 128, 128), np.uint8))
-    (row,) = dataset.evaluate(_Perfect(), tmp_path)
-    assert row["frame"] == "a"
-    assert row["abs_rel"] == pytest.approx(0, abs=1e-3)  # rounded to millimetres
-    assert row["delta1"] == 1.0
-    assert row["normals_mean_deg"] == pytest.approx(0, abs=1e-3)
-    assert dataset.mean_scores([row, {"frame": "b", "abs_rel": 1.0}])["abs_rel"] == pytest.approx(
-        0.5, abs=1e-3
-    )
-    (tmp_path / "depth" / "a.png").unlink()
-    with pytest.raises(DataError, match="has no depth"):
-        list(dataset.evaluate(_Perfect(), tmp_path))
-
-
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no frames"):
-        dataset.frames(tmp_path)

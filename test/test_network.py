@@ -15,8 +15,10 @@ from tiny_network import CROSS_ATTENTION_DIM, SIZE, tiny_network, tiny_unet
 
 from d3_ros.errors import DataError, DeviceError, NonFiniteError
 from d3_ros.network import D3Network, D3Predictor, TaskSpec, image
+from d3_ros.network.execution import HostLink
 from d3_ros.network.predictor import choose_device, choose_dtype
 from d3_ros.network.processing_size import choose_size
+from d3_ros.network.specialise import EXACT
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def test_the_transform_is_bilinear_without_antialias() -> None:
     """Four pixels in a row to two: half-pixel centres, so each is the mean of its two."""
     row = np.array([0, 255, 51, 102], np.uint8)
     rgb = np.repeat(row[None, :, None], 3, axis=2)
-    out = image.to_network(rgb, (1, 2), "cpu")
+    out = image.to_network(torch.from_numpy(rgb), (1, 2))
     assert out.shape == (1, 3, 1, 2)
     assert out.dtype == torch.float32
     expected = torch.tensor([0.5 * 255, 0.5 * (51 + 102)]) / 255 * 2 - 1
@@ -161,23 +163,23 @@ def test_the_transform_is_bilinear_without_antialias() -> None:
     # Eight to two: an antialiasing filter would average four; bilinear looks at pixels 1 and 2.
     row = np.array([255, 0, 0, 255, 255, 255, 51, 255], np.uint8)
     rgb = np.repeat(row[None, :, None], 3, axis=2)
-    out = image.to_network(rgb, (1, 2), "cpu")
+    out = image.to_network(torch.from_numpy(rgb), (1, 2))
     expected = torch.tensor([0.0, 0.5 * (255 + 51)]) / 255 * 2 - 1
     torch.testing.assert_close(out[0, :, 0], expected.expand(3, 2))
 
 
 def test_channels_and_pixels_keep_their_places() -> None:
     rgb = picture(3, 5)
-    out = image.to_network(rgb, (3, 5), "cpu")[0].numpy()
+    out = image.to_network(torch.from_numpy(rgb), (3, 5))[0].numpy()
     np.testing.assert_allclose(out, rgb.transpose(2, 0, 1) / 127.5 - 1, atol=1e-6)
 
 
 def test_read_only_and_reversed_images_are_taken() -> None:
     rgb = picture(4, 6)
     rgb.setflags(write=False)
-    straight = image.to_network(rgb, (4, 6), "cpu")
-    backwards = image.to_network(rgb[:, :, ::-1], (4, 6), "cpu")
-    assert torch.equal(straight.flip(1), backwards)
+    link = HostLink(torch.device("cpu"))
+    straight = link.upload([rgb])[0].clone()
+    assert torch.equal(straight.flip(2), link.upload([rgb[:, :, ::-1]])[0])
 
 
 def test_depth_is_the_mean_of_the_clipped_channels() -> None:
@@ -385,3 +387,27 @@ def test_any_image_size(height: int, width: int) -> None:
 
 
 SMALL = D3Predictor(tiny_network(), processing_size=(16, 16))
+
+
+@pytest.mark.parametrize("optimisations", [(), EXACT])
+def test_images_go_through_together_and_each_gets_its_own_answer(
+    tiny_bundle: Path, optimisations: tuple[str, ...]
+) -> None:
+    predictor = D3Predictor.from_pretrained(
+        tiny_bundle, device="cpu", dtype="fp32", optimisations=optimisations
+    )
+    rng = np.random.default_rng(4)
+    sizes = [(48, 64), (30, 50), (48, 64), (48, 64)]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    together = predictor.predict_batch(images)
+    assert len(together) == len(images)
+    for rgb, answer in zip(images, together, strict=True):
+        alone = predictor(rgb)
+        assert answer.depth is not None and answer.normals is not None
+        assert answer.depth.shape == rgb.shape[:2]
+        np.testing.assert_allclose(answer.depth, alone.depth, atol=1e-5)
+        # A short vector of a random network magnifies the rounding when it is normalised.
+        np.testing.assert_allclose(answer.normals, alone.normals, atol=1e-3)
+    assert predictor.predict_batch([]) == []
+    (depth_only,) = predictor.predict_batch(images[:1], ("depth",))
+    assert depth_only.normals is None

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from full_size_network import full_size_parts
 from official_files import write_base, write_checkpoint
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, D3Predictor, TaskSpec
+from d3_ros.network.specialise import EXACT
 from d3_ros.types import Task
 
 FILES: dict[Task, str] = {"depth": "inference_depth.npz", "normals": "inference_normal.npz"}
@@ -30,25 +32,7 @@ def sd21(conformance: Path) -> tuple[AutoencoderKL, UNet2DConditionModel]:
     assert spec.loader is not None
     weights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(weights)
-    with torch.device("meta"):  # initialising 3.5 GB that are overwritten takes half a minute
-        unet = UNet2DConditionModel(
-            sample_size=96,
-            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-            block_out_channels=(320, 640, 1280, 1280),
-            layers_per_block=2,
-            cross_attention_dim=1024,
-            attention_head_dim=(5, 10, 20, 20),
-            use_linear_projection=True,
-        )
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=768,
-        )
+    vae, unet = full_size_parts()  # initialising 3.5 GB to overwrite them takes half a minute
     return weights.fill(vae.to_empty(device="cpu")), weights.fill(unet.to_empty(device="cpu"))
 
 
@@ -69,9 +53,14 @@ def predictor(
     parts: tuple[AutoencoderKL, UNet2DConditionModel], vectors: dict[Task, dict[str, Any]]
 ) -> D3Predictor:
     """Both tasks on one UNet, as the vectors were made."""
-    vae, unet = parts
+    return D3Predictor(conformance_network(*parts, vectors), "cpu", torch.float32)
+
+
+def conformance_network(
+    vae: AutoencoderKL, unet: UNet2DConditionModel, vectors: dict[Task, dict[str, Any]]
+) -> D3Network:
     assert vae.config.scaling_factor == 0.18215
-    network = D3Network(
+    return D3Network(
         vae,
         {"unet": unet},
         {
@@ -89,7 +78,6 @@ def predictor(
             for task, vector in vectors.items()
         },
     )
-    return D3Predictor(network, "cpu", torch.float32)
 
 
 def assert_close(actual: Any, expected: np.ndarray) -> None:
@@ -121,6 +109,19 @@ def test_every_stage_is_the_official_one(
     assert_close(stages["encode"][0], vector["image_latent"])
     assert_close(stages["predict_latent"][0], vector["output_latent"])
     assert_close(stages["decode"][0], vector["decoded"])
+
+
+def test_the_specialised_network_is_the_official_one(
+    parts: tuple[AutoencoderKL, UNet2DConditionModel], vectors: dict[Task, dict[str, Any]]
+) -> None:
+    """With all exact optimisations at once."""
+    vae, unet = full_size_parts()  # the modules are taken over; their weights are shared
+    for module, filled in ((vae, parts[0]), (unet, parts[1])):
+        module.load_state_dict(filled.state_dict(), assign=True)
+    network = conformance_network(vae, unet, vectors)
+    predictor = D3Predictor(network, "cpu", torch.float32, optimisations=EXACT)
+    for task, vector in vectors.items():
+        check_prediction(predictor, vector, task)
 
 
 @pytest.mark.skipif(

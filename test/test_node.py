@@ -239,8 +239,10 @@ def test_diagnostics_come_once_a_second_and_status_is_latched() -> None:
         seen = len(arrays)
         wait_until(lambda: len(arrays) >= seen + 2, "one a second")
         assert (arrays[-1].header.stamp.sec - arrays[-2].header.stamp.sec) in (0, 1, 2)
-        frames, scale = arrays[-1].status
-        assert (frames.name, scale.name) == (f"{name}: frames", f"{name}: scale")
+        frames, scale, network = arrays[-1].status
+        tasks = [f"{name}: {task}" for task in ("frames", "scale", "network")]
+        assert [frames.name, scale.name, network.name] == tasks
+        assert network.message == "fp32, processing size bundle"
         assert frames.hardware_id == "d3_nano"
         values = {entry.key: entry.value for entry in frames.values}
         assert (values["received (frames)"], values["published (frames)"]) == ("1", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -158,7 +159,7 @@ def test_colour_and_depth_are_a_pair_of_the_same_stamp_size_and_calibration(robo
     )
     assert robot.wait_for(RGB_INFO, header) == robot.wait_for(DEPTH_INFO, header)
     # Without a scale there is no depth, and so no pair.
-    robot.node._session.reset_scale()
+    robot.node._session.cameras[""].reset_scale()
     header = robot.show(sensor=None).header
     robot.wait_for(RELATIVE, header)
     robot.scale_after(robot.show)
@@ -183,6 +184,7 @@ def test_previews_come_as_jpeg_too(robot: Robot, raw: str, compressed: str) -> N
 def test_the_quality_of_the_previews(robot: Robot, setting: Callable[..., None]) -> None:
     fine = len(robot.wait_for(DEPTH_JPEG, robot.show().header).data)
     setting(color__jpeg_quality=5)
+    time.sleep(0.02)  # color.max_rate is 100 Hz
     assert len(robot.wait_for(DEPTH_JPEG, robot.show().header).data) < fine
 
 

@@ -12,13 +12,23 @@ from hypothesis import strategies as st
 from ros_harness import wait_until
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
-from d3_ros.ros.diagnostics import ERROR, OK, WARN, judge_frames, judge_scale, scale_values
+from d3_ros.ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    CameraFigures,
+    NetworkFigures,
+    active_report,
+    judge_frames,
+    judge_scale,
+    scale_values,
+)
 from d3_ros.ros.inputs import Inputs, stamp_ns
 from d3_ros.ros.scale_report import ScaleReport
-from d3_ros.ros.settings import NodeSettings
+from d3_ros.ros.settings import NodeSettings, settings_from
 from d3_ros.ros.statistics import FrameStatistics, Snapshot, StageTimes, median_and_p95
 from d3_ros.ros.telling import Teller
-from d3_ros.ros.worker import NewestWins
+from d3_ros.ros.worker import NewestOfEach
 from d3_ros.types import DepthFit
 
 pytestmark = pytest.mark.ros
@@ -37,40 +47,136 @@ def test_the_newest_item_wins_and_the_overtaken_are_dropped() -> None:
     dropped: list[int] = []
     started, go_on = threading.Event(), threading.Event()
 
-    def process(item: int) -> None:
+    def process(items: dict[str, int]) -> None:
         started.set()
         go_on.wait(5.0)
-        done.append(item)
+        done.append(items["a"])
 
-    worker = NewestWins(process, dropped.append)
-    worker.submit(1)
+    worker = NewestOfEach("a", process, lambda source, item: dropped.append(item))
+    worker.submit("a", 1)
     assert started.wait(5.0)
     for item in (2, 3, 4):
-        worker.submit(item)
+        worker.submit("a", item)
     assert dropped == [2, 3]
     go_on.set()
     wait_until(lambda: done == [1, 4], "both are done")
     assert worker.stop(5.0)
-    worker.submit(5)
+    worker.submit("a", 5)
     assert dropped == [2, 3, 5]
 
 
 def test_stop_tells_whether_the_last_item_is_done() -> None:
     go_on, started = threading.Event(), threading.Event()
 
-    def process(item: int) -> None:
+    def process(items: dict[str, int]) -> None:
         started.set()
         go_on.wait(5.0)
 
     dropped: list[int] = []
-    worker = NewestWins(process, dropped.append)
-    worker.submit(1)
+    worker = NewestOfEach("a", process, lambda source, item: dropped.append(item))
+    worker.submit("a", 1)
     assert started.wait(5.0)
-    worker.submit(2)
+    worker.submit("a", 2)
     assert not worker.stop(0.05)
     assert dropped == [2]
     go_on.set()
     assert worker.stop(5.0)
+
+
+def test_what_waits_at_the_same_time_is_processed_together() -> None:
+    batches: list[dict[str, int]] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def process(items: dict[str, int]) -> None:
+        batches.append(items)
+        started.set()
+        go_on.wait(5.0)
+
+    worker = NewestOfEach("ab", process, lambda source, item: None)
+    worker.submit("a", 1)
+    assert started.wait(5.0)
+    for source, item in (("a", 2), ("b", 3), ("a", 4)):
+        worker.submit(source, item)
+    go_on.set()
+    wait_until(lambda: len(batches) == 2, "a second batch")
+    assert batches == [{"a": 1}, {"a": 4, "b": 3}]
+    assert worker.stop(5.0)
+
+
+class Patience:
+    """Items that become ready when the test says so."""
+
+    def __init__(self) -> None:
+        self.done: list[dict[str, int]] = []
+        self.dropped: list[int] = []
+        self.ready: set[int] = set()
+        self.patience_s = 60.0
+        self.worker = NewestOfEach(
+            "ab",
+            self.done.append,
+            lambda source, item: self.dropped.append(item),
+            lambda source, item: 0.0 if item in self.ready else self.patience_s,
+        )
+
+    def let(self, *items: int) -> None:
+        self.ready.update(items)
+        self.worker.wake()
+
+
+def test_a_source_that_is_not_ready_holds_up_nobody() -> None:
+    patience = Patience()
+    patience.ready.add(2)
+    patience.worker.submit("a", 1)
+    patience.worker.submit("b", 2)
+    wait_until(lambda: patience.done == [{"b": 2}], "b is done")
+    patience.let(1)
+    wait_until(lambda: patience.done == [{"b": 2}, {"a": 1}], "a is done")
+    assert patience.worker.stop(5.0)
+
+
+def test_an_item_that_waits_for_its_companions_is_not_overtaken_by_one_that_waits_too() -> None:
+    """Else a sensor later than the next image would keep every image from its turn."""
+    patience = Patience()
+    for item in (1, 2, 3):
+        patience.worker.submit("a", item)
+        time.sleep(0.05)  # each finds the worker idle
+    assert patience.dropped == [2]
+    patience.let(1)
+    wait_until(lambda: patience.done == [{"a": 1}], "the first is done")
+    patience.let(3)
+    wait_until(lambda: patience.done == [{"a": 1}, {"a": 3}], "the newest is done")
+    # But a newer one that is ready goes before one that is not.
+    patience.worker.submit("a", 4)
+    time.sleep(0.05)
+    patience.ready.add(5)
+    patience.worker.submit("a", 5)
+    wait_until(lambda: patience.done[-1] == {"a": 5}, "the ready one is done")
+    assert patience.dropped == [2, 4]
+    assert patience.worker.stop(5.0)
+
+
+def test_an_item_is_processed_when_its_time_to_wait_is_over() -> None:
+    deadline = time.monotonic() + 0.1
+    done: list[dict[str, int]] = []
+    worker = NewestOfEach(
+        "a", done.append, lambda *_: None, lambda source, item: deadline - time.monotonic()
+    )
+    worker.submit("a", 1)
+    wait_until(lambda: done == [{"a": 1}], "nobody woke the worker")
+    assert time.monotonic() >= deadline
+    assert worker.stop(5.0)
+
+
+def test_clearing_drops_all_that_waits() -> None:
+    patience = Patience()
+    patience.worker.submit("a", 1)
+    time.sleep(0.05)
+    patience.worker.submit("a", 2)
+    patience.worker.submit("b", 3)
+    patience.worker.clear()
+    assert sorted(patience.dropped) == [1, 2, 3]
+    assert patience.worker.stop(5.0)
+    assert patience.done == []
 
 
 def test_the_nearest_message_of_each_sensor_belongs_to_an_image() -> None:
@@ -79,13 +185,13 @@ def test_the_nearest_message_of_each_sensor_belongs_to_an_image() -> None:
     for seconds in (9.9, 10.02, 10.2):
         inputs.store_sensor("image", at(seconds))
     inputs.store_sensor("scan", at(9.0, LaserScan))
-    found = inputs.companions_of(at(10.0), wait_s=0.0).sensors
+    found = inputs.companions_of(at(10.0)).sensors
     assert set(found) == {"image", "scan"}
     assert stamp_ns(found["image"].header) == 10_020_000_000
     assert stamp_ns(found["scan"].header) == 9_000_000_000
     assert inputs.sensor_depth_seen
     inputs.clear()
-    nothing = inputs.companions_of(at(10.0), wait_s=0.0)
+    nothing = inputs.companions_of(at(10.0))
     assert (nothing.camera_info, dict(nothing.sensors)) == (None, {})
     assert not inputs.sensor_depth_seen
 
@@ -94,9 +200,9 @@ def test_the_camera_info_of_the_same_stamp_is_taken_or_else_the_newest() -> None
     inputs = Inputs()
     for seconds in (1.0, 2.0, 3.0):
         inputs.store_camera_info(at(seconds, CameraInfo))
-    same = inputs.companions_of(at(2.0), wait_s=0.0).camera_info
+    same = inputs.companions_of(at(2.0)).camera_info
     assert stamp_ns(same.header) == 2_000_000_000
-    newest = inputs.companions_of(at(2.5), wait_s=0.0).camera_info
+    newest = inputs.companions_of(at(2.5)).camera_info
     assert stamp_ns(newest.header) == 3_000_000_000
 
 
@@ -106,78 +212,73 @@ def test_after_a_jump_back_in_time_sensors_are_of_the_new_time_and_awaited() -> 
     for seconds in (98.8, 99.0):
         inputs.store_sensor("image", at(seconds))
         inputs.store_sensor("scan", at(seconds, LaserScan))
-    assert inputs.companions_of(at(99.0), wait_s=0.0).jumped_back_s == 0
+    assert inputs.image_came(at(99.0).header) == 0
     # A little back is a camera's disorder, not another pass of the bag.
-    assert inputs.companions_of(at(98.9), wait_s=0.0).jumped_back_s == 0
+    assert inputs.image_came(at(98.9).header) == 0
     inputs.store_sensor("image", at(5.1))  # the new pass may be heard before its first image
-    later = threading.Timer(0.1, lambda: inputs.store_sensor("scan", at(5.0, LaserScan)))
-    later.start()
-    found = inputs.companions_of(at(5.0), wait_s=5.0)
-    later.join()
-    assert found.jumped_back_s == pytest.approx(93.9)
+    assert inputs.image_came(at(5.0).header) == pytest.approx(93.9)
+    found = inputs.companions_of(at(5.0))
     assert stamp_ns(found.sensors["image"].header) == 5_100_000_000
-    assert stamp_ns(found.sensors["scan"].header) == 5_000_000_000
+    assert set(found.sensors) == {"image"}
     assert found.camera_info is not None, "a calibration holds in any time"
-    assert inputs.companions_of(at(5.1), wait_s=0.0).jumped_back_s == 0
+    assert inputs.image_came(at(5.1).header) == 0
+    # The scan has sent before, so it is waited for, though not for ever.
+    assert not inputs.are_complete_for(at(5.0))
+    assert inputs.are_complete_for(at(6.2))
+    inputs.store_sensor("scan", at(5.0, LaserScan))
+    assert inputs.are_complete_for(at(5.0))
 
 
-def test_a_sensor_that_is_silent_after_a_jump_is_not_awaited_for_long() -> None:
+def test_a_jump_back_in_time_does_not_make_a_sensor_unknown() -> None:
     inputs = Inputs()
-    inputs.store_camera_info(at(99.0, CameraInfo))
     inputs.store_sensor("image", at(99.0))
-    inputs.companions_of(at(99.0), wait_s=0.0)
-    found = inputs.companions_of(at(5.0), wait_s=0.01)
-    assert dict(found.sensors) == {}
+    inputs.image_came(at(99.0).header)
+    inputs.image_came(at(5.0).header)
+    assert dict(inputs.companions_of(at(5.0)).sensors) == {}
     assert inputs.sensor_depth_seen
-    started = time.monotonic()
-    inputs.companions_of(at(6.1), wait_s=5.0)
-    assert time.monotonic() - started < 4.0
+    inputs.clear()
+    assert not inputs.sensor_depth_seen
+    assert inputs.image_came(at(1.0).header) == 0
 
 
-def test_an_image_waits_for_what_is_late_and_no_longer() -> None:
-    inputs = Inputs()
+def test_whoever_waits_is_told_of_every_message() -> None:
+    told: list[int] = []
+    inputs = Inputs(lambda: told.append(1))
     inputs.store_camera_info(at(1.0, CameraInfo))
-    inputs.store_sensor("image", at(0.9))
-    late = threading.Timer(0.1, lambda: inputs.store_sensor("image", at(1.0)))
-    late.start()
-    started = time.monotonic()
-    found = inputs.companions_of(at(1.0), wait_s=5.0)
-    assert stamp_ns(found.sensors["image"].header) == 1_000_000_000
-    assert time.monotonic() - started < 4.0
-    late.join()
+    inputs.store_sensor("points", at(1.0, PointCloud2))
+    assert len(told) == 2
 
 
-def waits_for(stamps: list[float], image: float) -> bool:
-    """Whether an image waits for another message of a sensor that has sent these."""
+@pytest.mark.parametrize(
+    ("stamps", "image", "complete", "why"),
+    [
+        ([1.0, 1.1, 1.2, 1.3], 1.3, True, "of the same stamp"),
+        ([1.0, 1.1, 1.2, 1.3], 1.33, True, "the next one is farther"),
+        ([1.0, 1.1, 1.2, 1.3], 1.37, False, "the next one is nearer"),
+        ([1.3], 1.33, False, "its period is not known yet"),
+        ([1.0, 1.1, 1.2, 1.3], 2.5, True, "gone"),
+        ([1.4], 1.3, True, "it is ahead of the image"),
+        ([], 1.0, True, "there is no such sensor"),
+    ],
+)
+def test_only_what_will_come_nearer_is_waited_for(
+    stamps: list[float], image: float, complete: bool, why: str
+) -> None:
+    """A LiDAR at 10 Hz: its next sweep is worth a wait where it will be nearer than the last."""
     inputs = Inputs()
     inputs.store_camera_info(at(image, CameraInfo))
     for seconds in stamps:
         inputs.store_sensor("points", at(seconds, PointCloud2))
-    started = time.monotonic()
-    inputs.companions_of(at(image), wait_s=0.2)
-    return time.monotonic() - started >= 0.2
-
-
-def test_nothing_is_waited_for_that_will_not_come_nearer() -> None:
-    """A LiDAR at 10 Hz: its next sweep is worth a wait where it will be nearer than the last."""
-    sweeps = [1.0, 1.1, 1.2, 1.3]
-    assert not waits_for(sweeps, 1.3), "of the same stamp"
-    assert not waits_for(sweeps, 1.33), "the next one is farther"
-    assert waits_for(sweeps, 1.37)
-    assert waits_for([1.3], 1.33), "its period is not known yet"
-    assert not waits_for(sweeps, 2.5), "gone"
-    assert not waits_for([], 1.0), "there is no such sensor"
+    assert inputs.are_complete_for(at(image)) == complete, why
 
 
 def test_a_calibration_is_waited_for_once() -> None:
     inputs = Inputs()
-    started = time.monotonic()
-    inputs.companions_of(at(1.0), wait_s=0.2)
-    assert time.monotonic() - started >= 0.2, "the first image waits for a calibration"
-    started = time.monotonic()
-    for seconds in (1.1, 1.2, 1.3):
-        inputs.companions_of(at(seconds), wait_s=5.0)
-    assert time.monotonic() - started < 4.0
+    assert not inputs.are_complete_for(at(1.0)), "the first image waits for a calibration"
+    inputs.companions_of(at(1.0))  # in vain
+    assert inputs.are_complete_for(at(1.1))
+    inputs.clear()
+    assert not inputs.are_complete_for(at(1.2)), "a new start, a new chance"
 
 
 @given(st.lists(st.sampled_from(["published", "dropped", "refused", "idle"]), max_size=30))
@@ -310,9 +411,52 @@ def test_the_flow_of_frames_is_judged(changes: dict, level: bytes, words: str) -
 )
 def test_the_scale_is_judged(fit: DepthFit | None, seen: bool, level: bytes, words: str) -> None:
     report = None if fit is None else ScaleReport(fit, {"points": 100, "scan": 10})
-    judged, message = judge_scale(report, sensor_depth_seen=seen, hold_s=2.0)
+    judged, message = judge_scale(report, NodeSettings(), sensor_depth_seen=seen)
     assert judged == level
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (ScaleReport(DepthFit(ok=True, state="measured", abs_rel=0.3)), "AbsRel 0.30 is above 0.2"),
+        (
+            ScaleReport(DepthFit(ok=True, state="measured"), normal_angle=1.2),
+            "depth and normals differ by 1.20 rad",
+        ),
+    ],
+)
+def test_a_scale_that_fits_badly_is_warned_of(report: ScaleReport, words: str) -> None:
+    settings = settings_from({"diagnostics.max_abs_rel": 0.2})
+    level, message = judge_scale(report, settings, sensor_depth_seen=True)
+    assert level == WARN
+    assert words in message
+
+
+def test_old_output_is_warned_of_where_a_limit_is_set() -> None:
+    old = snapshot(age_ms=(100.0, 900.0))
+    assert judge_frames(old, NodeSettings()) == (OK, "running")
+    level, message = judge_frames(old, settings_from({"diagnostics.max_age": 0.5}))
+    assert (level, message[:27]) == (WARN, "output is 0.90 s old (p95),")
+
+
+def test_a_paused_node_is_not_a_faulty_one() -> None:
+    quiet = snapshot(since_input_s=7.0, published_hz=0.0)
+    assert judge_frames(quiet, NodeSettings(), enabled=False)[0] == OK
+
+
+def test_a_report_of_several_cameras_names_them() -> None:
+    figures = CameraFigures(snapshot(), {}, NodeSettings(), sensor_depth_seen=False)
+    network = NetworkFigures("fp16, processing size bundle", "")
+    report = active_report({"front": figures, "rear": figures}, network, enabled=True)
+    assert list(report) == ["front frames", "front scale", "rear frames", "rear scale", "network"]
+    assert list(active_report({"": figures}, network, enabled=True)) == [
+        "frames",
+        "scale",
+        "network",
+    ]
+    stepped = active_report({"": figures}, NetworkFigures("bf16", "out of memory"), enabled=True)
+    assert stepped["network"][:2] == (WARN, "out of memory")
 
 
 def test_the_scale_is_told_in_figures() -> None:
@@ -336,7 +480,7 @@ def test_the_benchmark_runs_and_writes_its_figures(
 
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     out = tmp_path / "bench.json"
-    run = ["bench", "--ros", "--size", "64x48", "--seconds", "1", "--rate", "10"]
+    run = ["bench", "--ros", "--size", "64x48", "--seconds", "1", "--rate", "10", "--cameras", "1"]
     assert main([*run, "--json", str(out)]) == 0
     report = json.loads(out.read_text())
     for name in ("node", "node_points_with_normals", "node_normals_from_depth"):
@@ -345,3 +489,22 @@ def test_the_benchmark_runs_and_writes_its_figures(
         assert {"decode", "sensor depth", "publish ~/points"} <= set(report[name]["stages_ms"])
         assert report[name]["subscriber"]["received"]["~/points"] > 0
     assert "node's thread, without the scale" in capsys.readouterr().out
+
+
+def test_an_overloaded_node_counts_every_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from d3_ros.__main__ import main
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    out = tmp_path / "bench.json"
+    run = ["bench", "--ros", "--size", "64x48", "--seconds", "3", "--rate", "60"]
+    assert main([*run, "--overload", "0.2", "--json", str(out)]) == 0
+    report = json.loads(out.read_text())["overload"]
+    fates = [report[name] for name in ("published", "dropped", "refused", "idle")]
+    assert report["received"] == sum(fates)
+    assert report["dropped"] > report["published"] > 3
+    assert report["memory_mib"]["late"] > 0
+    assert "age of the output at the subscriber" in capsys.readouterr().out

@@ -100,7 +100,7 @@ def robot(ros: None) -> Iterator[Robot]:
 
 def test_a_lidar_gives_metres(robot: Robot) -> None:
     image = robot.new_image()
-    robot.points.publish(cloud(image.header, in_lidar_frame(ramp())))
+    robot.sense("points", cloud(image.header, in_lidar_frame(ramp())))
     robot.show(image, sensor=None)
     row = told(robot, image.header)
     assert (STATES[int(row["state"])], row["sources"]) == ("measured", POINTS)
@@ -111,7 +111,7 @@ def test_a_lidar_gives_metres(robot: Robot) -> None:
 def test_a_planar_scan_gives_metres(robot: Robot) -> None:
     robot.network.relative = columns_ramp()
     image = robot.new_image()
-    robot.scan.publish(scan_of_row(image.header, columns_ramp()))
+    robot.sense("scan", scan_of_row(image.header, columns_ramp()))
     robot.show(image, sensor=None)
     row = told(robot, image.header)
     assert (STATES[int(row["state"])], row["sources"]) == ("measured", SCAN)
@@ -125,8 +125,9 @@ def test_a_planar_scan_gives_metres(robot: Robot) -> None:
 
 def test_several_sensors_work_together_and_are_named(robot: Robot) -> None:
     image = robot.new_image()
-    robot.points.publish(cloud(image.header, in_lidar_frame(ramp(), step=3)))
-    robot.show(image)
+    robot.sense("points", cloud(image.header, in_lidar_frame(ramp(), step=3)))
+    robot.sense("image", robot.new_sensor_depth(image))
+    robot.show(image, sensor=None)
     row = told(robot, image.header)
     assert (STATES[int(row["state"])], row["sources"]) == ("measured", IMAGE + POINTS)
     arrays: list[DiagnosticArray] = []
@@ -148,7 +149,7 @@ def test_a_sensor_that_stops_and_returns(robot: Robot) -> None:
     for sensor_works in (True, False, False, False, False, True):
         image = robot.new_image()
         if sensor_works:
-            robot.points.publish(cloud(image.header, in_lidar_frame(ramp())))
+            robot.sense("points", cloud(image.header, in_lidar_frame(ramp())))
         robot.show(image, sensor=None)
         row = told(robot, image.header)
         states.append(STATES[int(row["state"])])
@@ -163,7 +164,7 @@ def test_the_status_says_how_late_a_sensor_is() -> None:
         arrays: list[DiagnosticArray] = []
         robot.peer.create_subscription(DiagnosticArray, "/diagnostics", arrays.append, 5)
         early = robot.new_image()
-        robot.sensor.publish(robot.new_sensor_depth(early))
+        robot.sense("image", robot.new_sensor_depth(early))
         for _ in range(2):
             image = robot.new_image()
         robot.show(image, sensor=None)
@@ -180,12 +181,12 @@ def test_a_bad_cloud_is_told_and_survived(robot: Robot) -> None:
     image = robot.new_image()
     bad = cloud(image.header, in_lidar_frame(ramp()))
     bad.fields = bad.fields[:2]
-    robot.points.publish(bad)
+    robot.sense("points", bad)
     robot.show(image, sensor=None)
     assert told(robot, image.header)["sources"] == 0
     robot.wait_for_line(f"'{robot.namespace}/sensor_depth/points' has no field z")
     image = robot.new_image()
-    robot.points.publish(cloud(image.header, in_lidar_frame(ramp())))
+    robot.sense("points", cloud(image.header, in_lidar_frame(ramp())))
     robot.show(image, sensor=None)
     robot.wait_for(DEPTH, image.header)
 
@@ -194,7 +195,7 @@ def test_points_need_a_calibrated_camera(robot: Robot) -> None:
     arrays: list[DiagnosticArray] = []
     robot.peer.create_subscription(DiagnosticArray, "/diagnostics", arrays.append, 5)
     image = robot.new_image()
-    robot.points.publish(cloud(image.header, in_lidar_frame(ramp())))
+    robot.sense("points", cloud(image.header, in_lidar_frame(ramp())))
     robot.show(image, sensor=None, camera_info=None)
     assert STATES[int(told(robot, image.header)["state"])] == "relative"
     wait_until(
@@ -207,7 +208,7 @@ def test_extrinsics_come_from_tf(monkeypatch: pytest.MonkeyPatch) -> None:
     tf2 = stand_in_tf2.install(monkeypatch)
     with Robot(topics=OUTPUTS, parameters={"input.wait": 0.5}) as robot:
         image = robot.new_image()
-        robot.points.publish(cloud(image.header, in_lidar_frame(ramp())))
+        robot.sense("points", cloud(image.header, in_lidar_frame(ramp())))
         robot.show(image, sensor=None)
         assert STATES[int(told(robot, image.header)["state"])] == "relative", "tf knows nothing yet"
         (buffer,) = tf2.TransformListener.buffers
@@ -218,7 +219,7 @@ def test_extrinsics_come_from_tf(monkeypatch: pytest.MonkeyPatch) -> None:
         q.x, q.y, q.z, q.w = 0.5, -0.5, 0.5, 0.5
         buffer.set_transform_static(known, "test")
         image = robot.new_image()
-        robot.points.publish(cloud(image.header, in_lidar_frame(ramp())))
+        robot.sense("points", cloud(image.header, in_lidar_frame(ramp())))
         robot.show(image, sensor=None)
         assert STATES[int(told(robot, image.header)["state"])] == "measured"
         np.testing.assert_allclose(metres(robot, image.header), truth(ramp()), rtol=0.02)
@@ -254,7 +255,7 @@ def test_a_camera_alone_takes_its_scale_from_the_floor() -> None:
             image = robot.new_image()
             if sensor is not None:
                 millimetres = np.rint(sensor * 1000).astype(np.uint16)
-                robot.sensor.publish(ImageBuffer().fill(image.header, millimetres, "16UC1"))
+                robot.sense("image", ImageBuffer().fill(image.header, millimetres, "16UC1"))
             robot.show(image, sensor=None)
             states.append(STATES[int(told(robot, image.header)["state"])])
         assert states == ["measured", "held", "ground"]
@@ -302,7 +303,8 @@ def test_measured_pixels_pass_through_where_they_agree() -> None:
         image = robot.new_image()
         message = Image(height=HEIGHT, width=WIDTH, encoding="32FC1", step=4 * WIDTH)
         message.header, message.data = image.header, array.array("B", depth.tobytes())
-        robot.show(image, sensor=message)
+        robot.sense("image", message)
+        robot.show(image, sensor=None)
         row = told(robot, image.header)
         published = metres(robot, image.header)
         agrees = depth > 0

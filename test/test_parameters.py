@@ -31,7 +31,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
 def test_the_yaml_file_has_every_parameter_with_its_default() -> None:
@@ -64,7 +64,7 @@ def test_every_row_says_what_it_is() -> None:
         numeric = isinstance(row.default, (int, float)) and not isinstance(row.default, bool)
         ranges = len(descriptor.integer_range) + len(descriptor.floating_point_range)
         assert ranges == (1 if numeric else 0), row.name
-        assert descriptor.read_only == (row.name == "autostart")
+        assert descriptor.read_only == (row.name in ("autostart", "cameras"))
 
 
 def test_every_setting_of_the_alignment_is_a_parameter() -> None:
@@ -111,7 +111,7 @@ def test_a_node_declares_the_whole_table(ros: None) -> None:
     node = Node("declares")
     assert declare(node) == {}
     for name, row in PARAMETERS.items():
-        assert node.get_parameter(name).value == row.default
+        assert row.checked(node.get_parameter(name).value) == row.default
         described = node.describe_parameter(name)
         assert row.text in described.description
         assert described.type != ParameterType.PARAMETER_NOT_SET
@@ -168,3 +168,54 @@ def test_a_misspelt_parameter_is_told() -> None:
         robot.wait_for_line("there is no parameter 'color.max_rat': did you mean 'color.max_rate'?")
         robot.wait_for_line("there is no parameter 'zzz', see config/predictor.yaml")
         assert not robot.said("use_sim_time")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "must be different names, or one empty one, got []"),
+        (["a", "a"], "must be different names"),
+        (["", "a"], "must be different names"),
+        (["front-left"], "'front-left' cannot be a camera's name"),
+        (["points"], "'points' cannot be a camera's name"),
+        ("front", "must be a list of str, got 'front'"),
+        ([1], "must be a list of str"),
+    ],
+)
+def test_impossible_cameras_are_refused(names: object, words: str) -> None:
+    with pytest.raises(ParameterError) as told:
+        settings_from({"cameras": names})
+    assert words in str(told.value)
+
+
+def test_a_camera_may_have_parameters_of_its_own() -> None:
+    values = {
+        "cameras": ["front", "rear"],
+        "ground.camera_height": 1.0,
+        "front.ground.camera_height": 0.3,
+        "front.points.normals": True,
+        "rear.points.normals": None,  # declared, and not set
+    }
+    front, rear = settings_from(values, "front"), settings_from(values, "rear")
+    assert (front.ground.camera_height, rear.ground.camera_height) == (0.3, 1.0)
+    assert (front.points.normals, rear.points.normals) == (True, False)
+    with pytest.raises(ParameterError, match=r"'front\.points\.normals' must be bool"):
+        settings_from({**values, "front.points.normals": 3}, "front")
+
+
+def test_parameters_of_cameras_are_declared_and_followed() -> None:
+    parameters = {"cameras": ["front", "rear"], "front.color.max_rate": 1.0}
+    with Robot(parameters=parameters, start=False) as robot:
+        assert robot.node.has_parameter("rear.color.max_rate")
+        assert robot.node.get_parameter("rear.color.max_rate").value is None
+        assert not robot.said("there is no parameter")
+        assert robot.change("configure")
+        cameras = robot.node._session.cameras
+        assert [cameras[n].settings.color.max_rate for n in ("front", "rear")] == [1.0, 5.0]
+        change = robot.node.set_parameters([Parameter("rear.color.max_rate", value=2.0)])[0]
+        assert change.successful, change.reason
+        assert [cameras[n].settings.color.max_rate for n in ("front", "rear")] == [1.0, 2.0]
+        change = robot.node.set_parameters([Parameter("rear.color.max_rate", value=-2.0)])[0]
+        assert "'rear.color.max_rate' must be in" in change.reason
+        fixed = robot.node.set_parameters([Parameter("rear.image.rectified", value=True)])[0]
+        assert fixed.reason.startswith("parameter 'rear.image.rectified' is read at configure")

@@ -14,7 +14,7 @@ from d3_ros.types import CameraIntrinsics
 
 pytest.importorskip("embreex", reason="the optional package embreex is not installed")
 
-from d3_ros.training import render_dataset
+from d3_ros.training import plain_folder, render_dataset
 from d3_ros.training.render import RayCaster, RenderedFrame, look_at
 from d3_ros.training.render_mesh import Mesh, ball, box, capsule, cylinder, join, quad
 from d3_ros.training.render_objects import Workshop
@@ -121,11 +121,11 @@ def test_a_scene_follows_from_its_seed(kind: str) -> None:
 def test_encoding_of_normals_and_depth() -> None:
     normals = np.array([[(0, 0, -1), (1, 0, 0), (0, 0, 0)]], dtype=np.float32)
     np.testing.assert_array_equal(
-        render_dataset.encode_normals(normals), [[(128, 128, 1), (255, 128, 128), (0, 0, 0)]]
+        plain_folder.encode_normals(normals), [[(128, 128, 1), (255, 128, 128), (0, 0, 0)]]
     )
-    depth = render_dataset.encode_depth(np.array([[1.2344, 0.0, 99.0]]))
+    depth = plain_folder.encode_depth(np.array([[1.2344, 0.0, 99.0]]))
     assert depth.dtype == np.uint16
-    np.testing.assert_array_equal(depth, [[1234, 0, 65535]])
+    np.testing.assert_array_equal(depth, [[1234, 0, 0]])  # too far is unknown, not near
 
 
 def test_photograph_of_grey_is_a_picture() -> None:
@@ -175,7 +175,7 @@ def test_frames_are_never_mixed_with_older_ones(
     (tmp_path / "rgb").mkdir()
     (tmp_path / "rgb" / "old.jpg").touch()
     assert main(["render", "--output", str(tmp_path), "--frames", "1"]) == 1
-    assert "already holds frames" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_sample_bag_is_small_and_what_the_renderer_makes() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from bag_messages import camera_info, compressed, image, write_bag
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.rosbag2 import StoragePlugin
 
 from d3_ros.demo.holdout import share_depth, split_depth, without_pixels
 from d3_ros.demo.sources import Frame, SourceOptions, open_source
@@ -19,7 +19,6 @@ from d3_ros.errors import D3Error, DataError
 from d3_ros.types import CameraIntrinsics
 
 ROOT = Path(__file__).resolve().parents[1]
-TYPES = get_typestore(Stores.ROS2_JAZZY)
 NAN = np.float32(np.nan)
 
 
@@ -220,58 +219,6 @@ def test_a_file_that_is_no_video(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------- bag
-
-
-def header(stamp_ns: int) -> Any:
-    time = TYPES.types["builtin_interfaces/msg/Time"]
-    stamp = time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    return TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
-
-
-def image(stamp_ns: int, pixels: np.ndarray, encoding: str) -> Any:
-    return TYPES.types["sensor_msgs/msg/Image"](
-        header=header(stamp_ns),
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        is_bigendian=0,
-        step=pixels.strides[0],
-        data=np.ascontiguousarray(pixels).reshape(-1).view(np.uint8),
-    )
-
-
-def compressed(stamp_ns: int, bgr: np.ndarray) -> Any:
-    return TYPES.types["sensor_msgs/msg/CompressedImage"](
-        header=header(stamp_ns), format="png", data=cv2.imencode(".png", bgr)[1].reshape(-1)
-    )
-
-
-def camera_info(stamp_ns: int, width: int = 8, height: int = 6) -> Any:
-    return TYPES.types["sensor_msgs/msg/CameraInfo"](
-        header=header(stamp_ns),
-        height=height,
-        width=width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
-        k=np.array([5.0, 0, 3.5, 0, 6.0, 2.5, 0, 0, 1]),
-        r=np.eye(3).reshape(-1),
-        p=np.array([5.0, 0, 3.5, 0, 0, 6.0, 2.5, 0, 0, 0, 1, 0]),
-        binning_x=0,
-        binning_y=0,
-        roi=TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
-    )
-
-
-def write_bag(path: Path, messages: list[tuple[str, int, Any]], plugin: StoragePlugin) -> Path:
-    """Messages as (topic, time of reception in ns, message)."""
-    with Writer(path, version=9, storage_plugin=plugin) as writer:
-        connections: dict[str, Any] = {}
-        for topic, time_ns, message in messages:
-            kind = message.__msgtype__
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
-            writer.write(connections[topic], time_ns, TYPES.serialize_cdr(message, kind))
-    return path
 
 
 RED = np.full((6, 8, 3), (0, 0, 200), np.uint8)  # BGR

@@ -21,7 +21,7 @@ def tiny_vae() -> AutoencoderKL:
     )
 
 
-def tiny_unet() -> UNet2DConditionModel:
+def tiny_unet(**options: object) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -32,6 +32,7 @@ def tiny_unet() -> UNet2DConditionModel:
         cross_attention_dim=CROSS_ATTENTION_DIM,
         attention_head_dim=4,
         use_linear_projection=True,
+        **options,
     )
 
 

@@ -1,4 +1,11 @@
-"""Measure speed: message to message, everything but the network."""
+"""Measure speed: the network in every mode beside other ways; or, with --ros, the message side.
+
+Without --model everything has random weights of the official network's size; they do not matter to
+the time. The modes: plain (diffusers' modules as they come), exact (specialised at load time, same
+numbers), fast (tiny codec instead of the VAE), and for comparison official (as the authors' code
+runs it), marigold (diffusers' pipeline, one step) and depth-anything-S, -B, -L (transformers). Each
+row is one frame of every camera, from the host's pixels to the host's answer.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +13,139 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from d3_ros.errors import DataError
+from d3_ros.types import TASKS, Task
+
+if TYPE_CHECKING:
+    from d3_ros.network.bench.run import Setting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    parser.add_argument(
         "--ros", action="store_true", help="the node from message to message, without its network"
     )
-    parser.add_argument("--size", default="640x480", help="image size, WIDTHxHEIGHT")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each run measures")
-    parser.add_argument("--rate", type=float, default=15.0, help="frames per second of the camera")
+    parser.add_argument("--size", default="640x480", help="camera image, WIDTHxHEIGHT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    network = parser.add_argument_group("the network")
+    network.add_argument("--model", help="a bundle, name or folder, instead of random weights")
+    network.add_argument(
+        "--architecture",
+        default="sd21",
+        choices=("sd21", "small"),
+        help="of random weights: the official one, or a few channels to try the command",
+    )
+    network.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    network.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
+    network.add_argument(
+        "--modes", nargs="+", metavar="MODE", help="all that there are, if left out"
+    )
+    network.add_argument(
+        "--sizes",
+        nargs="+",
+        default=["480x640", "768x768"],
+        metavar="HxW",
+        help="processing sizes of our modes",
+    )
+    network.add_argument(
+        "--outputs", nargs="+", default=["depth", "both"], choices=("depth", "both")
+    )
+    parser.add_argument(
+        "--cameras", nargs="+", type=int, default=[1, 2], metavar="N", help="how many at a time"
+    )
+    network.add_argument(
+        "--rival-size",
+        type=int,
+        default=768,
+        metavar="N",
+        help="side at which the official way and Marigold see the image; Depth Anything's shorter "
+        "side is 518/768 of it",
+    )
+    network.add_argument("--frames", type=int, default=30, help="frames measured per row")
+    ros = parser.add_argument_group("with --ros")
+    ros.add_argument("--seconds", type=float, default=10.0, help="how long each run measures")
+    ros.add_argument("--rate", type=float, default=15.0, help="frames per second of a camera")
+    ros.add_argument(
+        "--overload",
+        type=float,
+        metavar="SECONDS",
+        help="instead: a network that takes so long, and a camera (--rate 60, say) that does not "
+        "wait for it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark and print its table."""
-    size = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", args.size)
-    if size is None:
-        raise DataError(f"--size {args.size}: give WIDTHxHEIGHT, as in 640x480")
+    width, height = _size(args.size, "--size", "WIDTHxHEIGHT, as in 640x480")
+    if args.frames < 1 or min(args.cameras) < 1:
+        raise DataError("--frames and --cameras must be at least 1")
+    report = _ros(args, width, height) if args.ros else _network(args, width, height)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
+    from d3_ros.network.bench import run, table
+    from d3_ros.network.bench.measuring import machine, probe_roofline
+    from d3_ros.network.predictor import choose_device, choose_dtype
+
+    sizes = [_size(text, "--sizes", "HEIGHTxWIDTH, as in 480x640") for text in args.sizes]
+    modes = args.modes or run.available_modes(args.model)
+    run.check_modes(modes)
+    device = choose_device(args.device)
+    setting = run.Setting(
+        bundle=args.model,
+        architecture=args.architecture,
+        device=device,
+        dtype=choose_dtype(args.dtype, device),
+        image_size=(height, width),
+        rival_size=args.rival_size,
+        frames=args.frames,
+    )
+    outputs: dict[str, tuple[Task, ...]] = {"depth": ("depth",), "both": TASKS}
+    wanted = run.rows(modes, sizes, [outputs[name] for name in args.outputs], args.cameras)
+    found, roofline = machine(device), probe_roofline(device, setting.dtype)
+    print(table.header(found, roofline, _about(setting)) + "\n")
+    print(table.heading())
+    results: list[run.Result] = []
+    # The official way first: the others' last column is against it.
+    for result in run.measure(setting, sorted(wanted, key=lambda row: row.mode != "official")):
+        results.append(result)
+        print(table.line(result, results), flush=True)
+    print(f"\n{table.stage_heading()}")
+    for result in results:
+        for text in table.stage_lines(result, roofline):
+            print(text)
+    return table.report(found, roofline, results)
+
+
+def _about(setting: Setting) -> str:
+    weights = setting.bundle or f"random weights of {setting.architecture}"
+    height, width = setting.image_size
+    precision = str(setting.dtype).removeprefix("torch.")
+    return f"{weights}, {width} x {height} images, {precision}, {setting.frames} frames a row"
+
+
+def _ros(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
     try:
         from d3_ros.ros import bench
     except ImportError as error:
         raise DataError(f"bench --ros needs ROS 2's client library: {error}") from error
 
-    run_args = (int(size[1]), int(size[2]), args.seconds, args.rate)
+    run_args = (width, height, args.seconds, args.rate)
     print(f"{args.size}, {args.rate:g} Hz, {args.seconds:g} s each; milliseconds\n")
     report: dict[str, Any] = {"size": args.size, "rate_hz": args.rate}
-    report["node"] = bench.bench_node(*run_args, points_normals=False)
-    _print_run("the node, as it comes", report["node"])
+    if args.overload is not None:
+        report["overload"] = bench.bench_overload(*run_args, args.overload)
+        _print_overload(report["overload"])
+        return report
+    for count in args.cameras:
+        name, title = ("node", "the node") if count == 1 else (f"node_{count}", f"{count} cameras")
+        report[name] = bench.bench_node(*run_args, points_normals=False, cameras=count)
+        _print_run(f"{title}, as it comes", report[name])
     report["node_points_with_normals"] = bench.bench_node(*run_args)
     _print_run("the node, normals in the cloud too", report["node_points_with_normals"])
     report["node_normals_from_depth"] = bench.bench_node(*run_args, normals_from_network=False)
@@ -47,9 +155,28 @@ def run(args: argparse.Namespace) -> int:
         _print_run("the usual way: cv_bridge, sensor_msgs_py", report["usual_way"])
     except DataError as error:
         print(error)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return report
+
+
+def _print_overload(run: dict[str, Any]) -> None:
+    age, memory = run["age_ms"], run["memory_mib"]
+    print(f"network takes {run['inference_ms']:.0f} ms")
+    print(
+        f"age of the output at the subscriber: p50 {age['p50']:.0f}, p95 {age['p95']:.0f}, "
+        f"max {age['max']:.0f} ms"
+    )
+    print(
+        f"{run['subscriber']['sent']} sent, {run['received']} received = {run['published']} "
+        f"published + {run['dropped']} dropped + {run['refused']} refused + {run['idle']} idle"
+    )
+    print(f"resident memory {memory['early']:.1f} MiB early, {memory['late']:.1f} MiB at the end")
+
+
+def _size(text: str, option: str, form: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise DataError(f"{option} {text}: give {form}")
+    return int(match[1]), int(match[2])
 
 
 def _print_run(title: str, run: dict[str, Any]) -> None:

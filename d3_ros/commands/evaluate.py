@@ -1,8 +1,10 @@
-"""Score a bundle on folders of frames with measured depth, after an affine fit to the truth.
+"""Score a bundle on frames with measured depth or normals, or compare two bundles on them.
 
-A folder has rgb/NAME.* and depth/NAME.png (16-bit millimetres, 0 = not measured) and may have
-normals/NAME.png as 'render' writes them. With --scale: metric scale from a few measured points
-instead, beside the global affine fit and the interpolation of the points alone.
+A folder has rgb/NAME.* and depth/NAME.png (16-bit millimetres, 0 = not measured) or .npy (metres),
+and may have normals/ and split.txt, as 'render' and 'bag extract' write them; or it has the
+official layout. Depth is scored after an affine fit to the truth, in depth and in disparity, and as
+the robot has it, from a few measured points; normals as they are. With --scale: how metric scale
+depends on the number of points, beside the global affine fit and the interpolation of the points.
 """
 
 from __future__ import annotations
@@ -12,16 +14,34 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from d3_ros.errors import D3Error
+
 if TYPE_CHECKING:
     from d3_ros.network import D3Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
+    from d3_ros.evaluation.scores import POINTS
     from d3_ros.network.processing_size import HELP
 
     parser.add_argument("--model", default="d3_nano", help="bundle: name or folder")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of frames")
+    parser.add_argument(
+        "--against", metavar="MODEL", help="another bundle; says whether --model is better than it"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder to write index.html, report.json and frames.csv into"
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("test", "train", "all"),
+        help="which frames, where the folder has a split.txt",
+    )
+    parser.add_argument(
+        "--points", type=int, default=POINTS, help="measured points a frame, for the sparse fit"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
     parser.add_argument("--processing-size", default="bundle", metavar="SIZE", help=HELP)
@@ -30,38 +50,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="draws of the points, for --scale")
     parser.add_argument("--limit", type=int, default=10, help="frames a folder, for --scale")
-    parser.add_argument("--csv", type=Path, help="write the scores of every frame here")
+    parser.add_argument("--csv", type=Path, help="write the table of --scale here")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the mean scores of every folder.
+    """Print the mean scores of every folder, and write what was asked for.
 
     Raises:
-        D3Error: the bundle or a folder is not usable.
+        D3Error: a bundle or a folder is not usable.
     """
-    from tqdm import tqdm
-
-    from d3_ros.evaluation.dataset import evaluate, frames, mean_scores
-    from d3_ros.network import D3Predictor
-
-    predictor = D3Predictor.from_pretrained(
-        args.model, args.device, args.dtype, args.processing_size
-    )
-    table: list[dict[str, float | str]] = []
+    predictor = _load(args.model, args)
     if args.scale:
+        table: list[dict[str, float | str]] = []
         for folder in args.data:
             table += _scale(folder, predictor, args.limit, args.seeds)
         _write_csv(args.csv, table)
         return 0
-    print(f"{'folder':24} {'frames':>6}  mean scores after an affine fit")
-    for folder in args.data:
-        scores = evaluate(predictor, folder)
-        rows = list(tqdm(scores, total=len(frames(folder)), desc=folder.name, leave=False))
-        means = "  ".join(f"{key} {value:.4f}" for key, value in mean_scores(rows).items())
-        print(f"{folder.name:24} {len(rows):6}  {means}")
-        table += [{"folder": str(folder), **row} for row in rows]
-    _write_csv(args.csv, table)
+    from d3_ros.evaluation.run import evaluate_bundles
+
+    if args.points < 1:
+        raise D3Error("--points must be positive")
+    bundles = [(args.model, predictor)]
+    if args.against is not None:
+        bundles.insert(0, (args.against, _load(args.against, args)))
+    evaluate_bundles(bundles, args.data, part=args.split, points=args.points, output=args.output)
     return 0
+
+
+def _load(model: str, args: argparse.Namespace) -> D3Predictor:
+    from d3_ros.network import D3Predictor
+
+    return D3Predictor.from_pretrained(model, args.device, args.dtype, args.processing_size)
 
 
 def _scale(

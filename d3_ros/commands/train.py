@@ -1,7 +1,10 @@
-"""Train a small D³-Predictor from labelled frames; goes on where an earlier run was cut off.
+"""Train a bundle as a configuration says; goes on where an earlier run was cut off.
 
-Give the data folder (rgb/, depth/, normals/ as 'render' writes them) and the output folder as
-data=FOLDER output=FOLDER, and any other KEY=VALUE to replace what the configuration says.
+Give the frames and the output folder as data=FOLDER output=FOLDER, and any other KEY=VALUE to
+replace what the configuration says: seed=2 optimizer.learning_rate=1e-5 ... The output folder gets
+best/ and last/ (bundles), checkpoints/, pictures/, log.jsonl and, where tensorboard is installed,
+its event files. Several GPUs: 'accelerate launch -m d3_ros train ...'. Several CPU processes:
+'torchrun --nproc-per-node 2 -m d3_ros train ...'.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from d3_ros.errors import D3Error
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML file")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, as those in config/")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="data=, output=, others")
 
 
@@ -24,19 +27,17 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         D3Error: a setting, the configuration or the data is not usable, or training diverged.
     """
-    from d3_ros.training.config import load_config
-    from d3_ros.training.train import train
-
-    paths: dict[str, Path] = {}
-    overrides = []
-    for setting in args.settings:
-        key, _, value = setting.partition("=")
-        if key in ("data", "output"):
-            paths[key] = Path(value)
-        else:
-            overrides.append(setting)
-    if missing := {"data", "output"} - paths.keys():
-        raise D3Error(f"{min(missing)}=FOLDER is missing on the command line")
-    bundle = train(load_config(args.config, overrides), paths["data"], paths["output"])
+    outputs = [text.partition("=")[2] for text in args.settings if text.startswith("output=")]
+    settings = [text for text in args.settings if not text.startswith("output=")]
+    try:
+        from d3_ros.training.config import load_config
+        from d3_ros.training.train import train
+    except ModuleNotFoundError as error:
+        raise D3Error(
+            f"training needs {error.name}: pip install -r scripts/requirements/training.txt"
+        ) from error
+    if not outputs:
+        raise D3Error("output=FOLDER is missing on the command line")
+    bundle = train(load_config(args.config, settings), Path(outputs[-1]))
     print(f"bundle in {bundle}")
     return 0

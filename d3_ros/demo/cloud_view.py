@@ -7,9 +7,9 @@ import math
 import cv2
 import numpy as np
 
-BACKGROUND = (24, 26, 32)
+from d3_ros.geometry.drawing import BACKGROUND, write_text
+
 GRID = (62, 66, 78)
-TEXT = (200, 204, 214)
 CAMERA = (255, 196, 0)
 # What the views are fitted to: a few stray points must not shrink the scene to a dot.
 FIT_QUANTILES = (0.01, 0.99)
@@ -104,11 +104,6 @@ def view_oblique(
     order = np.argsort(-seen[:, 2], kind="stable")
     _splat(picture, pixels[order], colours[order])
     return picture
-
-
-def write_text(picture: np.ndarray, text: str, at: tuple[int, int], size: float) -> None:
-    """Write ASCII text into an RGB picture; `at` is the (u, v) of its lower left corner."""
-    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, TEXT, 1, cv2.LINE_AA)
 
 
 def _canvas(width: int, height: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 import d3_ros
 from d3_ros.demo.page import Figure, write_page
-from d3_ros.demo.pictures import Cloud, encode_jpeg, frame_pictures, save_picture, strip
+from d3_ros.demo.pictures import Cloud, frame_pictures
 from d3_ros.demo.recording import (
     METRIC,
     NORMALS,
@@ -29,6 +29,7 @@ from d3_ros.demo.recording import (
 )
 from d3_ros.demo.score import DepthScore, Traffic, scale_states, score_depth, traffic
 from d3_ros.demo.sources import Frame, Source
+from d3_ros.geometry.drawing import encode_jpeg, save_picture, strip
 from d3_ros.geometry.point_cloud import write_ply
 
 CAPTIONS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros.demo.recording import METRIC, RELATIVE, SCALE, Received, Reported, Sent
-from d3_ros.evaluation.metrics import abs_rel, delta1
+from d3_ros.evaluation.metrics import abs_rel, delta
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def score_depth(metric: np.ndarray, truth: np.ndarray) -> DepthScore | None:
         return None
     return DepthScore(
         abs_rel=abs_rel(metric, truth, both),
-        delta1=delta1(metric, truth, both),
+        delta1=delta(metric, truth, both),
         coverage=pixels / int(known.sum()),
         pixels=pixels,
     )

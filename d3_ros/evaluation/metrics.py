@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+# A prediction at or behind the camera counts as this near, so that it has a logarithm.
+LEAST_DEPTH_M = 1e-3
+
 
 def affine_align(
     relative: np.ndarray, metric: np.ndarray, valid: np.ndarray
@@ -46,13 +49,34 @@ def rmse(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
     return float(np.sqrt(np.mean((predicted[valid].astype(np.float64) - metric[valid]) ** 2)))
 
 
-def delta1(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
-    """Share of valid pixels whose ratio to the truth, either way, is below 1.25."""
+def rmse_log(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
+    """Root of the mean squared difference of natural logarithms; NaN where nothing is valid."""
     if not valid.any():
         return float("nan")
-    truth = metric[valid].astype(np.float64)
-    guess = np.maximum(predicted[valid].astype(np.float64), 1e-6)
-    return float(np.mean(np.maximum(guess / truth, truth / guess) < 1.25))
+    return float(np.sqrt(np.mean(_log_ratio(predicted, metric, valid) ** 2)))
+
+
+def si_log(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
+    """Standard deviation of the differences of natural logarithms: blind to a wrong scale.
+
+    As in KITTI's benchmark, which writes it times 100; NaN where nothing is valid.
+    """
+    if not valid.any():
+        return float("nan")
+    return float(np.std(_log_ratio(predicted, metric, valid)))
+
+
+def delta(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray, power: int = 1) -> float:
+    """Share of valid pixels whose ratio to the truth, either way, is below 1.25 to the `power`."""
+    if not valid.any():
+        return float("nan")
+    ratio = np.abs(_log_ratio(predicted, metric, valid))
+    return float(np.mean(ratio < power * np.log(1.25)))
+
+
+def _log_ratio(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    guess = np.maximum(predicted[valid].astype(np.float64), LEAST_DEPTH_M)
+    return np.log(guess) - np.log(metric[valid].astype(np.float64))
 
 
 def normal_angles(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ inverse depth other than zero tells a depth edge from a steep plane.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -114,3 +115,38 @@ def _slope(plane: np.ndarray, step: int) -> np.ndarray:
     slope[:, :step] = (plane[:, step : 2 * step] - plane[:, :step]) / step
     slope[:, -step:] = (plane[:, -step:] - plane[:, -2 * step : -step]) / step
     return slope
+
+
+def median_angle_to_depth(
+    normals: np.ndarray, depth_m: np.ndarray, intrinsics: CameraIntrinsics, stride: int = 4
+) -> float:
+    """How far predicted normals are from those of the depth: the median angle, radians.
+
+    Args:
+        normals: (H, W, 3) float32 unit vectors, optical frame.
+        depth_m: (H, W) float32 z-depth in metres; NaN is unknown.
+        intrinsics: the camera at this size.
+        stride: one pixel in so many columns and rows is looked at.
+
+    Returns:
+        Radians; NaN where nothing can be compared.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    coarse = np.ascontiguousarray(depth_m[::stride, ::stride])
+    height, width = coarse.shape
+    # Pixel (u, v) of the coarse image is pixel (stride u, stride v): centres on centres.
+    camera = replace(
+        intrinsics,
+        width=width,
+        height=height,
+        fx=intrinsics.fx / stride,
+        fy=intrinsics.fy / stride,
+        cx=intrinsics.cx / stride,
+        cy=intrinsics.cy / stride,
+    )
+    of_depth = normals_from_depth(coarse, camera)
+    cosine = np.einsum("ijk,ijk->ij", of_depth, normals[::stride, ::stride])
+    known = cosine[np.isfinite(cosine)]
+    return float(np.median(np.arccos(np.clip(known, -1.0, 1.0)))) if known.size else float("nan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 # A quaternion of this relative error in length is a rounded unit one; a worse one is a mistake.
 UNIT_TOLERANCE = 0.01
@@ -32,3 +33,17 @@ def rigid_transform(translation: Sequence[float], quaternion: Sequence[float]) -
     ]
     matrix[:3, 3] = translation
     return matrix
+
+
+def inverse_rigid(transform: np.ndarray) -> np.ndarray:
+    """T_b_a of a rigid T_a_b, both (4, 4) float64."""
+    inverse = np.eye(4)
+    inverse[:3, :3] = transform[:3, :3].T
+    inverse[:3, 3] = -transform[:3, :3].T @ transform[:3, 3]
+    return inverse
+
+
+def quaternion_of(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """The unit quaternion (x, y, z, w) of a (3, 3) rotation matrix."""
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
+    return x, y, z, w

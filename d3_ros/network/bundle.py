@@ -3,6 +3,7 @@
     bundle.json                   format, name, licence, source, tasks, sha256 of every other file
     conditioning.safetensors      prompt embedding (77, C) per task
     vae/, unet_depth/, ...        config.json + diffusion_pytorch_model.safetensors
+    codec/                        the same of a TinyCodec, where one was distilled
 
 Loading is strict and offline: whatever is missing, extra or damaged is a BundleError in one line.
 Every byte is hashed at every start. That costs about 0.7 s per GB and core, next to reading the
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -28,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from d3_ros.errors import BundleError
+from d3_ros.network.codec import CodecConfig, TinyCodec
 from d3_ros.network.lookup import MANIFEST, find_bundle
 from d3_ros.network.manifest import Manifest, parse_manifest
 from d3_ros.network.model import D3Network, DiffusersModel, TaskSpec
@@ -39,6 +41,9 @@ CONFIG = "config.json"
 # diffusers' image autoencoders; classes outside these lists are never instantiated from a file.
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC")
 UNET_CLASSES = ("UNet2DConditionModel",)
+CODEC = "codec"
+CODEC_FILES = frozenset({f"{CODEC}/{CONFIG}", f"{CODEC}/{WEIGHTS}"})
+Codec = Literal["vae", "tiny"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,16 @@ def load_bundle(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    codec: Codec = "vae",
 ) -> Bundle:
     """Check and load the bundle that a path or a name means (see `find_bundle`).
+
+    Args:
+        path_or_name: bundle folder, or a name.
+        device: where the network's tensors are to be.
+        dtype: of its weights.
+        codec: between images and latents, the VAE or the small codec distilled from it; what is
+            not asked for is checked but not loaded.
 
     Raises:
         BundleError: there is no such bundle, or a file is missing, extra, damaged or does not fit;
@@ -71,7 +84,9 @@ def load_bundle(
     embeddings = _read_tensors(folder / CONDITIONING, device, dtype)
     try:
         network = D3Network(
-            vae=load_module(folder / "vae", VAE_CLASSES, device, dtype),
+            vae=load_codec(folder, device, dtype)
+            if codec == "tiny"
+            else load_module(folder / "vae", VAE_CLASSES, device, dtype),
             unets={
                 name: load_module(folder / name, UNET_CLASSES, device, dtype)
                 for name in sorted(names)
@@ -133,6 +148,67 @@ def write_bundle(
     return folder
 
 
+def add_codec(source: str | Path, folder: str | Path, codec: TinyCodec) -> Path:
+    """Write the bundle `source` to a new folder, with `codec` in it; return the folder.
+
+    The other files are copied byte for byte. The folder appears complete or not at all.
+
+    Raises:
+        BundleError: `source` is no bundle, the folder exists, or fp16 cannot hold a weight.
+    """
+    origin, folder = find_bundle(source), Path(folder)
+    if folder.exists():
+        raise BundleError(f"{folder} exists: remove it or choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    try:
+        shutil.copytree(origin, unfinished)
+        manifest = parse_manifest(_read_json(unfinished / MANIFEST), origin / MANIFEST)
+        (unfinished / CODEC).mkdir(exist_ok=True)
+        _write_json(unfinished / CODEC / CONFIG, codec.config.as_json())
+        tensors = {k: _stored(v, torch.float16, k) for k, v in codec.state_dict().items()}
+        _write_tensors(unfinished / CODEC / WEIGHTS, tensors)
+        written = {name: _sha256(unfinished / name) for name in CODEC_FILES}
+        manifest = replace(manifest, sha256=dict(sorted({**manifest.sha256, **written}.items())))
+        _write_json(unfinished / MANIFEST, manifest.as_json())
+        unfinished.rename(folder)
+    finally:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+    return folder
+
+
+def has_codec(path_or_name: str | Path) -> bool:
+    """Whether the bundle that a path or a name means has a tiny codec.
+
+    Raises:
+        BundleError: there is no such bundle.
+    """
+    return (find_bundle(path_or_name) / CODEC / CONFIG).is_file()
+
+
+def load_codec(folder: Path, device: str | torch.device, dtype: torch.dtype) -> TinyCodec:
+    """The TinyCodec of a bundle folder.
+
+    Raises:
+        BundleError: the bundle has none, or it is not usable.
+    """
+    path = folder / CODEC / CONFIG
+    if not path.is_file():
+        raise BundleError(
+            f"{folder} has no tiny codec: use codec vae, or distil one with "
+            "'python -m d3_ros train --stage codec'"
+        )
+    try:
+        with torch.device("meta"):
+            codec = TinyCodec(CodecConfig.from_json(_read_json(path)))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path} does not describe a tiny codec: {_line(error)}") from error
+    weights = folder / CODEC / WEIGHTS
+    fill_module(codec, _read_tensors(weights, device, dtype), str(weights))
+    return codec.eval()
+
+
 def load_module(
     folder: Path, classes: tuple[str, ...], device: str | torch.device, dtype: torch.dtype
 ) -> DiffusersModel:
@@ -182,6 +258,8 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         for module in {"vae", *(spec.unet for spec in manifest.tasks.values())}
         for file in (CONFIG, WEIGHTS)
     }
+    if listed.intersection(CODEC_FILES):
+        needed |= CODEC_FILES
     if unlisted := needed - listed:
         raise BundleError(f"{folder / MANIFEST} has no sha256 of {min(unlisted)}; get it again")
     if missing := listed - present:
@@ -199,6 +277,8 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _write_files(folder: Path, network: D3Network, dtype: torch.dtype) -> None:
+    if isinstance(network.vae, TinyCodec):
+        raise BundleError("a network with a tiny codec lacks its VAE: load it with codec vae")
     modules: dict[str, DiffusersModel] = {"vae": network.vae, **dict(network.unets.items())}
     for name, module in modules.items():
         (folder / name).mkdir()

@@ -5,26 +5,23 @@ Everything here is float32, whatever the network runs in.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 SHORTEST_NORMAL = 1e-3
 
 
-def to_network(rgb: np.ndarray, size: tuple[int, int], device: str | torch.device) -> torch.Tensor:
+def to_network(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(H, W, 3) uint8 RGB -> (1, 3, *size) float32 in [-1, 1], as the official code makes it.
 
     Bilinear, align_corners False, no antialias.
     """
-    # A copy, because torch takes neither read-only buffers (messages) nor negative strides.
-    pixels = torch.tensor(np.ascontiguousarray(rgb)).to(device)
     image = pixels.permute(2, 0, 1)[None].float() / 255 * 2 - 1
     return _resize(image, size)
 
 
 def to_depth(decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(1, 3, h, w) decoded depth image -> (*size,) float32 in [0, 1], affine-invariant, 0 near."""
+    """(1, 3 or 1, h, w) decoded depth -> (*size,) float32 in [0, 1], affine-invariant, 0 near."""
     return _to_unit_range(decoded, size).mean(dim=0)
 
 
@@ -45,7 +42,7 @@ def to_normals(
 
 
 def _to_unit_range(decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(1, 3, h, w) about [-1, 1] -> (3, *size) in [0, 1]; resized first, then clipped."""
+    """(1, c, h, w) about [-1, 1] -> (c, *size) in [0, 1]; resized first, then clipped."""
     return (_resize(decoded.float(), size)[0] / 2 + 0.5).clamp(0, 1)
 
 

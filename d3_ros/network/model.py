@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from d3_ros.network.codec import TinyCodec
 from d3_ros.types import TASKS, Task
 
 # An nn.Module with a `config`; diffusers' lazily imported classes are opaque to type checkers.
@@ -68,7 +69,8 @@ class D3Network(nn.Module):
     """A D³-Predictor for one or both tasks, differentiable, for inference and training alike.
 
     Args:
-        vae: any diffusers image autoencoder, AutoencoderKL and AutoencoderTiny among them.
+        vae: any diffusers image autoencoder, AutoencoderKL and AutoencoderTiny among them, or the
+            TinyCodec that was distilled from one.
         unets: UNet2DConditionModel by name (the names that the tasks' specs use).
         tasks: spec by task, "depth" and/or "normals".
         prompt_embeddings: (L, C) float tensor by task; L is 77 for CLIP text encoders and C the
@@ -119,6 +121,8 @@ class D3Network(nn.Module):
         The official code draws a sample of the posterior; the mode keeps inference noise-free.
         """
         encoded = self.vae.encode(image)
+        if isinstance(self.vae, TinyCodec):
+            return encoded
         if hasattr(encoded, "latent_dist"):
             latent = encoded.latent_dist.mode()
         else:
@@ -138,16 +142,31 @@ class D3Network(nn.Module):
         latent = latent / self.vae.config.scaling_factor + self._latent_shift
         return self.vae.decode(latent, return_dict=False)[0]
 
+    def decode_task(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
+        """`decode` for a task: (B, 1, h·f, w·f) where a TinyCodec decodes depth."""
+        if isinstance(self.vae, TinyCodec):
+            return self.vae.decode(latent, task)
+        return self.decode(latent)
+
+    def predict_latents(
+        self, latent: torch.Tensor, tasks: Iterable[Task]
+    ) -> dict[Task, torch.Tensor]:
+        """`predict_latent` for each of `tasks`."""
+        return {task: self.predict_latent(latent, task) for task in tasks}
+
+    def decode_tasks(self, latents: Mapping[Task, torch.Tensor]) -> dict[Task, torch.Tensor]:
+        """`decode_task` for each task's latent."""
+        return {task: self.decode_task(latent, task) for task, latent in latents.items()}
+
     def forward(
         self, image: torch.Tensor, tasks: Iterable[Task] | None = None
     ) -> dict[Task, torch.Tensor]:
-        """(B, 3, h, w) image in [-1, 1] -> per task the decoded (B, 3, h, w) image; one encode.
+        """(B, 3, h, w) image in [-1, 1] -> per task the decoded (B, 3 or 1, h, w); one encode.
 
         h and w are multiples of `size_multiple`; `tasks` None means all.
         """
-        latent = self.encode(image)
-        chosen = self.tasks if tasks is None else tasks
-        return {task: self.decode(self.predict_latent(latent, task)) for task in chosen}
+        chosen = self.tasks if tasks is None else tuple(tasks)
+        return self.decode_tasks(self.predict_latents(self.encode(image), chosen))
 
     @property
     def _latent_shift(self) -> float:
@@ -156,7 +175,9 @@ class D3Network(nn.Module):
 
 def size_multiple(vae: DiffusersModel) -> int:
     """Reduction of a diffusers autoencoder: image pixels per latent pixel along one axis."""
-    compression = getattr(vae, "spatial_compression_ratio", None)  # AutoencoderDC knows
+    compression = getattr(
+        vae, "spatial_compression_ratio", None
+    )  # AutoencoderDC and TinyCodec know
     if compression is not None:
         return int(compression)
     return 2 ** (len(vae.config.block_out_channels) - 1)
@@ -191,5 +212,7 @@ def _check_parts(
             raise ValueError(
                 f"processing size {spec.processing_size} of {task} must be multiples of {multiple}"
             )
+        if isinstance(vae, TinyCodec) and task not in vae.config.tasks:
+            raise ValueError(f"the tiny codec has no decoder of {task}")
         if task == "normals" and (spec.axes is None or {abs(sign) for sign in spec.axes} != {1}):
             raise ValueError(f"axes of the normals must be three signs, 1 or -1, got {spec.axes}")

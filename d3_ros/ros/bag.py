@@ -5,35 +5,22 @@ The messages of `rosbags` have the fields of ROS's own, so the node's decoders r
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
 
 from d3_ros.demo.holdout import share_depth
 from d3_ros.demo.sources import Frame, SourceOptions, pinhole
 from d3_ros.errors import DataError
-from d3_ros.ros.from_messages import (
-    depth_from_image,
-    intrinsics_from_camera_info,
-    rgb_from_image,
-)
+from d3_ros.ros.bag_file import IMAGE, Moment, read_contents, read_moments
+from d3_ros.ros.bag_topics import camera_of, find_image, listed
+from d3_ros.ros.from_compressed import rgb_from_any
+from d3_ros.ros.from_messages import depth_from_image, intrinsics_from_camera_info
 from d3_ros.types import CameraIntrinsics
 
-IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 # Depth and colour of one camera are triggered together, but not all drivers stamp them alike.
 SENSOR_TOLERANCE_NS = 20_000_000
-# A bag is in the order of reception: how much later than its image a depth may have arrived.
-LATE_NS = 500_000_000
-
-_Item = TypeVar("_Item")
 
 
 class BagSource:
@@ -53,13 +40,10 @@ class BagSource:
         """
         self._options = options
         self._path = options.path
-        with _opened(self._path) as reader:
-            topics = {
-                name: (info.msgtype or "", info.msgcount) for name, info in reader.topics.items()
-            }
-            duration_s = reader.duration / 1e9
-        self._image = self._find_image(topics)
-        camera = self._image.removesuffix("/compressed").rpartition("/")[0]
+        contents = read_contents(self._path)
+        topics, duration_s = contents.topics, contents.duration_s
+        self._image = find_image(contents, self._path, options.image_topic)
+        camera = camera_of(self._image)
         self._info = _if_there(f"{camera}/camera_info", topics)
         self._sensor = self._find_depth(
             options.sensor_topic, f"{camera}/sensor_depth/image", topics
@@ -79,38 +63,16 @@ class BagSource:
         return self._length
 
     def __iter__(self) -> Iterator[Frame]:
-        wanted = [topic for topic in (self._image, self._info, self._sensor, self._truth) if topic]
-        waiting: deque[tuple[int, Any]] = deque()
-        depths: dict[str, deque[tuple[int, Any]]] = {self._sensor: deque(), self._truth: deque()}
-        info = None
-        index = 0
-        with _opened(self._path) as reader:
-            for topic, time_ns, message in _messages(reader, wanted, self._path):
-                while waiting and time_ns - waiting[0][0] > LATE_NS:
-                    yield self._frame(index, waiting.popleft()[1], info, depths)
-                    index += 1
-                if topic == self._image:
-                    waiting.append((time_ns, message))
-                elif topic == self._info:
-                    info = message
-                else:
-                    depths[topic].append((_stamp_ns(message), message))
-                    oldest = _stamp_ns(waiting[0][1]) if waiting else _stamp_ns(message)
-                    while depths[topic][0][0] < oldest - 2 * LATE_NS:
-                        depths[topic].popleft()
-            for _, message in waiting:
-                yield self._frame(index, message, info, depths)
-                index += 1
+        tolerances = {self._sensor: SENSOR_TOLERANCE_NS, self._truth: 0}
+        moments = read_moments(self._path, self._image, self._info, tolerances)
+        for index, moment in enumerate(moments):
+            yield self._frame(index, moment)
 
-    def _frame(
-        self, index: int, message: Any, info: Any, depths: dict[str, deque[tuple[int, Any]]]
-    ) -> Frame:
-        rgb = _rgb(message, self._image)
-        stamp_ns = _stamp_ns(message)
-        sensor = self._depth(
-            self._sensor, rgb, _nearest(depths[self._sensor], stamp_ns, SENSOR_TOLERANCE_NS)
-        )
-        truth = self._depth(self._truth, rgb, _nearest(depths[self._truth], stamp_ns, 0))
+    def _frame(self, index: int, moment: Moment) -> Frame:
+        rgb = rgb_from_any(moment.image, self._image)
+        stamp_ns = moment.stamp_ns
+        sensor = self._depth(self._sensor, rgb, moment.others.get(self._sensor))
+        truth = self._depth(self._truth, rgb, moment.others.get(self._truth))
         sensor, truth = share_depth(
             sensor, truth, self._options.points, seed=self._options.seed + index
         )
@@ -119,7 +81,7 @@ class BagSource:
             name=f"{stamp_ns / 1e9:.3f} s",
             stamp=stamp_ns / 1e9,
             rgb=rgb,
-            intrinsics=self._intrinsics(info, rgb),
+            intrinsics=self._intrinsics(moment.info, rgb),
             sensor=sensor,
             truth=truth,
         )
@@ -143,30 +105,6 @@ class BagSource:
             )
         return depth
 
-    def _find_image(self, topics: dict[str, tuple[str, int]]) -> str:
-        asked = self._options.image_topic
-        images = sorted(name for name, (kind, _) in topics.items() if kind in (IMAGE, COMPRESSED))
-        if asked is not None:
-            if asked not in images:
-                raise DataError(
-                    f"{self._path}: no image topic '{asked}' in it; it has {_listed(images)}"
-                )
-            return asked
-        colour = [name for name in images if "depth" not in name.lower()]
-        # A camera that was recorded both ways is one camera; the raw images cost no decoding.
-        cameras = [
-            name
-            for name in colour
-            if not (name.endswith("/compressed") and name.removesuffix("/compressed") in colour)
-        ]
-        if len(cameras) == 1:
-            return cameras[0]
-        if not cameras:
-            raise DataError(f"{self._path}: no colour images in it; it has {_listed(list(topics))}")
-        raise DataError(
-            f"{self._path}: which of {_listed(cameras)} is the camera? Say --image-topic"
-        )
-
     def _find_depth(self, asked: str | None, usual: str, topics: dict[str, tuple[str, int]]) -> str:
         """The topic, or an empty name where there is none."""
         if asked is None:
@@ -174,7 +112,7 @@ class BagSource:
         if topics.get(asked, ("", 0))[0] != IMAGE:
             images = sorted(name for name, (kind, _) in topics.items() if kind == IMAGE)
             raise DataError(
-                f"{self._path}: no depth images on '{asked}' in it; images are on {_listed(images)}"
+                f"{self._path}: no depth images on '{asked}' in it; images are on {listed(images)}"
             )
         return asked
 
@@ -186,71 +124,10 @@ class BagSource:
             hints = sorted(
                 name for name, (kind, _) in topics.items() if kind == IMAGE and "depth" in name
             )
-            hint = f"; is it {_listed(hints)}? Say --sensor-topic" if hints else ""
+            hint = f"; is it {listed(hints)}? Say --sensor-topic" if hints else ""
             warnings.append(f"{self._path}: no sensor depth, so depth stays relative{hint}")
         return tuple(warnings)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[AnyReader]:
-    """`AnyReader` whose faults, while opening, are told in one line."""
-    try:
-        # Bags of Humble and older carry no message definitions.
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
-    except Exception as error:  # rosbags lets through what sqlite, YAML and struct raise
-        raise _unreadable(path, error) from error
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def _messages(reader: AnyReader, topics: list[str], path: Path) -> Iterator[tuple[str, int, Any]]:
-    """(topic, time of reception in ns, message) in the order of reception."""
-    connections: list[Connection] = [c for c in reader.connections if c.topic in topics]
-    messages = reader.messages(connections=connections)
-    while True:
-        try:
-            connection, time_ns, raw = next(messages)
-            message = reader.deserialize(raw, connection.msgtype)
-        except StopIteration:
-            return
-        except Exception as error:  # as above, now in the middle of the file
-            raise _unreadable(path, error) from error
-        yield connection.topic, time_ns, message
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: not a readable ROS bag ({reason}); record it again or copy it anew")
-
-
-def _rgb(message: Any, topic: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a raw or a compressed image."""
-    if not hasattr(message, "format"):
-        return rgb_from_image(message, topic)
-    bgr = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise DataError(f"'{topic}': a message of format {message.format!r} is not a JPEG or PNG")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-
-
-def _stamp_ns(message: Any) -> int:
-    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
-
-
-def _nearest(items: deque[tuple[int, _Item]], stamp_ns: int, tolerance_ns: int) -> _Item | None:
-    """The item whose stamp is nearest, if it is within the tolerance."""
-    if not items:
-        return None
-    stamp, item = min(items, key=lambda pair: abs(pair[0] - stamp_ns))
-    return item if abs(stamp - stamp_ns) <= tolerance_ns else None
-
-
 def _if_there(topic: str, topics: dict[str, tuple[str, int]]) -> str:
     return topic if topic in topics else ""
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "no such topics"

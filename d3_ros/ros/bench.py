@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,24 +25,28 @@ from rclpy.parameter import Parameter
 from d3_ros.demo.processes import free_domain, has_shared_memory, shipped
 from d3_ros.errors import DataError
 from d3_ros.ros.bench_naive import NaiveNode, why_not
-from d3_ros.ros.bench_peer import NAMESPACE, relative_depth
-from d3_ros.ros.frame_processor import WAITING, WORKING
+from d3_ros.ros.bench_peer import NAMESPACE, camera_names, relative_depth
+from d3_ros.ros.frame_processor import NETWORK, WAITING, WORKING
 from d3_ros.ros.predictor_node import PredictorNode
-from d3_ros.ros.statistics import FrameStatistics, StageTimes, median_and_p95
+from d3_ros.ros.statistics import StageTimes, median_and_p95
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS
 from d3_ros.types import D3Prediction, Task
 
 TOPICS = (DEPTH, DEPTH_INFO, NORMALS, POINTS)
-NETWORK, SCALE = "network", {"scale alignment", "metric depth"}
+SCALE = {"scale alignment", "metric depth"}
 START_S = 60.0
 Report = dict[str, Any]
 
 
 class StandIn:
-    """Answers like a network, at once, with the same arrays each time."""
+    """Answers like a network, after a while or at once, with the same arrays each time."""
 
-    def __init__(self, width: int, height: int, tasks: tuple[Task, ...]) -> None:
+    def __init__(
+        self, width: int, height: int, tasks: tuple[Task, ...], takes_s: float = 0.0
+    ) -> None:
         self.tasks = tasks
+        self.takes_s = takes_s
+        self.precision = "fp32"
         self._depth = relative_depth(width, height)
         normals = np.random.default_rng(2).normal(size=(height, width, 3)).astype(np.float32)
         self._normals = normals / np.linalg.norm(normals, axis=2, keepdims=True)
@@ -54,6 +59,18 @@ class StandIn:
             normals=self._normals if "normals" in wanted else None,
         )
 
+    def predict_batch(
+        self, images: Sequence[np.ndarray], tasks: Iterable[Task] | None = None
+    ) -> list[D3Prediction]:
+        """The same for each image."""
+        if self.takes_s > 0:
+            time.sleep(self.takes_s)
+        return [self(rgb, tasks) for rgb in images]
+
+    def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The image's own."""
+        return image_size
+
 
 def bench_node(
     width: int,
@@ -63,50 +80,120 @@ def bench_node(
     *,
     points_normals: bool = True,
     normals_from_network: bool = True,
+    cameras: int = 1,
 ) -> Report:
     """Depth, camera_info, normals and the cloud of every pixel, all subscribed to.
 
     Args:
         width: columns of the image.
         height: rows of the image.
-        seconds: how long the camera publishes.
-        rate_hz: how fast.
+        seconds: how long the cameras publish.
+        rate_hz: how fast, each.
         points_normals: the node's parameter points.normals, 32 bytes a point instead of 16.
         normals_from_network: or else computed from the metric depth.
+        cameras: how many, in one node.
 
     Returns:
-        Times in milliseconds: of the node's thread without the network, per frame and per stage;
-        what the subscriber saw.
+        Times in milliseconds: of the node's thread without the network, per frame of one camera and
+        per stage; what the subscriber saw.
+
+    Raises:
+        DataError: the cameras' process ended without an answer, or the node had none.
+    """
+    tasks: tuple[Task, ...] = ("depth", "normals") if normals_from_network else ("depth",)
+    network = StandIn(width, height, tasks)
+    parameters = {"points.normals": points_normals, "cameras": camera_names(cameras)}
+    with _node(network, parameters) as (node, spin):
+        subscriber = _run_peer(spin, width, height, seconds, rate_hz, cameras)
+    # Only now: the node is closed, so no frame is half measured.
+    return {
+        **_counts(node),
+        **_times([statistics.stage for statistics in node.statistics.values()]),
+        "subscriber": subscriber,
+    }
+
+
+def bench_overload(
+    width: int, height: int, seconds: float, rate_hz: float, inference_s: float
+) -> Report:
+    """A camera that is much faster than the network: how old the output gets, and what it costs.
+
+    Args:
+        width: columns of the image.
+        height: rows of the image.
+        seconds: how long the camera publishes.
+        rate_hz: how fast.
+        inference_s: how long the network takes.
+
+    Returns:
+        What became of the frames; age of the output at the subscriber in milliseconds; the node's
+        resident memory in MiB after a fifth of the time and at the end.
 
     Raises:
         DataError: the camera's process ended without an answer, or the node had none.
     """
-    tasks: tuple[Task, ...] = ("depth", "normals") if normals_from_network else ("depth",)
-    statistics = FrameStatistics()
+    started = time.monotonic()
+    memory: list[tuple[float, float]] = []
+    network = StandIn(width, height, ("depth", "normals"), inference_s)
+    with _node(network, {}) as (node, spin):
+
+        def spin_and_watch() -> None:
+            spin()
+            now = time.monotonic() - started
+            if not memory or now - memory[-1][0] > 0.5:
+                memory.append((now, resident_mib()))
+
+        subscriber = _run_peer(spin_and_watch, width, height, seconds, rate_hz)
+    early = next((mib for at, mib in memory if at > 0.2 * seconds), memory[-1][1])
+    return {
+        **_counts(node),
+        "inference_ms": inference_s * 1e3,
+        "age_ms": subscriber["latency_ms"],
+        "memory_mib": {"early": round(early, 1), "late": round(memory[-1][1], 1)},
+        "subscriber": subscriber,
+    }
+
+
+def resident_mib() -> float:
+    """This process's resident memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextmanager
+def _node(
+    network: StandIn, parameters: dict[str, Any]
+) -> Iterator[tuple[PredictorNode, Callable[[], None]]]:
+    """An active node with this network, and what spins it a little."""
+    nodes: list[PredictorNode] = []
 
     def make() -> PredictorNode:
         node = PredictorNode(
-            load=lambda settings, say: StandIn(width, height, tasks),
-            statistics=statistics,
+            load=lambda settings, say: network,
             namespace=NAMESPACE,
-            parameter_overrides=[Parameter("points.normals", value=points_normals)],
+            parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()],
         )
+        nodes.append(node)
         node.start()
         return node
 
     with _spinning(make, PredictorNode.close) as spin:
-        subscriber = _run_peer(spin, width, height, seconds, rate_hz)
-    # Only now: the node is closed, so no frame is half measured.
-    snapshot = statistics.snapshot()
-    if snapshot.fault or snapshot.published == 0:
-        raise DataError(f"the node published nothing: {snapshot.fault or 'no image arrived'}")
-    return {
-        "received": snapshot.received,
-        "published": snapshot.published,
-        "dropped": snapshot.dropped,
-        **_times(statistics.stage),
-        "subscriber": subscriber,
-    }
+        yield nodes[0], spin
+
+
+def _counts(node: PredictorNode) -> Report:
+    """What became of the frames of all cameras of a closed node.
+
+    Raises:
+        DataError: nothing was published.
+    """
+    snapshots = [statistics.snapshot() for statistics in node.statistics.values()]
+    faults = [snapshot.fault for snapshot in snapshots if snapshot.fault]
+    names = ("received", "published", "dropped", "refused", "idle")
+    counts = {name: sum(getattr(snapshot, name) for snapshot in snapshots) for name in names}
+    if faults or counts["published"] == 0:
+        raise DataError(f"the node published nothing: {(faults or ['no image arrived'])[0]}")
+    return counts
 
 
 def bench_naive(width: int, height: int, seconds: float, rate_hz: float) -> Report:
@@ -156,14 +243,20 @@ def _spinning(
 
 
 def _run_peer(
-    spin: Callable[[], None], width: int, height: int, seconds: float, rate_hz: float
+    spin: Callable[[], None],
+    width: int,
+    height: int,
+    seconds: float,
+    rate_hz: float,
+    cameras: int = 1,
 ) -> Report:
-    """Spin while the camera's process runs; its answer."""
+    """Spin while the process of the cameras runs; its answer."""
     peer = subprocess.Popen(
         [
             *(sys.executable, "-m", "d3_ros.ros.bench_peer"),
             *("--width", str(width), "--height", str(height)),
             *("--seconds", str(seconds), "--rate", str(rate_hz), "--topics", *TOPICS),
+            *("--cameras", str(cameras)),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -180,22 +273,26 @@ def _run_peer(
     return json.loads(answer)
 
 
-def _times(stage: StageTimes) -> Report:
+def _times(stages: Sequence[StageTimes]) -> Report:
     """Per frame, waiting for messages and the network left out; and per stage."""
-    frames = [frame for frame in stage.frames if frame.keys() >= SCALE]  # the first lack a scale
+    all_frames = [frame for stage in stages for frame in stage.frames]
+    frames = [frame for frame in all_frames if frame.keys() >= SCALE]  # the first lack a scale
     work = [frame[WORKING] - frame[NETWORK] for frame in frames]
     # The alignment with its local correction has a budget of its own.
     without = [
         ms - sum(frame[name] for name in SCALE) for ms, frame in zip(work, frames, strict=True)
     ]
-    stages = stage.percentiles().items()
     left_out = (WAITING, WORKING, NETWORK)
+    names = dict.fromkeys(name for frame in all_frames for name in frame if name not in left_out)
     return {
         "node_thread_ms": {
             "all": _row(median_and_p95(work)),
             "without the scale": _row(median_and_p95(without)),
         },
-        "stages_ms": {name: _row(times) for name, times in stages if name not in left_out},
+        "stages_ms": {
+            name: _row(median_and_p95([frame[name] for frame in all_frames if name in frame]))
+            for name in names
+        },
     }
 
 

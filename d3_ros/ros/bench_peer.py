@@ -51,30 +51,41 @@ def sensor_depth(width: int, height: int) -> np.ndarray:
     return depth.reshape(height, width)
 
 
-class Peer(Node):
-    """Publishes the inputs and counts the outputs."""
+def camera_names(count: int) -> list[str]:
+    """What the parameter `cameras` should be for so many."""
+    return [""] if count == 1 else [f"camera{number}" for number in range(count)]
 
-    def __init__(self, width: int, height: int, topics: Sequence[str]) -> None:
+
+class Peer(Node):
+    """Publishes the inputs of some cameras and counts the outputs of all."""
+
+    def __init__(self, width: int, height: int, topics: Sequence[str], cameras: int) -> None:
         super().__init__("bench_peer", namespace=NAMESPACE)
         self.received: dict[str, int] = dict.fromkeys(topics, 0)
+        self.sent = 0
         self.bytes = 0
         self.latency_ms: list[float] = []
+        prefixes = [f"{name}/" if name else "" for name in camera_names(cameras)]
         self.publishers_ = [
-            self.create_publisher(kind, topic, QoSProfile(depth=2))
-            for kind, topic in (
-                (Image, "image"),
-                (CameraInfo, "camera_info"),
-                (Image, "sensor_depth/image"),
-            )
+            [
+                self.create_publisher(kind, prefix + topic, QoSProfile(depth=2))
+                for kind, topic in (
+                    (Image, "image"),
+                    (CameraInfo, "camera_info"),
+                    (Image, "sensor_depth/image"),
+                )
+            ]
+            for prefix in prefixes
         ]
-        for topic in topics:
-            self.create_subscription(
-                TOPICS[topic],
-                topic.replace("~", "predictor"),
-                partial(self._on_output, topic),
-                QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE),
-                raw=True,
-            )
+        for prefix in prefixes:
+            for topic in topics:
+                self.create_subscription(
+                    TOPICS[topic],
+                    topic.replace("~/", f"predictor/{prefix}"),
+                    partial(self._on_output, topic),
+                    QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE),
+                    raw=True,
+                )
         image, depth = ImageBuffer(), ImageBuffer()
         rgb = np.random.default_rng(1).integers(0, 255, (height, width, 3), np.uint8)
         info = CameraInfo(width=width, height=height)
@@ -86,12 +97,14 @@ class Peer(Node):
         ]
 
     def publish(self) -> None:
-        """One frame, stamped now."""
-        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        for publisher, message in zip(self.publishers_, self._messages, strict=True):
-            message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
-            message.header.frame_id = FRAME_ID
-            publisher.publish(message)
+        """One frame of every camera, stamped now."""
+        for of_camera in self.publishers_:
+            seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+            for publisher, message in zip(of_camera, self._messages, strict=True):
+                message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+                message.header.frame_id = FRAME_ID
+                publisher.publish(message)
+            self.sent += 1
 
     def _on_output(self, topic: str, serialised: bytes) -> None:
         # CDR: four bytes of encapsulation, then the header's stamp.
@@ -110,20 +123,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--topics", nargs="+", choices=list(TOPICS), required=True)
+    parser.add_argument("--cameras", type=int, default=1)
     args = parser.parse_args(argv)
     rclpy.init()
-    peer = Peer(args.width, args.height, args.topics)
-    while any(p.get_subscription_count() == 0 for p in peer.publishers_):
+    peer = Peer(args.width, args.height, args.topics, args.cameras)
+    publishers = [publisher for of_camera in peer.publishers_ for publisher in of_camera]
+    while any(p.get_subscription_count() == 0 for p in publishers):
         rclpy.spin_once(peer, timeout_sec=0.1)
     started = time.monotonic()
     peer.create_timer(1.0 / args.rate, peer.publish)
     while time.monotonic() - started < args.seconds:
         rclpy.spin_once(peer, timeout_sec=0.1)
     elapsed = time.monotonic() - started
-    p50, p95 = median_and_p95(peer.latency_ms[len(peer.latency_ms) // 10 :])
+    latencies = peer.latency_ms[len(peer.latency_ms) // 10 :]
+    p50, p95 = median_and_p95(latencies)
     result = {
+        "sent": peer.sent,
         "received": peer.received,
-        "latency_ms": {"p50": p50, "p95": p95},
+        "latency_ms": {"p50": p50, "p95": p95, "max": max(latencies, default=float("nan"))},
         "received_mb_per_s": peer.bytes / elapsed / 1e6,
     }
     print(json.dumps(result), flush=True)

@@ -11,12 +11,14 @@ import contextlib
 import importlib
 import io
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sensor_msgs.msg import Image
 
 from d3_ros.errors import MessageError
+
+if TYPE_CHECKING:  # bags are read where no ROS is installed
+    from sensor_msgs.msg import Image
 
 
 def rgb_through_cv_bridge(message: Image, topic: str) -> np.ndarray:
@@ -44,9 +46,11 @@ def rgb_through_cv_bridge(message: Image, topic: str) -> np.ndarray:
 @lru_cache(maxsize=1)
 def working_bridge() -> tuple[Any | None, str]:
     """A working CvBridge, or None and what is wrong."""
-    probe = Image(height=1, width=2, encoding="bgr8", step=6)
-    probe.data.frombytes(bytes(range(6)))
     try:
+        from sensor_msgs.msg import Image
+
+        probe = Image(height=1, width=2, encoding="bgr8", step=6)
+        probe.data.frombytes(bytes(range(6)))
         # NumPy prints a page on standard error where a module was compiled for its other major.
         with contextlib.redirect_stderr(io.StringIO()):
             # The compiled part first: importing it alone fails cleanly, using it half-imported

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
@@ -14,10 +16,33 @@ from d3_ros.ros.statistics import RATE_WINDOW_S, Snapshot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 1.0
+TASKS_OF_ONE_CAMERA = 3  # frames, scale, network
 
 
-def judge_frames(snapshot: Snapshot, settings: NodeSettings) -> tuple[bytes, str]:
+@dataclass(frozen=True)
+class CameraFigures:
+    """What is known of one camera: frames, (p50, p95) of stages in ms, and what is asked of it."""
+
+    snapshot: Snapshot
+    stages: Mapping[str, tuple[float, float]]
+    settings: NodeSettings
+    sensor_depth_seen: bool
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """At which step the network runs, and why not as the parameters ask for."""
+
+    step: str
+    reason: str
+
+
+def judge_frames(
+    snapshot: Snapshot, settings: NodeSettings, *, enabled: bool = True
+) -> tuple[bytes, str]:
     """Level and message of the flow of frames in an active node."""
+    if not enabled:
+        return OK, "paused (service ~/enable)"
     if snapshot.since_input_s > settings.diagnostics.input_timeout:
         return ERROR, f"no image for {snapshot.since_input_s:.0f} s"
     if snapshot.fault:
@@ -28,11 +53,17 @@ def judge_frames(snapshot: Snapshot, settings: NodeSettings) -> tuple[bytes, str
             f"{snapshot.published_hz:.2f} Hz is below {settings.diagnostics.min_rate:g} Hz "
             "(parameter diagnostics.min_rate)"
         )
+    age_s, longest_s = snapshot.age_ms[1] * 1e-3, settings.diagnostics.max_age
+    if 0 < longest_s < age_s:
+        return WARN, (
+            f"output is {age_s:.2f} s old (p95), above {longest_s:g} s (parameter "
+            "diagnostics.max_age)"
+        )
     return OK, "nobody subscribes" if snapshot.idle_lately else "running"
 
 
 def judge_scale(
-    report: ScaleReport | None, *, sensor_depth_seen: bool, hold_s: float
+    report: ScaleReport | None, settings: NodeSettings, *, sensor_depth_seen: bool
 ) -> tuple[bytes, str]:
     """Level and message of the metric scale in an active node.
 
@@ -42,7 +73,7 @@ def judge_scale(
         return OK, "no frame yet"
     fit = report.fit
     if fit.state == "held":
-        expires = f"expires in {report.expires_s(hold_s):.1f} s"
+        expires = f"expires in {report.expires_s(settings.scale.hold_s):.1f} s"
         return WARN, f"scale held for {fit.age_s:.1f} s, {expires}: {fit.reason}"
     if fit.state == "relative":
         level = WARN if sensor_depth_seen else OK
@@ -50,7 +81,24 @@ def judge_scale(
     if fit.state == "ground":
         level = WARN if sensor_depth_seen else OK
         return level, f"scale from the floor: {fit.reason}"
-    return OK, f"measured by {' and '.join(report.sensors)}"
+    measured = f"measured by {' and '.join(report.sensors)}"
+    if fit.abs_rel > settings.diagnostics.max_abs_rel:
+        return WARN, (
+            f"{measured}, but AbsRel {fit.abs_rel:.2f} is above "
+            f"{settings.diagnostics.max_abs_rel:g} (parameter diagnostics.max_abs_rel): are the "
+            "sensor's calibration and time right?"
+        )
+    if report.normal_angle > settings.diagnostics.max_normal_angle:
+        return WARN, (
+            f"{measured}, but depth and normals differ by {report.normal_angle:.2f} rad "
+            "(parameter diagnostics.max_normal_angle)"
+        )
+    return OK, measured
+
+
+def judge_network(network: NetworkFigures) -> tuple[bytes, str]:
+    """Level and message of the network."""
+    return (WARN, network.reason) if network.reason else (OK, network.step)
 
 
 def frame_values(snapshot: Snapshot, stages: Mapping[str, tuple[float, float]]) -> list[KeyValue]:
@@ -86,12 +134,23 @@ def scale_values(report: ScaleReport | None, hold_s: float) -> list[KeyValue]:
             "sensor points": fit.points,
             "inlier ratio": f"{fit.inlier_ratio:.3f}",
             "AbsRel on held-out points": f"{fit.abs_rel:.4f}",
+            "depth to normals, median (rad)": f"{report.normal_angle:.3f}",
             "age (s)": f"{fit.age_s:.2f}",
             "expires in (s)": f"{report.expires_s(hold_s):.2f}",
             "fused (pixels)": report.fused_pixels,
             "measured but disagreeing (pixels)": report.disagreeing_pixels,
         }
     )
+
+
+def network_values(network: NetworkFigures) -> list[KeyValue]:
+    """The figures of the network, units in the keys."""
+    rows: dict[str, object] = {"runs at": network.step}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        rows["GPU memory in use (MiB)"] = torch.cuda.memory_allocated() // 2**20
+        rows["GPU memory reserved (MiB)"] = torch.cuda.memory_reserved() // 2**20
+    return _key_values(rows)
 
 
 def _key_values(rows: Mapping[str, object]) -> list[KeyValue]:
@@ -107,21 +166,22 @@ def plain_report(level: bytes, message: str) -> Report:
 
 
 def active_report(
-    snapshot: Snapshot,
-    settings: NodeSettings,
-    stages: Mapping[str, tuple[float, float]],
-    *,
-    sensor_depth_seen: bool,
+    cameras: Mapping[str, CameraFigures], network: NetworkFigures, *, enabled: bool
 ) -> Report:
     """Task -> (level, message, values) of an active node."""
-    report, hold_s = snapshot.scale, settings.scale.hold_s
-    return {
-        "frames": (*judge_frames(snapshot, settings), frame_values(snapshot, stages)),
-        "scale": (
-            *judge_scale(report, sensor_depth_seen=sensor_depth_seen, hold_s=hold_s),
-            scale_values(report, hold_s),
-        ),
-    }
+    report: dict[str, tuple[bytes, str, list[KeyValue]]] = {}
+    for name, camera in cameras.items():
+        snapshot, settings = camera.snapshot, camera.settings
+        report[f"{name} frames".lstrip()] = (
+            *judge_frames(snapshot, settings, enabled=enabled),
+            frame_values(snapshot, camera.stages),
+        )
+        report[f"{name} scale".lstrip()] = (
+            *judge_scale(snapshot.scale, settings, sensor_depth_seen=camera.sensor_depth_seen),
+            scale_values(snapshot.scale, settings.scale.hold_s),
+        )
+    report["network"] = (*judge_network(network), network_values(network))
+    return report
 
 
 class DiagnosticsPublisher:
@@ -153,7 +213,10 @@ class DiagnosticsPublisher:
         ]
         self._array.publish(array)
         level = max(status.level for status in array.status)
-        message = "; ".join(status.message for status in array.status)
+        messages = {task: message for task, (_, message, _) in report.items()}
+        if len(messages) > TASKS_OF_ONE_CAMERA:
+            messages = {task: f"{task}: {message}" for task, message in messages.items()}
+        message = "; ".join(messages.values())
         if self._last != (level, message):
             self._last = (level, message)
             values = [value for status in array.status for value in status.values]

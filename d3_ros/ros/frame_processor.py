@@ -1,4 +1,8 @@
-"""One image from message to messages: decode, match, predict, publish, count."""
+"""One image from message to messages: decode, match, (predict,) put to metres, publish, count.
+
+In two halves, with the network between them, so that the images of several cameras can go through
+it together.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d3_ros.errors import D3Error, MessageError
-from d3_ros.pipeline import DepthPipeline
+from d3_ros.geometry.normals import median_angle_to_depth
+from d3_ros.pipeline import DepthPipeline, Output
 from d3_ros.ros.frame_messages import Source
 from d3_ros.ros.from_messages import intrinsics_from_camera_info
 from d3_ros.ros.image_input import rgb_from_message
@@ -20,18 +25,21 @@ from d3_ros.ros.inputs import Inputs, stamp_ns
 from d3_ros.ros.mounting import MountingReader
 from d3_ros.ros.outputs import Outputs
 from d3_ros.ros.scale_report import ScaleReport
-from d3_ros.ros.sensor_depth import SensorReader
+from d3_ros.ros.sensor_depth import SensorDepth, SensorReader
 from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.topics import NEED_CAMERA
-from d3_ros.ros.transforms import Transforms
 from d3_ros.ros.view import View, rectified_view
-from d3_ros.types import CameraIntrinsics
+from d3_ros.types import CameraIntrinsics, CameraMounting, D3Prediction, DepthFrame, Task
 
-# Two stages that are not surrounded by a context: all of a frame is one or the other.
-WAITING = "wait for camera_info and sensor depth"
-WORKING = "all work"
+# Stages that are not surrounded by a context.
+WAITING = "wait for its turn, camera_info and sensor depth"
+NETWORK = "network"
+WORKING = "all work"  # but what was done meanwhile for other cameras
+
+# Depth and normals are compared with each other this seldom: it is for the diagnostics only.
+COMPARISON_PERIOD_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,28 @@ class InputTopics:
     camera_info: str
 
 
+@dataclass(frozen=True)
+class BegunFrame:
+    """An image that is ready for the network, and what belongs to it."""
+
+    image: ReceivedImage
+    view: View
+    tasks: tuple[Task, ...]
+    wanted: frozenset[str]
+    outputs: set[Output]
+    camera_info: CameraInfo | None
+    sensed: SensorDepth
+    mounting: CameraMounting | None
+    begun_ms: float  # of work so far
+
+
 class FrameProcessor:
-    """Takes an image through the pipeline; called in the worker's thread, one image at a time.
+    """Takes one camera's images through the pipeline; called in the worker's thread.
 
     Whatever is wrong with a frame is told in one line and counted; nothing is raised.
     `settings` may be replaced at any time. Images received before `since` (time.monotonic()
-    seconds) are not published: the node was deactivated while they were in the network.
+    seconds) are not published: the node was deactivated while they were in the network. While not
+    `enabled`, nothing is computed.
     """
 
     def __init__(
@@ -65,7 +89,6 @@ class FrameProcessor:
         settings: NodeSettings,
         topics: InputTopics,
         inputs: Inputs,
-        transforms: Transforms,
         read_sensors: SensorReader,
         read_mounting: MountingReader,
         outputs: Outputs,
@@ -76,43 +99,62 @@ class FrameProcessor:
         self.pipeline = pipeline
         self.settings = settings
         self.since = math.inf
+        self.enabled = True
         self._topics = topics
         self._inputs = inputs
-        self._transforms = transforms
         self._read_sensors = read_sensors
         self._read_mounting = read_mounting
         self._outputs = outputs
         self._statistics = statistics
         self._tell = tell
         self._now_ns = now_ns
+        self._normal_angle = math.nan
+        self._compared_at = -math.inf
 
-    def __call__(self, image: ReceivedImage) -> None:
-        """Process one image."""
+    def ready_in(self, image: ReceivedImage) -> float:
+        """Seconds until an image need not wait any longer for what belongs to it; <= 0: now."""
+        if self._inputs.are_complete_for(image.message):
+            return 0.0
+        return image.at + self.settings.input.wait - time.monotonic()
+
+    def begin(self, image: ReceivedImage) -> BegunFrame | None:
+        """Make an image ready for the network; None where there is nothing to compute."""
         try:
-            self._process(image)
-        except D3Error as error:
+            return self._begin(image)
+        except Exception as error:
+            self.fail(error)
+            return None
+
+    def complete(self, frame: BegunFrame, prediction: D3Prediction, network_ms: float) -> None:
+        """Publish what the network, in so many milliseconds, said of an image."""
+        try:
+            self._complete(frame, prediction, network_ms)
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Tell and count an image of which nothing can be published."""
+        if isinstance(error, D3Error):
             self._tell.error(str(error))
             self._statistics.refused(str(error))
-        except Exception as error:  # a programming mistake, or the GPU: the node must live
-            self._tell.error(f"unexpected while processing an image: {traceback.format_exc()}")
+        else:  # a programming mistake, or the GPU: the node must live
+            trace = "".join(traceback.format_exception(error))
+            self._tell.error(f"unexpected while processing an image: {trace}")
             self._statistics.refused(f"{type(error).__name__}: {error}")
 
-    def _process(self, image: ReceivedImage) -> None:
+    def _begin(self, image: ReceivedImage) -> BegunFrame | None:
         settings, stage = self.settings, self._statistics.stage
         started = time.perf_counter()
-        wanted = self._outputs.wanted(settings)
+        wanted = self._outputs.wanted(settings) if self.enabled else frozenset()
         if not wanted:
             self._statistics.idle()
-            return
+            return None
         stage.next_frame()
+        stage.add(WAITING, (time.monotonic() - image.at) * 1e3)
         with stage("decode"):
             rgb = rgb_from_message(image.message, self._topics.image, settings.image)
-        waiting = time.perf_counter()
-        companions = self._inputs.companions_of(image.message, wait_s=settings.input.wait)
-        waited = time.perf_counter() - waiting
+        companions = self._inputs.companions_of(image.message)
         header = image.message.header
-        if companions.jumped_back_s > 0:
-            self._time_jumped_back(companions.jumped_back_s)
         intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
         with stage("sensor depth"):
             sensed = self._read_sensors(
@@ -128,30 +170,59 @@ class FrameProcessor:
                 view = rectified_view(
                     view, companions.camera_info, self._topics.camera_info, self._topics.image
                 )
-        frame = self.pipeline(
+        mounting = self._read_mounting(header, settings.ground)
+        outputs = self._outputs.needed(wanted, settings)
+        return BegunFrame(
+            image=image,
+            view=view,
+            tasks=self.pipeline.tasks_for(outputs, sparse=view.sparse, mounting=mounting),
+            wanted=wanted,
+            outputs=outputs,
+            camera_info=companions.camera_info if intrinsics is not None else None,
+            sensed=sensed,
+            mounting=mounting,
+            begun_ms=(time.perf_counter() - started) * 1e3,
+        )
+
+    def _complete(self, begun: BegunFrame, prediction: D3Prediction, network_ms: float) -> None:
+        started = time.perf_counter()
+        settings, image = self.settings, begun.image
+        view, sensed = begun.view, begun.sensed
+        header = image.message.header
+        frame = self.pipeline.finish(
             view.rgb,
+            prediction,
             stamp=stamp_ns(header) * 1e-9,
             intrinsics=view.intrinsics,
             sparse=view.sparse,
             missing=sensed.reason,
-            mounting=self._read_mounting(header, settings.ground),
-            outputs=self._outputs.needed(wanted, settings),
+            mounting=begun.mounting,
+            outputs=begun.outputs,
         )
         if image.at < self.since:
             if self.since == math.inf:  # else the counts have begun anew
                 self._statistics.dropped()
             return
-        report = ScaleReport(frame.fit, sensed.pixels, frame.fused_pixels, frame.disagreeing_pixels)
+        if "normals" in begun.tasks:
+            self._compare_with_normals(frame, view.intrinsics)
+        report = ScaleReport(
+            frame.fit,
+            sensed.pixels,
+            frame.fused_pixels,
+            frame.disagreeing_pixels,
+            self._normal_angle,
+        )
         source = Source(
             header=header,
             rgb=view.rgb,
-            camera_info=companions.camera_info if intrinsics is not None else None,
+            camera_info=begun.camera_info,
             intrinsics=view.intrinsics,
             scale=report,
         )
-        sent = self._outputs.publish(view.known(frame), source, wanted, settings)
-        stage.add(WAITING, waited * 1e3)
-        stage.add(WORKING, (time.perf_counter() - started - waited) * 1e3)
+        sent = self._outputs.publish(view.known(frame), source, begun.wanted, settings)
+        completed_ms = (time.perf_counter() - started) * 1e3
+        self._statistics.stage.add(NETWORK, network_ms)
+        self._statistics.stage.add(WORKING, begun.begun_ms + network_ms + completed_ms)
         if sent == 0:
             self._statistics.refused(scale=report)
             return
@@ -161,14 +232,15 @@ class FrameProcessor:
             scale=report,
         )
 
-    def _time_jumped_back(self, jump_s: float) -> None:
-        """Forget what is known of a time that is now to come; the scale forgets by itself."""
-        self._tell.warn(
-            f"the stamps of '{self._topics.image}' jumped back by {jump_s:.1f} s (a bag that "
-            "starts again?): the scale, transforms and stored sensor depth begin anew"
-        )
-        self._transforms.forget()
-        self._statistics.forget_ages()
+    def _compare_with_normals(self, frame: DepthFrame, intrinsics: CameraIntrinsics | None) -> None:
+        """Once in a while, how well the network's two answers fit together."""
+        now = time.monotonic()
+        if frame.metric is None or frame.normals is None or intrinsics is None:
+            return
+        if now - self._compared_at >= COMPARISON_PERIOD_S:
+            self._compared_at = now
+            with self._statistics.stage("compare depth and normals"):
+                self._normal_angle = median_angle_to_depth(frame.normals, frame.metric, intrinsics)
 
     def _intrinsics(
         self, info: CameraInfo | None, rgb: np.ndarray, wanted: frozenset[str]

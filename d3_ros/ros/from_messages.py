@@ -8,16 +8,19 @@ fault is a MessageError whose one line names the topic and says what to do.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
 
 from d3_ros.errors import DataError, MessageError
 from d3_ros.geometry.camera import is_distorted
 from d3_ros.ros.bridge import rgb_through_cv_bridge
 from d3_ros.ros.colour_encodings import PACKED, PLANAR, packed_to_rgb, planar_to_rgb
 from d3_ros.types import CameraIntrinsics, DistortionModel
+
+if TYPE_CHECKING:  # bags are read where no ROS is installed
+    from sensor_msgs.msg import CameraInfo, Image
 
 DEPTH_ENCODINGS: dict[str, type] = {
     "16UC1": np.uint16,
@@ -87,10 +90,15 @@ def depth_from_image(message: Image, topic: str) -> np.ndarray:
         )
     pixels = _view(message, topic, np.dtype(dtype), 1)
     if dtype is np.uint16:
-        return np.take(_MILLIMETRES_TO_METRES, pixels)
+        return metres_from_millimetres(pixels)
     metres = pixels.astype(np.float32, copy=False)
     valid = (metres > 0) & (metres < np.inf)
     return np.where(valid, metres, np.float32(np.nan))
+
+
+def metres_from_millimetres(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) uint16 millimetres, 0 = none, to float32 metres, NaN = none."""
+    return np.take(_MILLIMETRES_TO_METRES, pixels)
 
 
 def intrinsics_from_camera_info(

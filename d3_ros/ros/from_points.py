@@ -8,23 +8,18 @@ MessageError whose one line names the topic and says what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sensor_msgs.msg import LaserScan, PointCloud2, PointField
 
 from d3_ros.errors import MessageError
 from d3_ros.geometry.sparse_depth import scan_to_points
 
-NUMPY_TYPES = {
-    PointField.INT8: "i1",
-    PointField.UINT8: "u1",
-    PointField.INT16: "i2",
-    PointField.UINT16: "u2",
-    PointField.INT32: "i4",
-    PointField.UINT32: "u4",
-    PointField.FLOAT32: "f4",
-    PointField.FLOAT64: "f8",
-}
+if TYPE_CHECKING:  # bags are read where no ROS is installed
+    from sensor_msgs.msg import LaserScan, PointCloud2
+
+# sensor_msgs/PointField.datatype: INT8, UINT8, INT16, ..., FLOAT32, FLOAT64.
+NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 
 
 def cloud_fields(message: PointCloud2, topic: str, names: Sequence[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ RAW = "image"
 COMPRESSED = "image/compressed"
 
 
-def image_input(node: Node, transport: str) -> tuple[type, str]:
+def image_input(node: Node, transport: str, camera: str = "") -> tuple[type, str]:
     """Type and full name of the topic that the images come on.
 
     Compressed images come on a sub-topic of the raw one, so that remapping `image` is enough; who
@@ -23,13 +23,16 @@ def image_input(node: Node, transport: str) -> tuple[type, str]:
     Args:
         node: whose remappings hold.
         transport: the parameter image.transport, "raw" or "compressed".
+        camera: what goes before the topic's name, of one of several cameras.
     """
+    prefix = f"{camera}/" if camera else ""
+    raw = node.resolve_topic_name(prefix + RAW)
     if transport == "raw":
-        return Image, node.resolve_topic_name(RAW)
-    remapped = node.resolve_topic_name(COMPRESSED)
-    if remapped != node.resolve_topic_name(COMPRESSED, only_expand=True):
+        return Image, raw
+    remapped = node.resolve_topic_name(prefix + COMPRESSED)
+    if remapped != node.resolve_topic_name(prefix + COMPRESSED, only_expand=True):
         return CompressedImage, remapped
-    return CompressedImage, f"{node.resolve_topic_name(RAW)}/compressed"
+    return CompressedImage, f"{raw}/compressed"
 
 
 def rgb_from_message(

@@ -1,14 +1,15 @@
 """What the node has received and not yet used: calibrations and sensors' messages, by stamp.
 
-Callbacks only store. The worker asks for what belongs to an image, and waits a moment for it:
-a camera's driver sends camera_info after the image, and a depth camera its depth later still.
+Callbacks only store. The worker asks whether what belongs to an image is there, and waits a moment
+for it: a camera's driver sends camera_info after the image, and a depth camera its depth later
+still.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -38,20 +39,22 @@ def stamp_ns(header: Header) -> int:
 class Companions:
     """What was found for an image: its calibration or None, and of each sensor that has sent
     anything the message nearest in time, however far that is.
-
-    `jumped_back_s`: how far time jumped back from the image before to this one; 0 where it did not.
     """
 
     camera_info: CameraInfo | None
     sensors: Mapping[Sensor, Any]
-    jumped_back_s: float = 0.0
 
 
 class Inputs:
-    """Stores camera_info and sensors' messages, and finds those that belong to an image."""
+    """Stores camera_info and sensors' messages, and finds those that belong to an image.
 
-    def __init__(self) -> None:
-        self._arrived = threading.Condition()
+    Args:
+        arrived: told after each message that was stored.
+    """
+
+    def __init__(self, arrived: Callable[[], None] = lambda: None) -> None:
+        self._arrived = arrived
+        self._lock = threading.Lock()
         self._camera_infos: deque[CameraInfo] = deque(maxlen=KEPT)
         self._sensors: dict[Sensor, deque[Any]] = {sensor: deque(maxlen=KEPT) for sensor in SENSORS}
         self._camera_info_is_missing = False
@@ -59,19 +62,36 @@ class Inputs:
         # Sensors that sent before time jumped back, and the stamp until which they may be late.
         self._awaited_until_ns: dict[Sensor, int] = {}
 
+    def image_came(self, header: Header) -> float:
+        """Note an image; seconds by which time jumped back from the one before, mostly 0.
+
+        After a jump, what sensors have sent is of a time that is yet to come, and is forgotten.
+        """
+        stamp = stamp_ns(header)
+        with self._lock:
+            jump, self._last_image_ns = self._last_image_ns - stamp, stamp
+            if jump <= JUMP_BACK_NS:
+                return 0.0
+            for sensor, messages in self._sensors.items():
+                of_now = [m for m in messages if stamp_ns(m.header) <= stamp + JUMP_BACK_NS]
+                if messages and not of_now:
+                    self._awaited_until_ns[sensor] = stamp + SENSOR_IS_GONE_NS
+                self._sensors[sensor] = deque(of_now, maxlen=KEPT)
+        return jump * 1e-9
+
     def store_camera_info(self, message: CameraInfo) -> None:
         """Keep a calibration; the subscription's callback."""
-        with self._arrived:
+        with self._lock:
             self._camera_infos.append(message)
             self._camera_info_is_missing = False
-            self._arrived.notify_all()
+        self._arrived()
 
     def store_sensor(self, sensor: Sensor, message: Any) -> None:
         """Keep a sensor's message, which has a header; the subscription's callback."""
-        with self._arrived:
+        with self._lock:
             self._sensors[sensor].append(message)
             self._awaited_until_ns.pop(sensor, None)
-            self._arrived.notify_all()
+        self._arrived()
 
     @property
     def sensor_depth_seen(self) -> bool:
@@ -80,7 +100,7 @@ class Inputs:
 
     def clear(self) -> None:
         """Forget everything, as after a deactivation."""
-        with self._arrived:
+        with self._lock:
             self._camera_infos.clear()
             for messages in self._sensors.values():
                 messages.clear()
@@ -88,20 +108,29 @@ class Inputs:
             self._last_image_ns = 0
             self._awaited_until_ns.clear()
 
-    def companions_of(self, image: Image | CompressedImage, *, wait_s: float) -> Companions:
-        """The camera_info and the sensors' messages that belong to an image.
+    def are_complete_for(self, image: Image | CompressedImage) -> bool:
+        """Whether nothing that belongs to an image can still be expected.
 
-        The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of
-        each sensor it is the message nearest in stamp. They are waited for, up to `wait_s`, only
-        where there is something to wait for: a message that can be expected to come nearer.
+        A calibration is expected while there is none, but only once: a camera that has none does
+        not get one. Of a sensor, a message is expected that is likely to come nearer in time.
         """
         stamp = stamp_ns(image.header)
-        with self._arrived:
-            jump = self._jump_back(stamp)
-            complete = self._arrived.wait_for(lambda: self._complete(stamp), wait_s)
-            # Wait for a calibration once, not with every image of a camera that has none.
-            if not complete and not self._camera_infos:
-                self._camera_info_is_missing = True
+        with self._lock:
+            if not self._camera_infos and not self._camera_info_is_missing:
+                return False
+            if any(stamp <= until for until in self._awaited_until_ns.values()):
+                return False
+            return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
+
+    def companions_of(self, image: Image | CompressedImage) -> Companions:
+        """The camera_info and the sensors' messages that belong to an image, as far as they came.
+
+        The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of
+        each sensor it is the message nearest in stamp.
+        """
+        stamp = stamp_ns(image.header)
+        with self._lock:
+            self._camera_info_is_missing = not self._camera_infos
             return Companions(
                 self._camera_info_of(stamp),
                 {
@@ -109,27 +138,7 @@ class Inputs:
                     for sensor, messages in self._sensors.items()
                     if messages
                 },
-                jump * 1e-9,
             )
-
-    def _jump_back(self, stamp: int) -> int:
-        """How far time has jumped back, ns; messages from the time before are dropped then."""
-        jump, self._last_image_ns = self._last_image_ns - stamp, stamp
-        if jump <= JUMP_BACK_NS:
-            return 0
-        for sensor, messages in self._sensors.items():
-            of_now = [m for m in messages if stamp_ns(m.header) <= stamp + JUMP_BACK_NS]
-            if messages and not of_now:
-                self._awaited_until_ns[sensor] = stamp + SENSOR_IS_GONE_NS
-            self._sensors[sensor] = deque(of_now, maxlen=KEPT)
-        return jump
-
-    def _complete(self, stamp: int) -> bool:
-        if not self._camera_infos and not self._camera_info_is_missing:
-            return False
-        if any(stamp <= until for until in self._awaited_until_ns.values()):
-            return False
-        return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 
     def _camera_info_of(self, stamp: int) -> CameraInfo | None:
         for info in reversed(self._camera_infos):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from d3_ros.errors import BundleError
-from d3_ros.pipeline import Predictor
 from d3_ros.ros.settings import NodeSettings
 
+if TYPE_CHECKING:
+    from d3_ros.network import D3Predictor
 
-def load_network(settings: NodeSettings, say: Callable[[str], object]) -> Predictor:
+
+def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Predictor:
     """The predictor that the parameters name, ready for its first frame.
 
     Args:

@@ -42,24 +42,29 @@ def max_rates(settings: NodeSettings) -> dict[str, float]:
 
 
 class Outputs:
-    """The lifecycle publishers of one node; their messages are filled in place.
+    """The lifecycle publishers of one camera; their messages are filled in place.
 
-    `wanted` and `publish` are the worker's; `close` may be called from any thread.
+    `wanted` and `publish` are the worker's; `close` may be called from any thread. With a
+    `prefix`, `~/points` is published as `~/PREFIX/points`.
     """
 
-    def __init__(self, node: LifecycleNode, stage: StageTimes, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        stage: StageTimes,
+        warn: Callable[[str], None],
+        prefix: str = "",
+    ) -> None:
         self._node = node
         self._stage = stage
         self._lock = threading.Lock()
-        self._publishers: dict[str, Any] = {
-            topic: node.create_lifecycle_publisher(
-                kind,
-                topic,
-                OUTPUT,
-                event_callbacks=explain_publisher(node.resolve_topic_name(topic), warn),
+        self._publishers: dict[str, Any] = {}
+        for topic, kind in TOPICS.items():
+            name = topic.replace("~/", f"~/{prefix}/") if prefix else topic
+            events = explain_publisher(node.resolve_topic_name(name), warn)
+            self._publishers[topic] = node.create_lifecycle_publisher(
+                kind, name, OUTPUT, event_callbacks=events
             )
-            for topic, kind in TOPICS.items()
-        }
         self._buffers = Buffers()
         self._caps = RateCaps()
 

@@ -9,7 +9,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 from d3_ros.errors import D3Error
 
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple[str, ...]
 # When a change is heard: never after the start, at the next configure, or with the next frame.
 When = Literal["start", "configure", "always"]
 
@@ -38,6 +38,8 @@ class ParameterRow:
             ParameterError: wrong type, out of range, or not one of the choices.
         """
         wanted = type(self.default)
+        if wanted is tuple:
+            return self._checked_names(value)
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not wanted:
@@ -57,6 +59,11 @@ class ParameterRow:
                 )
         assert isinstance(value, (bool, int, float, str))
         return value
+
+    def _checked_names(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            raise ParameterError(f"parameter '{self.name}' must be a list of str, got {value!r}")
+        return tuple(value)
 
     def descriptor(self) -> ParameterDescriptor:
         """What `ros2 param describe` shows."""

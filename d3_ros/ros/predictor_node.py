@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,14 +24,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from d3_ros.errors import D3Error
-from d3_ros.pipeline import Predictor
 from d3_ros.ros import diagnostics
 from d3_ros.ros.loading import free_memory, load_network
+from d3_ros.ros.network_guard import LoadedPredictor, NetworkGuard
 from d3_ros.ros.parameter_row import ParameterError
-from d3_ros.ros.parameters import declare, heard_only_at_configure, read, unknown
+from d3_ros.ros.parameters import camera_names, declare, heard_only_at_configure, read, unknown
 from d3_ros.ros.session import Session
 from d3_ros.ros.settings import NodeSettings, settings_from
 from d3_ros.ros.statistics import FrameStatistics
@@ -47,18 +47,18 @@ LAST_FRAME_S = 5.0
 
 
 class PredictorNode(LifecycleNode):
-    """Depth, normals and metric clouds of one camera.
+    """Depth, normals and metric clouds of one camera or several.
+
+    `statistics`: what became of each camera's frames, by its name; a caller may look on.
 
     Args:
         load: makes the predictor from the settings, telling what it does; tests pass another.
-        statistics: where frames are counted and measured; a caller may look on.
         **node_arguments: as for rclpy's Node (namespace, parameter_overrides, …).
     """
 
     def __init__(
         self,
-        load: Callable[[NodeSettings, Callable[[str], object]], Predictor] = load_network,
-        statistics: FrameStatistics | None = None,
+        load: Callable[[NodeSettings, Callable[[str], object]], LoadedPredictor] = load_network,
         **node_arguments: Any,
     ) -> None:
         super().__init__(
@@ -68,13 +68,15 @@ class PredictorNode(LifecycleNode):
         self._session: Session | None = None
         self._state = "unconfigured"
         self._failure = ""
-        self._statistics = statistics if statistics is not None else FrameStatistics()
+        self._enabled = True
         self._tell = Teller(self.get_logger())
         self._faults = declare(self)
+        self.statistics = {name: FrameStatistics() for name in camera_names(self)}
         for line in unknown(self):
             self.get_logger().warning(line)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(Trigger, "~/reset_scale", self._on_reset_scale)
+        self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = diagnostics.DiagnosticsPublisher(self)
         self.create_timer(
             diagnostics.PERIOD_S,
@@ -98,7 +100,8 @@ class PredictorNode(LifecycleNode):
             assert self._session is not None
             super(PredictorNode, self).on_activate(state)  # opens the publishers
             self._session.activate()
-            self.get_logger().info(f"active, waiting for '{self._session.image_topic}'")
+            topics = [f"'{camera.image_topic}'" for camera in self._session.cameras.values()]
+            self.get_logger().info(f"active, waiting for {' and '.join(topics)}")
 
         result = self._attempt("activate", activate, "active", FAILURE)
         if result != SUCCESS:
@@ -160,9 +163,17 @@ class PredictorNode(LifecycleNode):
     def _configure(self) -> None:
         if self._faults:
             raise ParameterError("; ".join(self._faults.values()))
-        settings = settings_from(read(self))
-        predictor = self._load(settings, self.get_logger().info)
-        self._session = Session(self, predictor, settings, self._statistics, self._tell)
+        values = read(self)
+        settings = settings_from(values)
+        of_cameras = self._settings_of_cameras(values)  # before the network: that takes long
+        network = NetworkGuard(
+            lambda chosen: self._load(chosen, self.get_logger().info), settings, self._tell.warn
+        )
+        self._session = Session(self, network, of_cameras, self.statistics, self._tell)
+        self._session.enabled = self._enabled
+
+    def _settings_of_cameras(self, values: Mapping[str, object]) -> dict[str, NodeSettings]:
+        return {name: settings_from(values, name) for name in camera_names(self)}
 
     def _pause(self, state: LifecycleState) -> None:
         if self._session is not None:
@@ -188,21 +199,22 @@ class PredictorNode(LifecycleNode):
 
     def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         names = [change.name for change in changes]
-        if self._session is not None and (fixed := heard_only_at_configure(names)):
+        cameras = camera_names(self)
+        if self._session is not None and (fixed := heard_only_at_configure(names, cameras)):
             return SetParametersResult(
                 successful=False,
                 reason=f"parameter '{fixed[0]}' is read at configure: clean the node up first",
             )
+        values = {**read(self), **{change.name: change.value for change in changes}}
         try:
-            settings = settings_from(
-                {**read(self), **{change.name: change.value for change in changes}}
-            )
+            settings_from(values)
+            of_cameras = self._settings_of_cameras(values)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
         for name in names:
             self._faults.pop(name, None)
         if self._session is not None:
-            self._session.apply(settings)
+            self._session.apply(of_cameras)
         return SetParametersResult(successful=True)
 
     def _on_reset_scale(
@@ -216,6 +228,14 @@ class PredictorNode(LifecycleNode):
             response.message = "the node is not configured"
         return response
 
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        if self._session is not None:
+            self._session.enabled = self._enabled
+        response.success = True
+        response.message = "enabled" if self._enabled else "paused: images are passed over"
+        return response
+
     def _publish_diagnostics(self) -> None:
         session = self._session
         if self._failure:
@@ -224,10 +244,17 @@ class PredictorNode(LifecycleNode):
             report = diagnostics.plain_report(diagnostics.OK, self._state)
         else:
             report = diagnostics.active_report(
-                self._statistics.snapshot(),
-                session.settings,
-                self._statistics.stage.percentiles(),
-                sensor_depth_seen=session.inputs.sensor_depth_seen,
+                {
+                    name: diagnostics.CameraFigures(
+                        self.statistics[name].snapshot(),
+                        self.statistics[name].stage.percentiles(),
+                        camera.settings,
+                        sensor_depth_seen=camera.inputs.sensor_depth_seen,
+                    )
+                    for name, camera in session.cameras.items()
+                },
+                diagnostics.NetworkFigures(session.network.step, session.network.reason),
+                enabled=self._enabled,
             )
         self._diagnostics.publish(report, hardware_id=str(self.get_parameter("model").value))
 

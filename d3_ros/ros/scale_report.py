@@ -32,14 +32,16 @@ STATES = ("relative", "ground", "held", "measured")
 class ScaleReport:
     """How one frame came to metres.
 
-    `fit`: with which scale. `sensors`: pixels that each sensor measured of this image. The last two
-    are as in DepthFrame.
+    `fit`: with which scale. `sensors`: pixels that each sensor measured of this image. The two
+    numbers of pixels are as in DepthFrame. `normal_angle`: median angle between the network's
+    normals and those of the metric depth, radians, of the latest frame that had both; NaN before.
     """
 
     fit: DepthFit
     sensors: Mapping[Sensor, int] = field(default_factory=dict)
     fused_pixels: int = 0
     disagreeing_pixels: int = 0
+    normal_angle: float = math.nan
 
     def expires_s(self, hold_s: float) -> float:
         """Seconds until a held scale is given up; NaN in the other states."""

@@ -1,153 +1,125 @@
-"""Everything that exists between configure and cleanup: network, publishers, worker, inputs."""
+"""Everything that exists between configure and cleanup: network, cameras, and the one worker."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 
-from d3_ros.geometry.alignment import GroundAligner, ScaleAligner
-from d3_ros.pipeline import DepthPipeline, FusionOptions, Predictor
-from d3_ros.ros.frame_processor import FrameProcessor, InputTopics, ReceivedImage
-from d3_ros.ros.image_input import image_input
-from d3_ros.ros.inputs import Inputs, Sensor
-from d3_ros.ros.mounting import MountingReader
-from d3_ros.ros.outputs import Outputs
-from d3_ros.ros.qos import explain_subscription, input_profile
-from d3_ros.ros.sensor_depth import SensorReader
+from d3_ros.ros.camera import Camera, Surroundings
+from d3_ros.ros.frame_processor import BegunFrame, ReceivedImage
+from d3_ros.ros.network_guard import NetworkGuard
 from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.transforms import Transforms
-from d3_ros.ros.worker import NewestWins
-
-SENSOR_TOPICS: dict[Sensor, tuple[type, str]] = {
-    "image": (Image, "sensor_depth/image"),
-    "points": (PointCloud2, "sensor_depth/points"),
-    "scan": (LaserScan, "sensor_depth/scan"),
-}
+from d3_ros.ros.worker import NewestOfEach
 
 
 class Session:
-    """One configured camera.
+    """The configured cameras of a node.
 
     Made by configure; `activate` and `deactivate` any number of times; `close` ends it.
+
+    Args:
+        node: the node.
+        network: shared by all cameras; images that wait at the same time go through it together.
+        settings: of each camera, by name.
+        statistics: likewise.
+        tell: the log.
     """
 
     def __init__(
         self,
         node: LifecycleNode,
-        predictor: Predictor,
-        settings: NodeSettings,
-        statistics: FrameStatistics,
+        network: NetworkGuard,
+        settings: Mapping[str, NodeSettings],
+        statistics: Mapping[str, FrameStatistics],
         tell: Teller,
     ) -> None:
-        self.settings = settings
-        self.inputs = Inputs()
-        self._node = node
+        self.network = network
         self._transforms = Transforms(node, tell.warn)
-        self._statistics = statistics
-        self._tell = tell
-        self._subscriptions: list[Subscription] = []
-        self._outputs = Outputs(node, statistics.stage, tell.warn)
-        self._image_kind, self.image_topic = image_input(node, settings.image.transport)
-        sensor_topics = {
-            sensor: node.resolve_topic_name(topic) for sensor, (_, topic) in SENSOR_TOPICS.items()
+        surroundings = Surroundings(node, network, self._transforms, tell)
+        self.cameras = {
+            name: Camera(
+                name, own, statistics[name], surroundings, self._submitter(name), self._wake
+            )
+            for name, own in settings.items()
         }
-        self._processor = FrameProcessor(
-            DepthPipeline(predictor, stage=statistics.stage),
-            settings=settings,
-            topics=InputTopics(
-                image=self.image_topic, camera_info=node.resolve_topic_name("camera_info")
-            ),
-            inputs=self.inputs,
-            transforms=self._transforms,
-            read_sensors=SensorReader(sensor_topics, self.image_topic, self._transforms, tell),
-            read_mounting=MountingReader(self._transforms, tell),
-            outputs=self._outputs,
-            statistics=statistics,
-            tell=tell,
-            now_ns=lambda: node.get_clock().now().nanoseconds,
+        self._worker = NewestOfEach(
+            self.cameras,
+            self._process,
+            drop=lambda name, _: statistics[name].dropped(),
+            ready_in=lambda name, image: self.cameras[name].processor.ready_in(image),
+            name="inference",
         )
-        self._use_scale_settings(settings)
-        self._worker = NewestWins(self._processor, lambda _: statistics.dropped(), "inference")
 
     def activate(self) -> None:
         """Subscribe; the publishers must be active already."""
-        self.inputs.clear()
-        self.reset_scale()
-        self._statistics.restart()
-        self._processor.since = time.monotonic()
-        self._subscribe(self._image_kind, self.image_topic, self._on_image)
-        self._subscribe(CameraInfo, "camera_info", self.inputs.store_camera_info)
-        for sensor, (kind, topic) in SENSOR_TOPICS.items():
-            self._subscribe(kind, topic, partial(self.inputs.store_sensor, sensor))
+        for camera in self.cameras.values():
+            camera.subscribe()
 
     def deactivate(self) -> None:
-        """Unsubscribe and drop the image that waits."""
-        self._processor.since = math.inf
-        while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.pop())
+        """Unsubscribe and drop the images that wait."""
+        for camera in self.cameras.values():
+            camera.unsubscribe()
         self._worker.clear()
 
-    def apply(self, settings: NodeSettings) -> None:
+    def apply(self, settings: Mapping[str, NodeSettings]) -> None:
         """Take new values of the parameters that may change at any time."""
-        if (settings.scale, settings.ground) != (self.settings.scale, self.settings.ground):
-            self._use_scale_settings(settings)
-        self._processor.pipeline.fusion = fusion_options(settings)
-        self.settings = self._processor.settings = settings
+        for name, own in settings.items():
+            self.cameras[name].apply(own)
 
     def reset_scale(self) -> None:
-        """Forget the metric scale."""
-        self._use_scale_settings(self.settings)
+        """Forget the metric scale of all cameras."""
+        for camera in self.cameras.values():
+            camera.reset_scale()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether images are worked on."""
+        return all(camera.processor.enabled for camera in self.cameras.values())
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        for camera in self.cameras.values():
+            camera.processor.enabled = enabled
 
     def close(self, timeout_s: float) -> bool:
-        """Free everything; False where the network is still busy with its last frame.
+        """Free everything; False where the network is still busy with its last frames.
 
-        That frame publishes nothing, and the network's memory is freed with it.
+        Those publish nothing, and the network's memory is freed with them.
         """
         self.deactivate()
         finished = self._worker.stop(timeout_s)
         self._transforms.close()
-        self._outputs.close()
+        for camera in self.cameras.values():
+            camera.close()
         return finished
 
-    def _use_scale_settings(self, settings: NodeSettings) -> None:
-        # New aligners, not a reset: the worker may be using the old ones at this moment.
-        pipeline, scale = self._processor.pipeline, asdict(settings.scale)
-        pipeline.aligner = ScaleAligner(**scale)
-        pipeline.ground = GroundAligner(
-            settings.ground.max_tilt, settings.ground.min_share, **scale
-        )
-        pipeline.fusion = fusion_options(settings)
+    def _submitter(self, name: str) -> Callable[[ReceivedImage], None]:
+        return lambda image: self._worker.submit(name, image)
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.received()
-        self._worker.submit(ReceivedImage(message, time.monotonic()))
+    def _wake(self) -> None:
+        self._worker.wake()
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
-        settings = self.settings
-        self._subscriptions.append(
-            self._node.create_subscription(
-                kind,
-                topic,
-                callback,
-                input_profile(settings.input.reliability, settings.input.queue_depth),
-                event_callbacks=explain_subscription(
-                    self._node.resolve_topic_name(topic), self._tell.warn
-                ),
+    def _process(self, images: dict[str, ReceivedImage]) -> None:
+        """Images of different cameras, in the worker's thread."""
+        begun: list[tuple[Camera, BegunFrame]] = []
+        for name, image in images.items():
+            frame = self.cameras[name].processor.begin(image)
+            if frame is not None:
+                begun.append((self.cameras[name], frame))
+        for tasks in dict.fromkeys(frame.tasks for _, frame in begun):
+            together = [(camera, frame) for camera, frame in begun if frame.tasks == tasks]
+            started = time.perf_counter()
+            predictions = self.network.predict_each(
+                [frame.view.rgb for _, frame in together], tasks
             )
-        )
-
-
-def fusion_options(settings: NodeSettings) -> FusionOptions | None:
-    """What the parameters `fusion.*` ask for; None where it is off."""
-    fusion = settings.fusion
-    return FusionOptions(fusion.tolerance, fusion.blend) if fusion.enabled else None
+            network_ms = (time.perf_counter() - started) * 1e3
+            for (camera, frame), prediction in zip(together, predictions, strict=True):
+                if isinstance(prediction, Exception):
+                    camera.processor.fail(prediction)
+                else:
+                    camera.processor.complete(frame, prediction, network_ms)

@@ -7,16 +7,13 @@ is the only one there is (config/predictor.yaml repeats them for the reader, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import lru_cache
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
-
 from d3_ros.geometry.alignment import AlignmentSettings
-from d3_ros.geometry.rigid import rigid_transform
-from d3_ros.geometry.sparse_depth import HIDDEN_RATIO
+from d3_ros.ros.metric_settings import FusionSettings, GroundSettings, SensorDepthSettings
 from d3_ros.ros.output_settings import (
     ColorSettings,
     DepthSettings,
@@ -25,7 +22,7 @@ from d3_ros.ros.output_settings import (
     PointsSettings,
     RelativeSettings,
 )
-from d3_ros.ros.parameter_row import ParameterError, ParameterRow, check_range, row
+from d3_ros.ros.parameter_row import ParameterError, ParameterRow, row
 
 
 @dataclass(frozen=True)
@@ -73,167 +70,6 @@ class InputSettings:
 
 
 @dataclass(frozen=True)
-class ExtrinsicSettings:
-    """Parameters `sensor_depth.points.*` and `sensor_depth.scan.*`."""
-
-    T_camera_sensor: str = row(  # the field's name
-        "",
-        "Where the sensor is: x y z (m) and the unit quaternion qx qy qz qw that map its points "
-        "into the camera's optical frame; empty: asked of tf",
-        "always",
-    )
-
-    def __post_init__(self) -> None:
-        _ = self.matrix
-
-    @property
-    def matrix(self) -> np.ndarray | None:
-        """(4, 4) T_camera_sensor; None where it is left to tf."""
-        text = self.T_camera_sensor
-        return _rigid(text) if text.strip() else None
-
-
-@lru_cache(maxsize=8)
-def _rigid(text: str) -> np.ndarray:
-    try:
-        numbers = [float(word) for word in text.replace(",", " ").split()]
-        if len(numbers) != 7:
-            raise ValueError(f"got {len(numbers)} numbers")
-        return rigid_transform(numbers[:3], numbers[3:])
-    except ValueError as error:
-        raise ValueError(
-            f"T_camera_sensor must be 7 numbers, x y z qx qy qz qw: {error}"
-        ) from error
-
-
-@dataclass(frozen=True)
-class SensorDepthSettings:
-    """Parameters `sensor_depth.*`."""
-
-    tolerance: float = row(
-        0.05,
-        "Largest difference of stamps between an image and the sensor depth used for it",
-        "always",
-        low=0.0,
-        high=1.0,
-        unit="s",
-    )
-    max_age: float = row(
-        0.2,
-        "The same where tf follows the robot's motion from one stamp to the other: "
-        "sensor_depth/points and sensor_depth/scan, through fixed_frame",
-        "always",
-        low=0.0,
-        high=10.0,
-        unit="s",
-    )
-    fixed_frame: str = row(
-        "odom",
-        "Frame of tf in which the world stands still from a sensor's stamp to the image's; where "
-        "it is empty or tf does not know it, the robot is taken to stand still",
-        "always",
-    )
-    min_range: float = row(
-        0.1,
-        "Points of a cloud or scan nearer to their sensor are not used",
-        "always",
-        low=0.0,
-        high=100.0,
-        unit="m",
-    )
-    max_range: float = row(
-        200.0,
-        "Points of a cloud or scan farther from their sensor are not used",
-        "always",
-        low=0.1,
-        high=1000.0,
-        unit="m",
-    )
-    hidden_ratio: float = row(
-        HIDDEN_RATIO,
-        "A projected point this share farther than what is measured on both sides of it is seen "
-        "through a nearer surface and not used",
-        "always",
-        low=0.01,
-        high=1.0,
-    )
-    hidden_window: float = row(
-        1.0 / 64.0,
-        "How far from a projected point that is looked for, as a share of the image's width; 0 "
-        "uses every point",
-        "always",
-        low=0.0,
-        high=0.1,
-    )
-    points: ExtrinsicSettings = field(default_factory=ExtrinsicSettings)
-    scan: ExtrinsicSettings = field(default_factory=ExtrinsicSettings)
-
-    def __post_init__(self) -> None:
-        check_range(self.min_range, self.max_range)
-
-
-@dataclass(frozen=True)
-class FusionSettings:
-    """Parameters `fusion.*`."""
-
-    enabled: bool = row(
-        False,
-        "Where a sensor measured and the prediction agrees, give the measurement itself",
-        "always",
-    )
-    tolerance: float = row(
-        0.1,
-        "Largest |prediction - sensor| / sensor of pixels that agree",
-        "always",
-        low=0.001,
-        high=1.0,
-    )
-    blend: int = row(
-        12,
-        "Width of the border over which measured depth passes into predicted depth",
-        "always",
-        low=0,
-        high=200,
-        unit="pixels",
-    )
-
-
-@dataclass(frozen=True)
-class GroundSettings:
-    """Parameters `ground.*`."""
-
-    camera_height: float = row(
-        0.0,
-        "Height of the camera above a level floor, which gives the scale where no sensor does; "
-        "0: not known",
-        "always",
-        low=0.0,
-        high=100.0,
-        unit="m",
-    )
-    camera_tilt: float = row(
-        0.0, "How far the camera looks down", "always", low=-1.5, high=1.5, unit="rad"
-    )
-    frame: str = row(
-        "",
-        "Frame of tf whose x-y plane is the floor (base_footprint): the camera's height and tilt "
-        "are asked of tf; empty: the two parameters are taken",
-        "always",
-    )
-    max_tilt: float = row(
-        0.26,
-        "Largest angle between the normal of a floor pixel and the upward direction",
-        "always",
-        low=0.01,
-        high=0.8,
-        unit="rad",
-    )
-    min_share: float = row(
-        0.03, "Smallest share of the image that must be floor", "always", low=0.001, high=1.0
-    )
-
-
-@dataclass(frozen=True)
 class DiagnosticsSettings:
     """Parameters `diagnostics.*`."""
 
@@ -250,6 +86,55 @@ class DiagnosticsSettings:
         "Time without an image after which the diagnostics report an error",
         "always",
         low=0.1,
+        high=3600.0,
+        unit="s",
+    )
+    max_age: float = row(
+        0.0,
+        "Age of the output (p95, from the image's stamp to publication) above which the "
+        "diagnostics warn; 0: never",
+        "always",
+        low=0.0,
+        high=60.0,
+        unit="s",
+    )
+    max_abs_rel: float = row(
+        0.25,
+        "AbsRel on held-out sensor points above which the diagnostics warn",
+        "always",
+        low=0.0,
+        high=10.0,
+    )
+    max_normal_angle: float = row(
+        1.0,
+        "Median angle between the network's normals and those of its metric depth above which the "
+        "diagnostics warn",
+        "always",
+        low=0.0,
+        high=3.1416,
+        unit="rad",
+    )
+
+
+@dataclass(frozen=True)
+class FallbackSettings:
+    """Parameters `fallback.*`."""
+
+    enabled: bool = row(
+        True,
+        "Where the network fails, step down: another precision, then a smaller processing size",
+    )
+    failures: int = row(
+        3,
+        "Failures in a row before a step down; too little memory steps at once",
+        low=1,
+        high=1000,
+        unit="frames",
+    )
+    retry_after: float = row(
+        60.0,
+        "Time after which the step above is tried again, twice as long every time; 0: never",
+        low=0.0,
         high=3600.0,
         unit="s",
     )
@@ -278,6 +163,12 @@ class NodeSettings:
         "Configure and activate by itself; the launch file does it with lifecycle events instead",
         "start",
     )
+    cameras: tuple[str, ...] = row(
+        ("",),
+        "Names of the cameras that share the network; 'front' subscribes to front/image and "
+        "publishes ~/front/depth/image. One empty name is a camera without prefix",
+        "start",
+    )
     image: ImageSettings = field(default_factory=ImageSettings)
     input: InputSettings = field(default_factory=InputSettings)
     sensor_depth: SensorDepthSettings = field(default_factory=SensorDepthSettings)
@@ -290,7 +181,21 @@ class NodeSettings:
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     fusion: FusionSettings = field(default_factory=FusionSettings)
     ground: GroundSettings = field(default_factory=GroundSettings)
+    fallback: FallbackSettings = field(default_factory=FallbackSettings)
     scale: AlignmentSettings = field(default_factory=AlignmentSettings)
+
+    def __post_init__(self) -> None:
+        names = self.cameras
+        if not names or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
+            raise ParameterError(
+                f"parameter 'cameras' must be different names, or one empty one, got {list(names)}"
+            )
+        for name in filter(None, names):
+            if not CAMERA_NAME.fullmatch(name) or name in TOP_NAMES:
+                raise ParameterError(
+                    f"parameter 'cameras': '{name}' cannot be a camera's name: take letters, "
+                    "digits and _, and no parameter's name"
+                )
 
     @property
     def outputs_are_rectified(self) -> bool:
@@ -298,26 +203,39 @@ class NodeSettings:
         return self.image.rectified or self.output.rectified
 
 
-def settings_from(values: Mapping[str, object]) -> NodeSettings:
+def settings_from(values: Mapping[str, object], camera: str = "") -> NodeSettings:
     """Check values by ROS name; names that are missing have their defaults.
+
+    Args:
+        values: parameters by name.
+        camera: whose settings; its own `CAMERA.NAME`, where it is there and not None, goes before
+            `NAME`: see `is_per_camera`.
 
     Raises:
         ParameterError: a value is of the wrong type or range, or two contradict each other.
     """
-    settings = _build(NodeSettings, "", values)
+    settings = _build(NodeSettings, "", values, f"{camera}." if camera else "")
     assert isinstance(settings, NodeSettings)
     return settings
 
 
-def _build(kind: type, prefix: str, values: Mapping[str, object]) -> Any:
+def is_per_camera(name: str) -> bool:
+    """Whether each of several cameras may have a parameter of its own: those of a group."""
+    return "." in name and not name.startswith(("fallback.", "input."))
+
+
+def _build(kind: type, prefix: str, values: Mapping[str, object], camera: str) -> Any:
     arguments: dict[str, Any] = {}
     for entry in fields(kind):
         name = prefix + entry.name
         if entry.default_factory is not MISSING:
-            arguments[entry.name] = _build(type(entry.default_factory()), f"{name}.", values)
-        else:
-            row = PARAMETERS[name]
-            arguments[entry.name] = row.checked(values.get(name, row.default))
+            group = type(entry.default_factory())
+            arguments[entry.name] = _build(group, f"{name}.", values, camera)
+            continue
+        row = PARAMETERS[name]
+        if camera and is_per_camera(name) and values.get(camera + name) is not None:
+            row = replace(row, name=camera + name)  # so that a complaint names what was written
+        arguments[entry.name] = row.checked(values.get(row.name, row.default))
     try:
         return kind(**arguments)
     except ValueError as error:
@@ -352,3 +270,6 @@ def _alignment_row(name: str, entry: Field[Any]) -> ParameterRow:
 
 
 PARAMETERS: dict[str, ParameterRow] = {row.name: row for row in _rows(NodeSettings)}
+# What a camera's name would be confused with.
+TOP_NAMES = {name.partition(".")[0] for name in PARAMETERS}
+CAMERA_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")

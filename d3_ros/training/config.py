@@ -1,27 +1,27 @@
-"""The training configuration: typed, validated, unknown keys refused. The YAML states every value.
+"""The training configuration: typed, validated, unknown keys refused.
 
-`config/train_d3_nano.yaml` explains the keys; nothing here has a second default.
+Every value is stated once, in YAML: `config/train_depth.yaml` has them all and explains them; the
+other files inherit from it and say what differs. Nothing here has a second default.
 """
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Literal
 
 from d3_ros.errors import DataError
-
-T = TypeVar("T")
+from d3_ros.training.adapters import AdapterConfig
+from d3_ros.training.data_config import DataConfig
+from d3_ros.training.objective import LossConfig
+from d3_ros.training.yaml_config import build, read_yaml
+from d3_ros.types import TASKS, Task
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of a small D³-Predictor: an AutoencoderTiny and a UNet2DConditionModel."""
+class NewModelConfig:
+    """Sizes of a small D³-Predictor that starts at random: AutoencoderTiny and one UNet."""
 
     vae_channels: int
     vae_blocks: tuple[int, ...]  # of the encoder, from full size downwards; mirrored in the decoder
@@ -32,7 +32,66 @@ class ModelConfig:
     head_width: int
     norm_groups: int
     prompt_width: int
-    processing_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation of the UNet: matrices of `rank`, scaled by `alpha` / `rank`, beside the
+    layers whose names end in one of `targets`."""
+
+    rank: int
+    alpha: int
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.targets:
+            raise DataError("model.lora: rank must be at least 1, targets at least one name")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained, from which weights, and what helps."""
+
+    start: str | None
+    new: NewModelConfig | None
+    teacher: str | None
+    adapters: AdapterConfig
+    train_vae: bool
+    lora: LoraConfig | None
+
+    def __post_init__(self) -> None:
+        if (self.start is None) == (self.new is None):
+            raise DataError("model: give either start (a bundle or a folder) or new (sizes)")
+        if self.new is not None and not self.train_vae:
+            raise DataError("model: train_vae must be true for a new model")
+        if self.teacher is not None and self.train_vae:
+            raise DataError(
+                "model: a teacher knows only the VAE that it has: set train_vae to false"
+            )
+
+
+@dataclass(frozen=True)
+class TaskShares:
+    """Share of the images, 0 to 1, that each task is learned on."""
+
+    depth: float
+    normals: float
+
+    def __post_init__(self) -> None:
+        for task in TASKS:
+            if not 0 <= self.share(task) <= 1:
+                raise DataError(f"tasks.{task} must be in [0, 1], not {self.share(task)}")
+        if not self.trained:
+            raise DataError("tasks: at least one share must be above 0")
+
+    def share(self, task: Task) -> float:
+        """The share of one task."""
+        return float(getattr(self, task))
+
+    @property
+    def trained(self) -> tuple[Task, ...]:
+        """The tasks with a share."""
+        return tuple(task for task in TASKS if self.share(task) > 0)
 
 
 @dataclass(frozen=True)
@@ -43,15 +102,44 @@ class Stage:
     batch: int
     steps: int
 
+    def __post_init__(self) -> None:
+        if min(*self.size, self.batch, self.steps) < 1:
+            raise DataError("stages: size, batch and steps must be at least 1")
+
 
 @dataclass(frozen=True)
-class LossWeights:
-    """Weights of the losses in `d3_ros.training.losses`."""
+class OptimizerConfig:
+    """AdamW and its learning rate over time."""
 
-    mse: float
-    scale_shift_invariant: float
-    log_gradient: float
-    normal_angle: float
+    learning_rate: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip_norm: float
+    warmup_steps: int
+    schedule: Literal["constant", "linear", "cosine"]
+    final_share: float
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Moving average of the weights: decay per step, brought up to date every so many steps."""
+
+    decay: float
+    every: int
+
+
+@dataclass(frozen=True)
+class EveryConfig:
+    """How often, in steps, what is not learning happens."""
+
+    checkpoint: int
+    validation: int
+    pictures: int
+    log: int
+
+    def __post_init__(self) -> None:
+        if min(self.checkpoint, self.validation, self.pictures, self.log) < 1:
+            raise DataError("every: each must be at least 1 step")
 
 
 @dataclass(frozen=True)
@@ -59,91 +147,57 @@ class TrainConfig:
     """One training run."""
 
     name: str
+    license: str
     seed: int
-    processes: int
     threads: int
-    bf16: bool
+    workers: int
+    precision: Literal["fp32", "bf16", "fp16"]
+    gradient_checkpointing: bool
+    latent_cache: Literal["none", "memory", "disk"]
     model: ModelConfig
+    tasks: TaskShares
+    data: DataConfig
     stages: tuple[Stage, ...]
-    normals_share: float
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    ema_decay: float
-    checkpoint_every: int
-    losses: LossWeights
+    micro_batch: int
+    optimizer: OptimizerConfig
+    ema: EmaConfig | None
+    losses: LossConfig
+    every: EveryConfig
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise DataError("stages must be at least one")
+        if self.model.train_vae and self.latent_cache != "none":
+            raise DataError("latent_cache must be none where train_vae is true: latents change")
+        for stage in self.stages:
+            if self.micro_batch < 1 or stage.batch % self.micro_batch:
+                raise DataError(
+                    f"micro_batch {self.micro_batch} does not divide a stage's batch {stage.batch}"
+                )
+        for task in TASKS:
+            if (self.micro_batch * self.tasks.share(task)) % 1:
+                raise DataError(
+                    f"tasks.{task} of {self.micro_batch} images (micro_batch) must be a whole "
+                    f"number of images, not {self.micro_batch * self.tasks.share(task)}"
+                )
 
     @property
     def steps(self) -> int:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
 
-    def stage_at(self, step: int) -> Stage:
-        """The stage that step number `step`, from 0, belongs to."""
-        for stage in self.stages:
-            if step < stage.steps:
-                return stage
-            step -= stage.steps
-        raise IndexError("step is beyond the last stage")
-
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file, apply `key.subkey=value` overrides, check it.
+    """Read a YAML file, with what it inherits, apply `key.subkey=value` overrides, check it.
+
+    `data=FOLDER` is short for that folder as the path of every dataset.
 
     Raises:
         DataError: the file cannot be read, or a key is unknown, missing or of the wrong type.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        *parents, last = key.split(".")
-        place = content
-        for parent in parents:
-            place = place.get(parent) if isinstance(place, dict) else None
-        if not equals or not isinstance(place, dict):
-            raise DataError(f"{text!r}: write an override as key=value with a key of {path}")
-        place[last] = yaml.safe_load(value)
-    config = _build(TrainConfig, content, str(path))
-    if not config.stages or min(s.steps for s in config.stages) < 1:
-        raise DataError(f"{path}: stages must be at least one, each with at least one step")
-    if config.processes < 1 or any(s.batch % config.processes for s in config.stages):
-        raise DataError(f"{path}: every stage's batch must be a multiple of processes")
-    if not 0 <= config.normals_share <= 1:
-        raise DataError(f"{path}: normals_share must be in [0, 1], not {config.normals_share}")
-    return config
-
-
-def _build(kind: type[T], content: object, where: str) -> T:
-    """`content` as the dataclass `kind`, checked key by key."""
-    if not isinstance(content, Mapping):
-        raise DataError(f"{where} must be a mapping of keys to values")
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(content) - names):
-        raise DataError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(names))}")
-    if missing := sorted(names - set(content)):
-        raise DataError(f"{where}: {missing[0]!r} is missing")
-    hints = typing.get_type_hints(kind)
-    values = {name: _value(hints[name], content[name], f"{where}: {name}") for name in names}
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise DataError(f"{where} must be a list")
-        item, *rest = typing.get_args(hint)
-        if rest != [Ellipsis] and len(value) != 1 + len(rest):
-            raise DataError(f"{where} must have {1 + len(rest)} entries")
-        return tuple(_value(item, v, where) for v in value)
-    if is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
-    if hint is float and type(value) in (int, str):
-        with suppress(ValueError):  # YAML 1.1 takes 1e-3, without a point, for a text
-            return float(value)
-    if type(value) is not hint:
-        raise DataError(f"{where} must be {hint.__name__}, not {value!r}")
-    return value
+    folders = [text.partition("=")[2] for text in overrides if text.startswith("data=")]
+    content = read_yaml(path, [text for text in overrides if not text.startswith("data=")])
+    if folders:
+        for dataset in content["data"]["datasets"]:
+            dataset["path"] = folders[-1]
+    return build(TrainConfig, content, str(path))

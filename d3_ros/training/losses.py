@@ -1,62 +1,77 @@
-"""The losses of D³-Predictor for labelled pixels, one pure function each.
+"""The losses of D³-Predictor, one pure function each.
 
 Source: arXiv 2512.07062 and its official code. Images are (B, C, h, w), maps (B, h, w), masks
-(B, h, w) bool. Each function averages over the valid pixels of the whole batch and is 0 when there
-are none, so that a batch without labels does not poison the sum.
+(B, h, w) bool. Each function averages over the valid pixels of an image and returns (B,), one value
+an image, 0 where an image has no valid pixel: the mean over a batch is then the same however the
+batch is divided among processes or accumulated, and an unlabelled image poisons nothing.
 """
 
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 MAX_COSINE = 1 - 1e-4  # the angle's slope is infinite at cosine 1
+MIN_VARIANCE = 1e-8  # of a prediction in [0, 1]: below, there is nothing to fit
 
 
 def masked_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, h, w) values where valid; 0 where nothing is."""
-    return (values * valid).sum() / valid.sum().clamp(min=1)
+    """Means (B,) of (B, h, w) values where valid; 0 where nothing is."""
+    count = valid.sum(dim=(1, 2)).clamp(min=1)
+    return torch.where(valid, values, 0).sum(dim=(1, 2)) / count
 
 
 def masked_mse(decoded: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of decoded images against their targets, both in [-1, 1]."""
+    """Mean squared error (B,) of decoded images against their targets, both in [-1, 1]."""
     return masked_mean((decoded - target).square().mean(dim=1), valid)
 
 
 def scale_shift_invariant_l1(
     prediction: torch.Tensor, metric: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """L1 of the prediction after its own least-squares fit to the truth, image by image.
+    """L1 (B,) of the prediction after its own least-squares fit to the truth.
 
     `prediction` (B, h, w) in [0, 1], `metric` (B, h, w) in any unit, which is the loss's unit.
-    The fit is part of the gradient, as in the official code.
+    The fit is part of the gradient, as in the official code. A prediction without contrast is left
+    with the mean absolute deviation of the truth (there the official code has 0: its reward for a
+    flat picture).
     """
-    weight = valid.to(prediction.dtype)
-    count = weight.sum(dim=(1, 2), keepdim=True).clamp(min=1)
-    mean_p = (prediction * weight).sum(dim=(1, 2), keepdim=True) / count
-    mean_m = (metric * weight).sum(dim=(1, 2), keepdim=True) / count
-    p, m = (prediction - mean_p) * weight, (metric - mean_m) * weight
+    count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+
+    def centred(values: torch.Tensor) -> torch.Tensor:
+        values = torch.where(valid, values, 0)
+        return torch.where(valid, values - values.sum(dim=(1, 2), keepdim=True) / count, 0)
+
+    p, m = centred(prediction), centred(metric)
     variance = p.square().sum(dim=(1, 2), keepdim=True) / count
-    scale = (p * m).sum(dim=(1, 2), keepdim=True) / count / (variance + 1e-6)
-    return masked_mean((scale * p - m).abs(), valid)
+    covariance = (p * m).sum(dim=(1, 2), keepdim=True) / count
+    return masked_mean((covariance / (variance + MIN_VARIANCE) * p - m).abs(), valid)
 
 
 def log_gradient(
     prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Mean absolute difference, two pixels apart, of log(1 + prediction) - log(1 + target).
+    """Mean absolute difference (B,), two pixels apart, of log(1 + prediction) - log(1 + target).
 
-    Both (B, h, w) in [0, 1]; only pairs of valid pixels count. Keeps edges where they are.
+    Both (B, h, w) in [0, 1]; the mean is over all pairs of valid pixels, across and down. Keeps
+    edges where they are.
     """
     error = torch.log1p(prediction) - torch.log1p(target)
-    across = (error[:, :, 2:] - error[:, :, :-2]).abs()
-    down = (error[:, 2:, :] - error[:, :-2, :]).abs()
-    return masked_mean(across, valid[:, :, 2:] & valid[:, :, :-2]) + masked_mean(
-        down, valid[:, 2:, :] & valid[:, :-2, :]
-    )
+    across, across_valid = error[:, :, 2:] - error[:, :, :-2], valid[:, :, 2:] & valid[:, :, :-2]
+    down, down_valid = error[:, 2:, :] - error[:, :-2, :], valid[:, 2:, :] & valid[:, :-2, :]
+    total = torch.where(across_valid, across.abs(), 0).sum(dim=(1, 2)) + torch.where(
+        down_valid, down.abs(), 0
+    ).sum(dim=(1, 2))
+    return total / (across_valid.sum(dim=(1, 2)) + down_valid.sum(dim=(1, 2))).clamp(min=1)
 
 
 def normal_angle(decoded: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean angle in radians between decoded (B, 3, h, w) and true unit normals."""
-    unit = torch.nn.functional.normalize(decoded, dim=1, eps=1e-4)
+    """Mean angle (B,) in radians between decoded (B, 3, h, w) and true unit normals."""
+    unit = F.normalize(decoded, dim=1, eps=1e-4)
     cosine = (unit * target).sum(dim=1).clamp(-MAX_COSINE, MAX_COSINE)
     return masked_mean(torch.arccos(cosine), valid)
+
+
+def feature_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """1 - cosine over the channels (B,) of (B, C, h, w) features, averaged over the pixels."""
+    return 1 - F.cosine_similarity(student, teacher, dim=1).mean(dim=(1, 2))

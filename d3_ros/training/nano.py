@@ -9,13 +9,13 @@ from torch import nn
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
 from d3_ros.network.model import DiffusersModel
-from d3_ros.training.config import ModelConfig
+from d3_ros.training.config import NewModelConfig
 from d3_ros.types import TASKS
 
 PROMPT_TOKENS = 8  # a fixed prompt needs few; CLIP's 77 would only cost time
 
 
-def build_network(config: ModelConfig) -> D3Network:
+def build_network(config: NewModelConfig, processing_size: tuple[int, int]) -> D3Network:
     """A D3Network of the given sizes with random weights (seed torch before).
 
     The prompt embeddings are fixed random vectors: there is no text encoder behind a small model.
@@ -46,7 +46,7 @@ def build_network(config: ModelConfig) -> D3Network:
         task: TaskSpec(
             unet="unet",
             prompt=PROMPTS[task],
-            processing_size=config.processing_size,
+            processing_size=processing_size,
             axes=OFFICIAL_NORMAL_AXES if task == "normals" else None,
         )
         for task in TASKS

@@ -13,7 +13,8 @@ from rosbags.typesys.store import Typestore
 from tqdm import tqdm
 
 from d3_ros.errors import D3Error
-from d3_ros.training.render_dataset import encode_depth, render_walk
+from d3_ros.training.plain_folder import encode_depth
+from d3_ros.training.render_dataset import render_walk
 from d3_ros.types import CameraIntrinsics
 
 Message: TypeAlias = Any  # rosbags makes its message classes at run time

@@ -1,17 +1,11 @@
 """Folders of rendered frames, made by all cores, the same for the same seed.
 
-Layout (the plain folder that training and evaluation read):
-
-    rgb/NAME.jpg        8-bit colour
-    depth/NAME.png      uint16 z-depth in millimetres, 0 = nothing there
-    normals/NAME.png    8-bit RGB, n = (value - 128) / 127 in x, y, z of the optical frame (x right,
-                        y down, z forward, facing the camera); (0, 0, 0) = nothing there
-    intrinsics.json     per frame: fx, fy, cx, cy, width, height in pixels, T_world_camera, kind
+The layout is `plain_folder`'s; intrinsics.json adds to each camera the frame's `kind` of scene and
+its pose `T_world_camera` (4 x 4, optical frame to the scene's, metres).
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +17,19 @@ from tqdm import tqdm
 
 from d3_ros.errors import D3Error
 from d3_ros.training import render_scenes
+from d3_ros.training.plain_folder import (
+    camera_entry,
+    encode_depth,
+    encode_normals,
+    new_folder,
+    write_intrinsics,
+)
 from d3_ros.training.render import RayCaster, RenderedFrame
 from d3_ros.training.render_photo import photograph
 from d3_ros.types import CameraIntrinsics
 
 VIEWS_PER_SCENE = 4
+KINDS = ("rgb", "depth", "normals")
 
 
 @dataclass(frozen=True)
@@ -92,31 +94,14 @@ def render_walk(seed: int, frames: int, size: tuple[int, int]) -> Iterator[Photo
         yield Photo(photograph(frame.rgb, lens, strength=0.4), frame, camera, "room")
 
 
-def encode_normals(normals: np.ndarray) -> np.ndarray:
-    """(H, W, 3) unit vectors (0 = none) to (H, W, 3) uint8 as in the folder's layout."""
-    some = np.abs(normals).sum(axis=-1, keepdims=True) > 0
-    return np.where(some, np.rint(normals * 127) + 128, 0).astype(np.uint8)
-
-
-def encode_depth(depth: np.ndarray) -> np.ndarray:
-    """(H, W) metres to uint16 millimetres, 0 = none."""
-    return np.rint(np.clip(depth, 0, 65.535) * 1000).astype(np.uint16)
-
-
 def _write(photo: Photo, output: Path, name: str) -> tuple[str, dict[str, object]]:
     rgb = output / "rgb" / f"{name}.jpg"
     cv2.imwrite(str(rgb), photo.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
     cv2.imwrite(str(output / "depth" / f"{name}.png"), encode_depth(photo.frame.depth))
     normals = encode_normals(photo.frame.normals)
     cv2.imwrite(str(output / "normals" / f"{name}.png"), normals[..., ::-1])
-    c = photo.camera
     return name, {
-        "width": c.width,
-        "height": c.height,
-        "fx": c.fx,
-        "fy": c.fy,
-        "cx": c.cx,
-        "cy": c.cy,
+        **camera_entry(photo.camera),
         "kind": photo.kind,
         "T_world_camera": photo.frame.T_world_camera.round(6).tolist(),
     }
@@ -142,38 +127,25 @@ def render_folder(
     if unknown:
         known = ", ".join(render_scenes.KINDS)
         raise D3Error(f"unknown kind of scene {unknown[0]!r}: choose from {known}")
-    _make_folders(output)
     views = [min(VIEWS_PER_SCENE, frames - i) for i in range(0, frames, VIEWS_PER_SCENE)]
-    todo = [_Job(output, seed, i, n, size, tuple(kinds)) for i, n in enumerate(views)]
     index: dict[str, dict[str, object]] = {}
     with (
+        new_folder(output, kinds=KINDS, resume=False) as folder,
         multiprocessing.get_context("spawn").Pool(jobs) as pool,
         tqdm(total=frames, unit="frame", desc="render") as bar,
     ):
+        todo = [_Job(folder, seed, i, n, size, tuple(kinds)) for i, n in enumerate(views)]
         for written in pool.imap_unordered(_run, todo):
             index.update(written)
             bar.update(len(written))
-    _write_index(output, index)
+        write_intrinsics(folder, index)
     return len(index)
 
 
 def render_walk_folder(output: Path, *, frames: int, seed: int, size: tuple[int, int]) -> int:
     """Render a walk of `frames` frames into `output`, in order; returns how many there are."""
-    _make_folders(output)
     photos = tqdm(render_walk(seed, frames, size), total=frames, unit="frame", desc="render")
-    index = dict(_write(photo, output, f"{i:06d}") for i, photo in enumerate(photos))
-    _write_index(output, index)
+    with new_folder(output, kinds=KINDS, resume=False) as folder:
+        index = dict(_write(photo, folder, f"{i:06d}") for i, photo in enumerate(photos))
+        write_intrinsics(folder, index)
     return len(index)
-
-
-def _make_folders(output: Path) -> None:
-    if (output / "rgb").exists() and any((output / "rgb").iterdir()):
-        raise D3Error(f"{output} already holds frames: give another --output, or remove it first")
-    for name in ("rgb", "depth", "normals"):
-        (output / name).mkdir(parents=True, exist_ok=True)
-
-
-def _write_index(output: Path, index: dict[str, dict[str, object]]) -> None:
-    ordered = {name: index[name] for name in sorted(index)}
-    text = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in ordered.items())
-    (output / "intrinsics.json").write_text("{\n" + text + "\n}\n")

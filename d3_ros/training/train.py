@@ -1,261 +1,333 @@
-"""Training of a small D³-Predictor, end to end: one loop, read from top to bottom.
+"""Training of a D³-Predictor, end to end: one loop, read from top to bottom.
 
-The VAE's encoder, the UNet, its timesteps and the VAE's decoder learn together from labelled
-pixels. Every random number follows from the seed, the step and the process, so that a run that was
-cut off goes on as if nothing had happened. On a CPU, one process per core is half as fast again as
-one process with as many threads.
+The same loop trains the official network from Stable Diffusion under a teacher, a small one from
+nothing, and fine-tunes either: the configuration says which. It runs on one device, on several and
+on several machines, as Hugging Face's accelerate (or torchrun) starts it.
+
+Three choices keep a run reproducible. Every random number follows from the seed and the image's
+number in the run, not from a generator's hidden state. Every loss is a mean over images, so that a
+batch may be divided among processes and accumulated at will. A checkpoint is whole or absent. So a
+run that was killed ends with the weights, bit for bit, that it would have had.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import is_tensorboard_available
+from diffusers.training_utils import EMAModel
 from torch import nn
 from tqdm import tqdm
 
-from d3_ros.errors import D3Error, NonFiniteError
-from d3_ros.network import OFFICIAL_NORMAL_AXES, D3Network, write_bundle
-from d3_ros.training import losses
-from d3_ros.training.config import LossWeights, TrainConfig
-from d3_ros.training.data import Batch, FrameStore, draw_batch, open_store
-from d3_ros.training.nano import build_network
+from d3_ros.errors import DataError, NonFiniteError
+from d3_ros.network import D3Network, write_bundle
+from d3_ros.network.model import DiffusersModel
+from d3_ros.training import checkpoints
+from d3_ros.training.config import OptimizerConfig, TrainConfig
+from d3_ros.training.datasets import MixedSource, open_source
+from d3_ros.training.frames import image_numbers, micro_batches, noise_generator
+from d3_ros.training.latents import LatentCache
+from d3_ros.training.lora import merge_lora
+from d3_ros.training.objective import weighted_sum
+from d3_ros.training.sample import Batch
+from d3_ros.training.start import load_teacher, start_network
+from d3_ros.training.student import Lesson, Student, task_rows
+from d3_ros.training.teacher import draw_noise, teacher_features
+from d3_ros.training.validation import SCORES, validate, write_picture
+from d3_ros.types import Task
 
-CHECKPOINT = "checkpoint.pt"
-AVERAGE_EVERY = 5  # steps; the moving average costs as much memory traffic as a third of a step
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours, accelerate's
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BEST, LAST = "best", "last"  # bundles in the output folder
 
 
-def train(config: TrainConfig, data: Path, output: Path) -> Path:
-    """Train on the frames of `data`; returns the bundle's folder, `output/bundle`.
+@dataclass(frozen=True)
+class Run:
+    """What a run consists of: `model` is the student as accelerate wraps it, around `network`."""
 
-    Goes on from `output/checkpoint.pt` where there is one. The bundle (moving average of the
-    weights) is written with every checkpoint, so that a run can be judged while it goes on.
+    config: TrainConfig
+    output: Path
+    accelerator: Accelerator
+    network: D3Network
+    teacher: DiffusersModel | None
+    model: nn.Module
+    learned: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: EMAModel | None
+    latents: LatentCache
+    test: MixedSource
+    books: checkpoints.Books
+
+
+def train(config: TrainConfig, output: Path) -> Path:
+    """Train; returns the bundle that is best on the data's test split, `output/best`.
+
+    Without a test split it is `output/last`. Goes on from the newest checkpoint in `output` where
+    there is one; the loss of every few steps is in `output/log.jsonl`.
 
     Raises:
-        DataError: the data folder is not usable.
-        D3Error: the loss became NaN or infinite; the last checkpoint is kept.
+        DataError, D3Error: the configuration, the start, the data or the checkpoint is not usable.
+        NonFiniteError: the loss became NaN or infinite; the last checkpoint is kept.
     """
-    open_store(data)  # decoded once, before the processes need it
-    output.mkdir(parents=True, exist_ok=True)
-    if config.processes == 1:
-        _train(0, config, data, output)
-        return output / "bundle"
-    try:
-        torch.multiprocessing.spawn(
-            _train_in_group, (config, data, output, os.getpid()), nprocs=config.processes
-        )
-    except torch.multiprocessing.ProcessRaisedException as error:
-        raise D3Error(str(error).strip().splitlines()[-1]) from error
-    return output / "bundle"
-
-
-def _train_in_group(rank: int, config: TrainConfig, data: Path, output: Path, run: int) -> None:
-    rendezvous = (output / f".rendezvous-{run}").resolve()
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=config.processes
+    run = prepare(config, output)
+    accelerator, books = run.accelerator, run.books
+    batches = stream(config, accelerator, books.step)
+    bar = tqdm(
+        total=config.steps,
+        initial=books.step,
+        unit="step",
+        desc=config.name,
+        disable=not accelerator.is_main_process,
     )
-    try:
-        _train(rank, config, data, output)
-    finally:
-        torch.distributed.destroy_process_group()
+    for step in range(books.step, config.steps):
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optimizer, config.steps, step)
+        losses = accumulate(run, batches, step)
+
+        # Stop before a broken gradient reaches the weights.
+        if not math.isfinite(losses["total"]):
+            good = checkpoints.latest(output) or "none, the run had just begun"
+            raise NonFiniteError(
+                f"the loss is not finite at step {step} ({told(losses)}): lower "
+                f"optimizer.learning_rate or look at the data; last good checkpoint: {good}"
+            )
+        accelerator.clip_grad_norm_(run.learned, config.optimizer.clip_norm)
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+
+        # The rest is bookkeeping.
+        books.step = done = step + 1
+        final = done == config.steps
+        every = config.every
+        if run.ema is not None and config.ema and (done % config.ema.every == 0 or final):
+            run.ema.step(learned_weights(run.network))
+        bar.update()
+        if done % every.log == 0 or final:
+            bar.set_postfix_str(told(losses), refresh=False)
+            record(run, {f"loss/{name}": value for name, value in losses.items()})
+        if done % every.pictures == 0:
+            draw(run)
+        if done % every.validation == 0 or final:
+            judge(run)
+        if done % every.checkpoint == 0 or final:
+            checkpoints.save(accelerator, output, books, run.ema)
+    bar.close()
+    accelerator.end_training()
+    return output / (BEST if (output / BEST).is_dir() else LAST)
 
 
-def _train(rank: int, config: TrainConfig, data: Path, output: Path) -> None:
-    """The loop of one process: its share of every batch; the first process also keeps the books."""
-    torch.set_num_threads(config.threads)
-    cv2.setNumThreads(1)
-    torch.manual_seed(config.seed)  # the same weights in every process
-    network = build_network(config.model)
-    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    average = deepcopy(network).eval().requires_grad_(False)
-    parameters = list(network.parameters())
+def prepare(config: TrainConfig, output: Path) -> Run:
+    """Everything as it was when the newest checkpoint was written, or as it begins."""
+    accelerator = start_accelerator(config, output)
+    network = start_network(config)
+    teacher = None
+    if config.model.teacher is not None:
+        teacher = load_teacher(config.model.teacher, DTYPES[config.precision])
+        teacher.to(accelerator.device)
+    torch.manual_seed(config.seed)  # the same adapters in every process
+    adapters = config.model.adapters if teacher is not None else None
+    student = Student(network, config.tasks, config.losses, adapters)
+    learned = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        learned, betas=config.optimizer.betas, weight_decay=config.optimizer.weight_decay
     )
-    start = _resume(output, network, average, optimizer)
-    store = open_store(data)
-    began = time.monotonic()
-    with (
-        (output / "log.jsonl").open("a") as log,
-        tqdm(
-            total=config.steps, initial=start, unit="step", desc=config.name, disable=rank > 0
-        ) as bar,
-    ):
-        for step, batch in _batches(config, store, start, rank):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                decoded = _forward(network, batch, config.normals_share)
-            parts = task_losses(decoded, batch, config.losses)
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(parts.values())).sum().backward()
-            values = _mean_over_processes(parts, parameters, config.processes)
-            if not math.isfinite(sum(values.values())):
-                raise NonFiniteError(
-                    f"the loss is not finite at step {step} ({values}): lower learning_rate; "
-                    f"the last checkpoint is {output / CHECKPOINT}"
-                )
-            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            optimizer.step()
-            bar.update()
-            done = step + 1
-            if rank > 0:
-                continue
-            if done % AVERAGE_EVERY == 0 or done == config.steps:
-                decay = min(config.ema_decay**AVERAGE_EVERY, done / (9 * AVERAGE_EVERY + done))
-                _follow(average, network, decay)
-            if done % 20 == 0:
-                bar.set_postfix({k: f"{v:.3f}" for k, v in values.items()}, refresh=False)
-                seconds = round(time.monotonic() - began, 1)
-                log.write(json.dumps({"step": done, "seconds": seconds, **values}) + "\n")
-                log.flush()
-            if done % config.checkpoint_every == 0 or done == config.steps:
-                _save(output, network, average, optimizer, done)
-                _export(output, average, config)
+    model, optimizer = accelerator.prepare(student, optimizer)
+    ema = None
+    if config.ema is not None:
+        # Brought up to date every few steps, with the decay of as many.
+        decay = config.ema.decay**config.ema.every
+        ema = EMAModel(learned_weights(network), decay=decay, foreach=True)
+    return Run(
+        config=config,
+        output=output,
+        accelerator=accelerator,
+        network=network,
+        teacher=teacher,
+        model=model,
+        learned=learned,
+        optimizer=optimizer,
+        ema=ema,
+        latents=LatentCache(network, config.latent_cache, output / "latents"),
+        test=open_source(config.data, config.stages[-1].size, "test"),
+        books=checkpoints.resume(accelerator, output, ema),
+    )
 
 
-def _mean_over_processes(
-    parts: dict[str, torch.Tensor], parameters: list[nn.Parameter], processes: int
-) -> dict[str, float]:
-    """Average gradients, in place, and losses over the processes; returns the losses."""
-    values = torch.stack([value.detach() for value in parts.values()])
-    if processes > 1:
-        # One message for all: a hundred small ones would cost more than the sum itself.
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([values, *(g.flatten() for g in gradients)])
-        torch.distributed.all_reduce(flat)
-        flat /= processes
-        values = flat[: len(values)]
-        offset = len(values)
-        for gradient in gradients:
-            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-            offset += gradient.numel()
-    return dict(zip(parts, values.tolist(), strict=True))
+def accumulate(run: Run, batches: Iterator[Batch], step: int) -> dict[str, float]:
+    """The gradient of the whole batch, micro-batch by micro-batch; returns its losses."""
+    config, accelerator = run.config, run.accelerator
+    rounds = image_numbers(config, step, accelerator.num_processes, accelerator.process_index)
+    losses: dict[str, torch.Tensor] = {}
+    for number, images in enumerate(rounds, start=1):
+        batch = next(batches).to(accelerator.device)
+        latent, lessons = None, {}
+        with accelerator.autocast():
+            if not config.model.train_vae:
+                latent = run.latents.encode(batch)
+            if run.teacher is not None and latent is not None:
+                lessons = teach(run.teacher, run.network, latent, config, images)
+        # Processes exchange gradients once, with the last micro-batch.
+        with nullcontext() if number == len(rounds) else accelerator.no_sync(run.model):
+            raw = run.model(batch, latent, lessons)
+            raw["total"] = weighted_sum(raw, config.losses)
+            accelerator.backward(raw["total"] / len(rounds))
+        for name, value in raw.items():
+            losses[name] = losses.get(name, 0) + value.detach().float() / len(rounds)
+    mean = accelerator.reduce(torch.stack(list(losses.values())), reduction="mean")
+    return dict(zip(losses, mean.tolist(), strict=True))
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to a hundredth."""
+def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:
+    """accelerate's view of this process: its device, its rank, its precision, its loggers."""
+    output.mkdir(parents=True, exist_ok=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    accelerator = Accelerator(
+        mixed_precision=PRECISIONS[config.precision],
+        log_with="tensorboard" if is_tensorboard_available() else None,
+        project_dir=output,
+    )
+    if is_tensorboard_available():
+        accelerator.init_trackers("tensorboard")
+    for stage in config.stages:
+        if stage.batch % (config.micro_batch * accelerator.num_processes):
+            raise DataError(
+                f"a stage's batch {stage.batch} is not a multiple of micro_batch "
+                f"{config.micro_batch} x {accelerator.num_processes} processes"
+            )
+    return accelerator
+
+
+def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterator[Batch]:
+    """This process's micro-batches from step `start` to the last, each stage at its image size."""
+    end = 0
+    for stage in config.stages:
+        begin, end = end, end + stage.steps
+        if start >= end:
+            continue
+        source = open_source(config.data, stage.size, "train")
+        accelerator.print(*source.summary, sep="\n")
+        numbers = (
+            images
+            for step in range(max(start, begin), end)
+            for images in image_numbers(
+                config, step, accelerator.num_processes, accelerator.process_index
+            )
+        )
+        yield from micro_batches(source, config.seed, numbers, config.workers)
+
+
+def teach(
+    teacher: DiffusersModel,
+    network: D3Network,
+    latent: torch.Tensor,
+    config: TrainConfig,
+    images: range,
+) -> dict[Task, Lesson]:
+    """What the teacher shows, by task, for the latents of the images with these numbers."""
+    lessons: dict[Task, Lesson] = {}
+    for task in config.tasks.trained:
+        rows = task_rows(len(images), config.tasks.share(task))
+        generators = [noise_generator(config.seed, images[row]) for row in rows]
+        draw = draw_noise(latent.shape[1:], generators)
+        prompt = network.prompt_embedding(task).to(latent).expand(len(rows), -1, -1)
+        lessons[task] = Lesson(teacher_features(teacher, latent[rows], draw, prompt), draw)
+    return lessons
+
+
+def learning_rate(config: OptimizerConfig, steps: int, step: int) -> float:
+    """The rate at `step`, from 0, of `steps`: a linear warm-up, then the schedule's descent."""
     warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.learning_rate * warm * (0.01 + 0.99 * cosine)
+    left = {
+        "constant": 1.0,
+        "linear": 1 - step / steps,
+        "cosine": 0.5 * (1 + math.cos(math.pi * step / steps)),
+    }[config.schedule]
+    return config.learning_rate * warm * (config.final_share + (1 - config.final_share) * left)
 
 
-def task_losses(
-    decoded: dict[str, torch.Tensor], batch: Batch, weights: LossWeights
-) -> dict[str, torch.Tensor]:
-    """The weighted losses of one batch by name.
-
-    `decoded` holds the network's images (B, 3, h, w), about [-1, 1], by task; "normals" may cover
-    only the first frames of the batch.
-    """
-    depth = decoded["depth"].float()
-    target = batch.depth_target
-    valid = batch.depth_valid
-    grey = depth.mean(dim=1)
-    unit = (grey / 2 + 0.5).clamp(0, 1)
-    # In units of the frame's mean depth, so that a street does not outweigh a table.
-    mean = (batch.depth * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
-    metric = batch.depth / mean.clamp(min=1e-3)[:, None, None]
-    parts = {
-        "depth_mse": weights.mse * losses.masked_mse(depth, (target * 2 - 1)[:, None], valid),
-        "depth_ssi": weights.scale_shift_invariant
-        * losses.scale_shift_invariant_l1(unit, metric, valid),
-        "depth_edge": weights.log_gradient * losses.log_gradient(unit, target, valid),
-    }
-    if "normals" in decoded:
-        normals = decoded["normals"].float()
-        count = len(normals)
-        axes = torch.tensor(OFFICIAL_NORMAL_AXES, dtype=torch.float32)[:, None, None]
-        truth, seen = batch.normals[:count] * axes, batch.normals_valid[:count]
-        parts["normals_mse"] = weights.mse * losses.masked_mse(normals, truth, seen)
-        parts["normals_angle"] = weights.normal_angle * losses.normal_angle(normals, truth, seen)
-    return parts
+def learned_weights(network: D3Network) -> list[nn.Parameter]:
+    """What of the network is trained; adapters stay behind when training ends."""
+    return [p for p in network.parameters() if p.requires_grad]
 
 
-def _forward(network: D3Network, batch: Batch, normals_share: float) -> dict[str, torch.Tensor]:
-    """Depth of every frame, normals of the first share of them; the image is encoded once."""
-    latent = network.encode(batch.image.contiguous(memory_format=torch.channels_last))
-    decoded: dict[str, torch.Tensor] = {
-        "depth": network.decode(network.predict_latent(latent, "depth"))
-    }
-    count = round(normals_share * len(latent))
-    if count:
-        decoded["normals"] = network.decode(network.predict_latent(latent[:count], "normals"))
-    return decoded
+@contextmanager
+def averaged(network: D3Network, ema: EMAModel | None) -> Iterator[None]:
+    """The network with the moving average of its weights, where there is one."""
+    if ema is None:
+        yield
+        return
+    ema.store(learned_weights(network))
+    ema.copy_to(learned_weights(network))
+    try:
+        yield
+    finally:
+        ema.restore(learned_weights(network))
 
 
-def _batches(
-    config: TrainConfig, store: FrameStore, start: int, rank: int
-) -> Iterator[tuple[int, Batch]]:
-    """Steps and this process's share of their batches; the next is made while this one is used."""
-
-    def make(step: int) -> Batch:
-        stage = config.stage_at(step)
-        rng = np.random.default_rng([config.seed, step, rank])
-        return draw_batch(store, rng, stage.batch // config.processes, stage.size)
-
-    with ThreadPoolExecutor(1) as worker:
-        ahead = [worker.submit(make, start)] if start < config.steps else []
-        for step in range(start, config.steps):
-            batch = ahead.pop().result()
-            if step + 1 < config.steps:
-                ahead.append(worker.submit(make, step + 1))
-            yield step, batch
+def judge(run: Run) -> None:
+    """Score the network on the test split, and write it as a bundle: as the last, as the best."""
+    if run.accelerator.is_main_process:
+        with averaged(run.network, run.ema):
+            with run.accelerator.autocast():
+                scores = validate(
+                    run.network, run.test, run.config.tasks.trained, run.accelerator.device
+                )
+            export(run, LAST)
+            score = next((scores[name] for name in SCORES if name in scores), math.inf)
+            if score < run.books.best:
+                run.books.best = score
+                export(run, BEST)
+        record(run, {f"test/{name}": value for name, value in scores.items()})
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+def draw(run: Run) -> None:
+    """A grid of predictions on frames of the test split, or of those trained on without one."""
+    if run.accelerator.is_main_process:
+        config = run.config
+        source = run.test
+        if not len(source):
+            source = open_source(config.data, config.stages[-1].size, "train")
+        path = run.output / "pictures" / f"step_{run.books.step:08d}.png"
+        with averaged(run.network, run.ema), run.accelerator.autocast():
+            write_picture(path, run.network, source, config.tasks.trained, run.accelerator.device)
 
 
-def _resume(
-    output: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
-    path = output / CHECKPOINT
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
-
-
-def _save(
-    output: Path,
-    network: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    unfinished = output / f".{CHECKPOINT}.unfinished"
-    torch.save(
-        {
-            "network": network.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-        },
-        unfinished,
-    )
-    unfinished.replace(output / CHECKPOINT)  # whole or not at all
-
-
-def _export(output: Path, average: D3Network, config: TrainConfig) -> None:
+def export(run: Run, name: str) -> None:
+    """Write the network as a plain bundle: whole or not at all, over the one before."""
+    config, network = run.config, run.network
+    if config.model.lora is not None:
+        network = deepcopy(network)
+        merge_lora(network)
     write_bundle(
-        output / "bundle",
-        average,
+        run.output / name,
+        network,
         name=config.name,
-        license="Apache-2.0",
-        source=f"trained by d3_ros from scratch on rendered scenes, seed {config.seed}",
+        license=config.license,
+        source=f"trained by d3_ros from {config.model.start or 'random weights'}: "
+        f"step {run.books.step} of {config.steps}, seed {config.seed}",
         overwrite=True,
     )
+
+
+def record(run: Run, values: Mapping[str, float]) -> None:
+    """Write numbers to log.jsonl, and to TensorBoard where it is installed."""
+    if run.accelerator.is_main_process and values:
+        with (run.output / "log.jsonl").open("a", encoding="utf-8") as log:
+            print(json.dumps({"step": run.books.step, **values}), file=log)
+        run.accelerator.log(dict(values), step=run.books.step)
+
+
+def told(values: Mapping[str, float]) -> str:
+    """Losses in a few words."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())

@@ -7,26 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from d3_ros.geometry.alignment.correction import (
-    CorrectionField,
-    evaluate_field,
-    points_in_widths,
-)
+from d3_ros.geometry.alignment.choice import SteadyChoice
 from d3_ros.geometry.alignment.domain import (
     DOMAINS,
     Domain,
-    DomainChoice,
     GlobalFit,
     fit_domain,
 )
-from d3_ros.geometry.alignment.gaussian_process import Features, ResidualModel
+from d3_ros.geometry.alignment.local import LocalCorrection
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.smoothing import GatedSmoother
 from d3_ros.types import DepthFit
 
-MAX_HELD_OUT = 64
+# More where points are so many that they are thinned, and to hold some out costs nothing.
+MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
 # Two scales that each fit their points better than this are a contradiction, not a poor network.
 CONTRADICTION_ERROR = 0.05
 
@@ -51,8 +47,8 @@ class ScaleAligner:
         self._last: DepthFit | None = None
         self._last_stamp = float("-inf")
         self._now = float("-inf")
-        self._residuals = ResidualModel()
-        self._choice = DomainChoice(self.settings.domain_hysteresis)
+        self._local = LocalCorrection(self.settings)
+        self._choice: SteadyChoice[Domain] = SteadyChoice(self.settings.domain_hysteresis)
         self._smoothers = {
             domain: GatedSmoother(self.settings.smoothing, self.settings.scale_step)
             for domain in DOMAINS
@@ -113,7 +109,7 @@ class ScaleAligner:
             return DepthFit(ok=False, state="relative", reason=expired, age_s=age)
         metric_map = self._last.to_metres
         if age > self.settings.hold_correction_s and isinstance(metric_map, MetricMap):
-            metric_map = replace(metric_map, field=None)
+            metric_map = replace(metric_map, field=None, detail=None)
         return replace(
             self._last, state="held", reason=reason, points=0, age_s=age, to_metres=metric_map
         )
@@ -125,23 +121,27 @@ class ScaleAligner:
         # Seeded by nothing but the count: the same frame always gives the same fit.
         rng = np.random.default_rng(count)
         shuffled = rng.permutation(count)
-        held_out_count = min(int(settings.held_out_share * count), MAX_HELD_OUT)
+        most = MAX_HELD_OUT if count <= settings.max_points else MAX_HELD_OUT_DENSE
+        held_out_count = min(int(settings.held_out_share * count), most)
         held_out = points[np.sort(shuffled[:held_out_count])]
-        seen = thin(points[np.sort(shuffled[held_out_count:])], settings.max_points)
+        seen = points[np.sort(shuffled[held_out_count:])]
+        few, _ = thin(seen, settings.max_points)
 
-        fit, published = self._global_fit(seen, rng)
-        field, predicted = None, fit.metres(held_out.relative)
-        agreement = np.abs(fit.metres(seen.relative) / seen.depth - 1.0)
-        regression = self._regress(fit, seen, held_out, relative.shape, rng)
-        if regression is not None:
-            field, predicted, agreement = regression
+        fit, published = self._global_fit(few, rng)
+        metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
+        error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
+        agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
+        local = None
+        if settings.local_correction:
+            local = self._local.fit(fit, seen, held_out, relative, rng)
+        if local is not None:
+            metric_map, error, agreement = local.metric_map, local.held_out, local.left_out
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))
         if inlier_ratio < settings.min_inlier_ratio:
             raise RefusedError(
-                f"only {inlier_ratio:.0%} of {len(seen)} points agree with one scale, "
+                f"only {inlier_ratio:.0%} of {len(few)} points agree with one scale, "
                 f"{settings.min_inlier_ratio:.0%} needed"
             )
-        error = np.abs(predicted / held_out.depth - 1.0)
         return DepthFit(
             ok=True,
             state="measured",
@@ -150,7 +150,7 @@ class ScaleAligner:
             inlier_ratio=inlier_ratio,
             abs_rel=float(np.nanmean(error)) if np.isfinite(error).any() else float("nan"),
             points=count,
-            to_metres=MetricMap(fit, field, settings.max_depth),
+            to_metres=metric_map,
         )
 
     def _global_fit(self, seen: Points, rng: np.random.Generator) -> tuple[GlobalFit, GlobalFit]:
@@ -184,46 +184,3 @@ class ScaleAligner:
                 f"only {share:.0%} of {len(seen)} points agree with one scale and the others with "
                 "another: is the sensor's extrinsic calibration right?"
             )
-
-    def _regress(
-        self,
-        fit: GlobalFit,
-        seen: Points,
-        held_out: Points,
-        shape: tuple[int, ...],
-        rng: np.random.Generator,
-    ) -> tuple[CorrectionField, np.ndarray, np.ndarray] | None:
-        """The field that bends `fit` to all points, or None where there is nothing to bend.
-
-        Also held-out metres predicted without them, and relative errors of a sample of the seen
-        points, each predicted without itself.
-        """
-        if not self.settings.local_correction:
-            return None
-        height, width = shape
-        both = [seen, held_out]
-        log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in both]))
-        log_depth = np.log(np.concatenate([part.depth for part in both]))
-        is_held_out = np.repeat([False, True], [len(seen), len(held_out)])
-        known = np.isfinite(log_fit)  # where the fit goes behind the camera, nothing can be bent
-        if (known & ~is_held_out).sum() < self.settings.min_points:
-            return None
-        position = np.concatenate([points_in_widths(p.columns, p.rows, width) for p in both])
-        origin = float(np.median(log_fit[known]))
-        regression = self._residuals.regress(
-            Features(position[known], log_fit[known] - origin),
-            (log_depth - log_fit)[known],
-            is_held_out[known],
-            rng,
-        )
-        bound = float(np.log1p(self.settings.max_correction))
-        predicted = np.full(len(held_out), np.nan)
-        correction = np.clip(regression.held_out, -bound, bound)
-        predicted[known[len(seen) :]] = np.exp(log_fit[known & is_held_out] + correction)
-        near, far = np.log(fit.metres(np.array([0.0, 1.0])))
-        depth_range = (
-            float(near) if np.isfinite(near) else float("-inf"),
-            float(far) if np.isfinite(far) else float("inf"),
-        )
-        field = evaluate_field(regression, origin, width, height, depth_range, bound)
-        return field, predicted, np.abs(np.expm1(regression.left_out))

@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from d3_ros.geometry.alignment.gaussian_process import Regression, depth_kernels, image_kernel
+from d3_ros.geometry.alignment.gaussian_process import Regression
+from d3_ros.geometry.alignment.prior import curve_kernel, depth_factor, image_kernel
 
 # The grid is evaluated at these many columns and this step in log depth and then refined by cubic
 # interpolation, which costs less than evaluating and keeps the linear look-up smooth.
@@ -40,11 +41,9 @@ class CorrectionField:
 
     def at(self, log_depth: np.ndarray) -> np.ndarray:
         """(H, W) float32 correction for an image of log depths of the global fit."""
-        count, rows, columns = self.layers.shape
-        layer = (log_depth - np.float32(self.low)) * np.float32(1.0 / self.step)
-        layer = np.minimum(np.maximum(layer, 0), np.float32(count - 1.001))
-        below = np.floor(layer)
-        column, row = _grid_coordinates(*log_depth.shape, rows, columns)
+        _, rows, columns = self.layers.shape
+        below, share = self._layer(log_depth)
+        column, row = grid_coordinates(*log_depth.shape, rows, columns)
         # One look-up fetches the layers below and above; they are blended in float.
         pair = cv2.remap(
             self._atlas,
@@ -54,7 +53,29 @@ class CorrectionField:
             borderMode=cv2.BORDER_REPLICATE,
         )
         low, high = cv2.split(pair)
-        return low + (layer - below) * (high - low)
+        return low + share * (high - low)
+
+    def at_points(self, position: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
+        """(N,) correction at image positions (N, 2) in image widths, see `points_in_widths`."""
+        _, rows, columns = self.layers.shape
+        below, share = self._layer(log_depth)
+        column = np.clip(position[:, 0] * columns - 0.5, 0, columns - 1.001)
+        row = np.clip(position[:, 1] * columns - 0.5, 0, rows - 1.001)
+        u, v, k = column.astype(np.intp), row.astype(np.intp), below.astype(np.intp)
+        s, t = column - u, row - v
+        total = np.zeros(len(log_depth))
+        for layer, depth_weight in ((k, 1 - share), (k + 1, share)):
+            upper = (1 - s) * self.layers[layer, v, u] + s * self.layers[layer, v, u + 1]
+            lower = (1 - s) * self.layers[layer, v + 1, u] + s * self.layers[layer, v + 1, u + 1]
+            total += depth_weight * ((1 - t) * upper + t * lower)
+        return total
+
+    def _layer(self, log_depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The layer below each log depth, and the share of the one above."""
+        layer = (log_depth - np.float32(self.low)) * np.float32(1.0 / self.step)
+        layer = np.minimum(np.maximum(layer, 0), np.float32(len(self.layers) - 1.001))
+        below = np.floor(layer)
+        return below, layer - below
 
     @cached_property
     def _atlas(self) -> np.ndarray:
@@ -92,11 +113,12 @@ def evaluate_field(
     u = (np.arange(COLUMNS) + 0.5) / COLUMNS
     v = (np.arange(rows) + 0.5) / rows * (height / width)
     nodes = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
-    curve, depth_factor = depth_kernels(regression.prior, levels - origin, anchors.log_depth)
-    mean = (depth_factor * regression.alpha) @ image_kernel(
-        regression.prior, anchors.position, nodes
-    )
-    mean += (curve @ regression.alpha)[:, None]
+    alpha = regression.alpha.astype(np.float32)
+    curve = curve_kernel(regression.prior, levels - origin, anchors.log_depth) @ alpha
+    mean = np.repeat(curve[:, None], len(nodes), axis=1)
+    for field in regression.prior.fields:
+        factor = depth_factor(field, levels - origin, anchors.log_depth)
+        mean += (factor * alpha) @ image_kernel(field, anchors.position, nodes)
     coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
     size = (COLUMNS * REFINE, rows * REFINE)
     wide = np.stack([cv2.resize(layer, size, interpolation=cv2.INTER_CUBIC) for layer in coarse])
@@ -125,11 +147,14 @@ def points_in_widths(columns: Any, rows: Any, width: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _grid_coordinates(
+def grid_coordinates(
     height: int, width: int, rows: int, columns: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Grid column and row of every pixel, (H, W) float32 each, within the outermost centres."""
+    """Grid column and row of every pixel, (H, W) float32 each, within the outermost centres.
+
+    In steps of 1 / 32, as `cv2.remap` takes them, so that others can look up the same.
+    """
     u = np.clip((np.arange(width) + 0.5) * columns / width - 0.5, 0, columns - 1)
     v = np.clip((np.arange(height) + 0.5) * rows / height - 0.5, 0, rows - 1.001)
-    column, row = np.meshgrid(u.astype(np.float32), v.astype(np.float32))
+    column, row = np.meshgrid(*((np.round(axis * 32) / 32).astype(np.float32) for axis in (u, v)))
     return column, row

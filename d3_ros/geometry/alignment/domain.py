@@ -79,33 +79,3 @@ def fit_domain(
     """Robust affine fit of (N,) sensor depth in metres to (N,) relative depth in one domain."""
     y, unit = TO_DOMAIN[domain](depth), RELATIVE_UNIT[domain](depth)
     return GlobalFit(domain, robust_affine(relative, y, unit, rng))
-
-
-class DomainChoice:
-    """Keeps the domain that predicts held-out points best, and does not flip between frames.
-
-    Each domain's error is averaged over frames; another domain takes over when its average is
-    better by the share `hysteresis`.
-    """
-
-    def __init__(self, hysteresis: float, memory: float = 0.8) -> None:
-        self.hysteresis = hysteresis
-        self.memory = memory
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all errors."""
-        self.current: Domain | None = None
-        self._errors: dict[Domain, float] = {}
-
-    def choose(self, errors: dict[Domain, float]) -> Domain:
-        """The domain to use, given this frame's held-out error of each usable domain."""
-        for domain, error in errors.items():
-            before = self._errors.get(domain, error)
-            self._errors[domain] = self.memory * before + (1 - self.memory) * error
-        best = min(errors, key=self._errors.__getitem__)
-        if self.current not in errors:
-            self.current = best
-        if self._errors[best] < (1 - self.hysteresis) * self._errors[self.current]:
-            self.current = best
-        return self.current

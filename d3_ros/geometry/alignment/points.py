@@ -67,10 +67,13 @@ def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentS
     return Points(rows[usable], columns[usable], x, z[usable].astype(np.float64))
 
 
-def thin(points: Points, most: int) -> Points:
-    """At most `most` points, evenly over image and depth: the mean of each cell, less outliers."""
+def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:
+    """At most `most` points, evenly over image and depth: the mean of each cell, less outliers.
+
+    Also the cell of every point, (N,) indices into them.
+    """
     if len(points) <= most:
-        return points
+        return points, np.arange(len(points))
     log_z = np.log(points.depth)
     layer = ((log_z - log_z.min()) * LAYERS_PER_LOG).astype(np.int64)
     row, column = points.rows - points.rows.min(), points.columns - points.columns.min()
@@ -94,9 +97,12 @@ def thin(points: Points, most: int) -> Points:
     def mean(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.where(agrees, values, 0.0), starts) / agreeing
 
-    return Points(
+    cell_of = np.empty(len(points), np.intp)
+    cell_of[order] = np.repeat(np.arange(len(starts)), sizes)
+    thinned = Points(
         mean(points.rows[order]),
         mean(points.columns[order]),
         mean(points.relative[order]),
         np.exp(mean(log_z)),
     )
+    return thinned, cell_of

@@ -1,0 +1,211 @@
+"""Look into a ROS 2 bag, or make training data of it. No ROS installation is needed.
+
+'bag info BAG' lists the topics. 'bag extract BAG --output DIR' writes rgb/, depth/ (16-bit
+millimetres, 0 = not measured), intrinsics.json and contact_sheet.png, a picture to look at. Topics
+that are not named are found where there is only one that fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from d3_ros.errors import D3Error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's options."""
+    actions = parser.add_subparsers(dest="action", metavar="info|extract", required=True)
+    info = actions.add_parser("info", help="list the topics", description="List a bag's topics.")
+    info.add_argument("bag", type=Path, help="folder with metadata.yaml, or .mcap, .db3, .bag file")
+    extract = actions.add_parser(
+        "extract",
+        help="write training data",
+        description="Write the frames of one camera and its depth sensor as training data.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    extract.add_argument("bag", type=Path, help="folder with metadata.yaml, or .mcap, .db3, .bag")
+    extract.add_argument("--output", type=Path, required=True, help="folder to make")
+    add_topic_arguments(extract)
+    add_choice_arguments(extract)
+
+
+def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say which topics of a bag to read, and how."""
+    from d3_ros.ros.bag_camera import BagCameraOptions
+
+    topic = parser.add_argument_group("topics")
+    topic.add_argument("--image", metavar="TOPIC", help="colour images, raw or compressed")
+    topic.add_argument("--camera-info", metavar="TOPIC", help="their calibration")
+    sensor = topic.add_mutually_exclusive_group()
+    sensor.add_argument(
+        "--depth", metavar="TOPIC", help="depth images registered to the colour images"
+    )
+    sensor.add_argument("--points", metavar="TOPIC", help="PointCloud2 of a LiDAR or depth camera")
+    sensor.add_argument("--scan", metavar="TOPIC", help="LaserScan")
+    default = BagCameraOptions(Path())
+    group = parser.add_argument_group("geometry")
+    group.add_argument(
+        "--intrinsics",
+        type=float,
+        nargs=4,
+        metavar=("FX", "FY", "CX", "CY"),
+        help="pixels; instead of camera_info",
+    )
+    group.add_argument(
+        "--extrinsics",
+        type=float,
+        nargs=7,
+        metavar=("X", "Y", "Z", "QX", "QY", "QZ", "QW"),
+        help="T_camera_sensor: maps the sensor's points into the camera's optical frame, metres; "
+        "instead of the bag's /tf_static",
+    )
+    group.add_argument(
+        "--rectified", action="store_true", help="the images are rectified: P of camera_info holds"
+    )
+    group.add_argument(
+        "--tolerance", type=float, default=default.tolerance_s, help="between stamps, s"
+    )
+    group.add_argument("--min-depth", type=float, default=default.min_depth_m, help="m")
+    group.add_argument("--max-depth", type=float, default=default.max_depth_m, help="m")
+
+
+def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say which frames to take."""
+    from d3_ros.training.bag_extract import ExtractOptions
+
+    default = ExtractOptions()
+    group = parser.add_argument_group("choice of frames")
+    group.add_argument("--every", type=float, default=default.every_s, help="least time between, s")
+    group.add_argument(
+        "--min-motion",
+        type=float,
+        default=default.min_motion,
+        help="least difference to the last frame taken: 0.02 is the same view again, 1 another; "
+        "0 takes all",
+    )
+    group.add_argument(
+        "--min-points", type=int, default=default.min_points, help="fewest measured pixels"
+    )
+    group.add_argument(
+        "--test-share",
+        type=float,
+        default=default.test_share,
+        help="share of the frames, the last ones, that split.txt keeps for testing",
+    )
+    group.add_argument(
+        "--gap",
+        type=float,
+        default=default.gap_s,
+        help="with --test-share: seconds before the tested frames that are left unused",
+    )
+
+
+def camera_options(args: argparse.Namespace) -> Any:
+    """The `BagCameraOptions` that the command line says.
+
+    Raises:
+        D3Error: a number is out of range.
+    """
+    from d3_ros.geometry.rigid import rigid_transform
+    from d3_ros.ros.bag_camera import BagCameraOptions
+    from d3_ros.ros.bag_topics import KINDS
+
+    kind = next((kind for kind in KINDS if getattr(args, kind) is not None), None)
+    extrinsics = None
+    if args.extrinsics is not None:
+        try:
+            extrinsics = rigid_transform(args.extrinsics[:3], args.extrinsics[3:])
+        except ValueError as error:
+            raise D3Error(f"--extrinsics: {error}") from error
+    if args.intrinsics is not None and min(args.intrinsics[:2]) <= 0:
+        raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
+    if not 0 <= args.min_depth < args.max_depth or args.tolerance < 0:
+        raise D3Error("--min-depth must be below --max-depth, and --tolerance not negative")
+    return BagCameraOptions(
+        path=args.bag,
+        image=args.image,
+        info=args.camera_info,
+        sensor=None if kind is None else getattr(args, kind),
+        kind=kind,
+        intrinsics=None if args.intrinsics is None else tuple(args.intrinsics),
+        rectified=args.rectified,
+        T_camera_sensor=extrinsics,
+        tolerance_s=args.tolerance,
+        min_depth_m=args.min_depth,
+        max_depth_m=args.max_depth,
+    )
+
+
+def choice_options(args: argparse.Namespace) -> Any:
+    """The `ExtractOptions` that the command line says."""
+    from d3_ros.training.bag_extract import ExtractOptions
+
+    return ExtractOptions(
+        every_s=args.every,
+        min_motion=args.min_motion,
+        min_points=args.min_points,
+        test_share=args.test_share,
+        gap_s=args.gap,
+    )
+
+
+def extract_bag(camera: Any, choice: Any, output: Path) -> Any:
+    """Extract what `BagCameraOptions` and `ExtractOptions` say into `output`; an `Extraction`.
+
+    Raises:
+        D3Error: the bag, its topics or `output` are not usable.
+    """
+    from d3_ros.ros.bag_camera import BagCamera
+    from d3_ros.training.bag_extract import extract
+
+    recording = BagCamera(camera)
+    topics = recording.topics
+    print(f"{camera.path}: {topics.image} with {topics.kind} of {topics.sensor}")
+    source = {field.name: _plain(getattr(camera, field.name)) for field in fields(camera)}
+    source |= {"image": topics.image, "info": topics.info, "sensor": topics.sensor}
+    return extract(recording, output, choice, source)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the topics of a bag, or extract its frames.
+
+    Raises:
+        D3Error: the bag, its topics or the output are not usable.
+    """
+    if not args.bag.exists():
+        raise D3Error(f"{args.bag}: no such file or folder")
+    if args.action == "info":
+        _print_topics(args.bag)
+        return 0
+    report = extract_bag(camera_options(args), choice_options(args), args.output)
+    print("\n".join(report.lines()))
+    print(f"{args.output}: look at {args.output / 'contact_sheet.png'}")
+    return 0
+
+
+def _print_topics(bag: Path) -> None:
+    from d3_ros.ros.bag_file import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, SCAN, read_contents
+
+    options = {
+        IMAGE: "--image or --depth",
+        COMPRESSED: "--image or --depth",
+        CAMERA_INFO: "--camera-info",
+        POINTS: "--points",
+        SCAN: "--scan",
+    }
+    contents = read_contents(bag)
+    print(f"{bag}: {contents.duration_s:.1f} s, {len(contents.topics)} topics")
+    width = max([5, *map(len, contents.topics)])
+    for name, (kind, count) in sorted(contents.topics.items()):
+        rate = f"{count / contents.duration_s:6.1f} Hz" if contents.duration_s > 0 else ""
+        print(f"  {name:{width}} {count:7} {rate}  {kind:32} {options.get(kind, '')}".rstrip())
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,75 @@
+"""The frames of a folder that a predictor can be scored on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from d3_ros.errors import DataError
+from d3_ros.training.check import check_frames, describe_faults
+from d3_ros.training.data_config import DatasetKind
+from d3_ros.training.official_layout import PREFIXES
+from d3_ros.training.readers import Reader, ReadFrame, open_reader
+
+Part = Literal["test", "train", "all"]
+
+
+class FrameSet:
+    """Usable frames of a plain folder or of one in the official layout.
+
+    `names` of the frames in order; `summary`: one line, with what was left out and why.
+    """
+
+    def __init__(self, folder: Path, part: Part = "test") -> None:
+        """List and check the frames.
+
+        Args:
+            folder: a plain folder (plain_folder.py) or one in the official layout.
+            part: of the folder, as its split.txt says; all where there is none.
+
+        Raises:
+            DataError: no such folder, or no usable frame in that part of it.
+        """
+        self.folder = folder
+        self._readers: dict[str, Reader] = {}
+        findings = []
+        for kind in _kinds(folder):
+            reader = open_reader(kind, folder)
+            split = reader.split
+            for finding in check_frames(reader, kind, folder):
+                if split is None or part == "all" or split.get(finding.name) == part:
+                    self._readers[finding.name] = reader
+                    findings.append(finding)
+        self.names = [finding.name for finding in findings if finding.fault is None]
+        faults = [finding for finding in findings if finding.fault is not None]
+        of_split = any(reader.split is not None for reader in self._readers.values())
+        share = f" ({part} part of split.txt)" if of_split and part != "all" else ""
+        count = len(self.names)
+        self.summary = f"{folder}{share}: {count} frame{'s' * (count != 1)}"
+        if faults:
+            self.summary += f"; {describe_faults(faults, len(findings))}"
+        if not self.names:
+            raise DataError(f"{folder}: no usable frame ({self.summary})")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, name: str) -> ReadFrame:
+        """The frame of that name.
+
+        Raises:
+            DataError: it has become unreadable.
+        """
+        return self._readers[name].read(name)
+
+
+def _kinds(folder: Path) -> list[DatasetKind]:
+    if not (folder / "depth_ori").is_dir() and not (folder / "normal").is_dir():
+        return ["folder"]
+    kinds: list[DatasetKind] = [
+        kind for kind, prefix in PREFIXES.items() if any((folder / "rgb").glob(f"{prefix}*"))
+    ]
+    if not kinds:
+        known = ", ".join(PREFIXES.values())
+        raise DataError(f"{folder / 'rgb'}: in the official layout names begin with {known}")
+    return kinds

@@ -1,0 +1,256 @@
+"""What an evaluation leaves behind: report.json, frames.csv and index.html in one folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import d3_ros
+from d3_ros.evaluation import html
+from d3_ros.evaluation.compare import CONFIDENCE, Difference
+from d3_ros.evaluation.evaluate import FrameScores, mean_scores, points_seed, predict, write_csv
+from d3_ros.evaluation.frame_set import FrameSet
+from d3_ros.evaluation.pictures import frame_pictures
+from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, chosen_points
+from d3_ros.network import D3Predictor
+
+# The first of these that the frames have ranks them, and stands at the top of the page.
+RANKING = ("affine_depth.abs_rel", "normals.mean_deg")
+CARDS = ("affine_depth.abs_rel", "affine_depth.delta1", "sparse_fit.abs_rel", "normals.mean_deg")
+TITLES, GAIN_TITLES = ("best", "median", "worst"), ("most gained", "median", "most lost")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One bundle and its scores, frame by frame."""
+
+    name: str
+    predictor: D3Predictor
+    rows: list[FrameScores]
+
+
+def write_report(
+    output: Path,
+    bundles: Sequence[Evaluated],
+    frame_sets: Sequence[FrameSet],
+    differences: Sequence[Difference],
+    points: int,
+) -> None:
+    """Write the report of one bundle, or of two side by side, into the folder `output`.
+
+    Args:
+        output: made where it is not there; files of an earlier report in it are replaced.
+        bundles: one, or two scored on the same frames.
+        frame_sets: what they were scored on.
+        differences: between two bundles; empty for one.
+        points: measured pixels that the sparse fit was given.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [row for bundle in bundles for row in bundle.rows]
+    names = [bundle.name for bundle in bundles for _ in bundle.rows]
+    write_csv(output / "frames.csv", rows, {"bundle": names})
+    content = {
+        "d3_ros": d3_ros.__version__,
+        "bundles": [
+            {"name": bundle.name, "folders": _by_folder(bundle.rows)} for bundle in bundles
+        ],
+        "data": [frames.summary for frames in frame_sets],
+        "points": points,
+        "confidence": CONFIDENCE,
+        "differences": [asdict(difference) for difference in differences],
+    }
+    (output / "report.json").write_text(
+        json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    _write_page(output / "index.html", bundles, frame_sets, differences, points)
+
+
+def ranked(bundles: Sequence[Evaluated]) -> list[tuple[str, int]]:
+    """(title, place in the rows) of the frames to look at: best, median and worst.
+
+    Of two bundles: where the second gained most, the median, and where it lost most.
+    """
+    first, last = bundles[0].rows, bundles[-1].rows
+    key = next((key for key in RANKING if any(key in row.scores for row in first)), None)
+    if key is None:
+        return []
+    values = [row.scores.get(key, math.nan) for row in last]
+    if len(bundles) > 1:
+        values = [
+            value - row.scores.get(key, math.nan) for value, row in zip(values, first, strict=True)
+        ]
+    order = sorted((v, i) for i, v in enumerate(values) if math.isfinite(v))
+    titles = TITLES if len(bundles) == 1 else GAIN_TITLES
+    places = [0, len(order) // 2, len(order) - 1] if len(order) >= 3 else range(len(order))
+    label = f"{PROTOCOLS[key.partition('.')[0]]}: {MEANINGS[key.partition('.')[2]].label}"
+    found = []
+    for title, place in zip(titles, places, strict=False):
+        value, index = order[place]
+        found.append((f"{title} frame: {last[index].name} ({label} {value:.3f})", index))
+    return found
+
+
+def _write_page(
+    path: Path,
+    bundles: Sequence[Evaluated],
+    frame_sets: Sequence[FrameSet],
+    differences: Sequence[Difference],
+    points: int,
+) -> None:
+    title = " against ".join(bundle.name for bundle in bundles)
+    body = [f"<h1>d3_ros: {escape(title)}</h1>"]
+    body += [f"<p>{escape(frames.summary)}</p>" for frames in frame_sets]
+    body.append(_cards(bundles))
+    if differences:
+        body += _comparison(bundles, differences)
+    for index_title, index in ranked(bundles):
+        body.append(f"<h2>{escape(index_title)}</h2><div class=frame>")
+        body += _frame(bundles, frame_sets, index, index_title, points)
+        body.append("</div>")
+    for bundle in bundles:
+        body.append(f"<h2>Means of {escape(bundle.name)}</h2>")
+        body += _means(bundle, points)
+    keys = [key for key in RANKING if any(key in row.scores for row in bundles[0].rows)]
+    body.append("<h2>Frames</h2>")
+    body.append(_frames(bundles, keys))
+    html.write_page(path, f"d3_ros: {title}", body)
+
+
+def _cards(bundles: Sequence[Evaluated]) -> str:
+    cards = [(str(len(bundles[0].rows)), "frames")]
+    for bundle in bundles:
+        means = mean_scores(bundle.rows)
+        for key in CARDS:
+            if key in means:
+                protocol, _, score = key.partition(".")
+                text = f"{MEANINGS[score].label}, {protocol.replace('_', ' ')}"
+                text = text if len(bundles) == 1 else f"{bundle.name}: {text}"
+                cards.append((html.number(means[key], 3), text))
+    return html.cards(cards)
+
+
+def _comparison(bundles: Sequence[Evaluated], differences: Sequence[Difference]) -> list[str]:
+    a, b = (bundle.name for bundle in bundles)
+    table = html.table(
+        ["score", "frames", a, b, "difference", f"{CONFIDENCE:.0%} interval", f"{b} is"],
+        [
+            [
+                f"{d.key.partition('.')[0].replace('_', ' ')}: "
+                f"{MEANINGS[d.key.partition('.')[2]].label}",
+                d.frames,
+                d.first,
+                d.second,
+                d.difference,
+                f"{html.number(d.low)} to {html.number(d.high)}",
+                d.verdict,
+            ]
+            for d in differences
+        ],
+    )
+    note = (
+        "Mean differences over the same frames, with intervals of a paired bootstrap over frames. "
+        "Frames of one walk resemble each other: for them the true intervals are wider."
+    )
+    return ["<h2>Comparison</h2>", table, f"<p>{note}</p>"]
+
+
+def _frame(
+    bundles: Sequence[Evaluated],
+    frame_sets: Sequence[FrameSet],
+    index: int,
+    title: str,
+    points: int,
+) -> list[str]:
+    """The pictures of one frame; it is read and predicted again, which gives the same."""
+    row = bundles[0].rows[index]
+    frames = next(one for one in frame_sets if str(one.folder) == row.folder)
+    read = frames.read(row.name)
+    answers = {bundle.name: predict(bundle.predictor, read) for bundle in bundles}
+    depth = read.frame.depth
+    given = None if depth is None else chosen_points(depth, points, points_seed(row.name))
+    pictures = frame_pictures(read, answers, given)
+    return [html.figure(title, caption, data) for caption, data in pictures]
+
+
+def _means(bundle: Evaluated, points: int) -> list[str]:
+    parts = []
+    folders = _by_folder(bundle.rows)
+    for protocol, meaning in PROTOCOLS.items():
+        scores = [
+            name
+            for name in MEANINGS
+            if any(f"{protocol}.{name}" in entry["mean"] for entry in folders.values())
+        ]
+        if not scores:
+            continue
+        extra = f" ({points} points a frame, scored on the others)" * (protocol == "sparse_fit")
+        parts.append(f"<p>{escape(meaning)}{extra}</p>")
+        parts.append(
+            html.table(
+                ["folder", "frames", *(MEANINGS[name].label for name in scores)],
+                [
+                    [
+                        folder,
+                        entry["answered"].get(protocol, 0),
+                        *(entry["mean"].get(f"{protocol}.{name}") for name in scores),
+                    ]
+                    for folder, entry in folders.items()
+                ],
+            )
+        )
+    return parts
+
+
+def _frames(bundles: Sequence[Evaluated], keys: Sequence[str]) -> str:
+    labels = [
+        f"{bundle.name}: {MEANINGS[key.partition('.')[2]].label}"
+        for bundle in bundles
+        for key in keys
+    ]
+    rows = [
+        [
+            Path(row.folder).name,
+            row.name,
+            *(bundle.rows[i].scores.get(key) for bundle in bundles for key in keys),
+        ]
+        for i, row in enumerate(bundles[0].rows)
+    ]
+    return html.folded(html.table(["folder", "frame", *labels], rows), len(rows), "frames")
+
+
+def _by_folder(rows: Sequence[FrameScores]) -> dict[str, dict[str, Any]]:
+    """Means by folder, and over all where there are several; and how many frames have an answer."""
+    groups: dict[str, list[FrameScores]] = {}
+    for row in rows:
+        groups.setdefault(row.folder, []).append(row)
+    if len(groups) > 1:
+        groups["all"] = list(rows)
+    return {
+        folder: {
+            "frames": len(group),
+            "mean": mean_scores(group),
+            "answered": {
+                protocol: sum(_answered(row, protocol) for row in group) for protocol in PROTOCOLS
+            },
+        }
+        for folder, group in groups.items()
+    }
+
+
+def _answered(row: FrameScores, protocol: str) -> bool:
+    scores = [value for key, value in row.scores.items() if key.startswith(f"{protocol}.")]
+    return bool(scores) and math.isfinite(scores[0])
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

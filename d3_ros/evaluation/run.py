@@ -1,0 +1,94 @@
+"""`python -m d3_ros evaluate` without --scale: score one bundle, or two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from d3_ros.errors import D3Error
+from d3_ros.evaluation.compare import CONFIDENCE, Difference, compare
+from d3_ros.evaluation.evaluate import FrameScores, evaluate, mean_scores
+from d3_ros.evaluation.frame_set import FrameSet, Part
+from d3_ros.evaluation.report import Evaluated, write_report
+from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS
+from d3_ros.network import D3Predictor
+
+
+def evaluate_bundles(
+    bundles: Sequence[tuple[str, D3Predictor]],
+    folders: Sequence[Path],
+    *,
+    part: Part,
+    points: int,
+    output: Path | None,
+) -> tuple[list[Evaluated], list[Difference]]:
+    """Score bundles on the frames of some folders, print the means, and write a report.
+
+    Args:
+        bundles: (name, predictor): one, or two to compare.
+        folders: plain folders or folders in the official layout.
+        part: of each folder, as its split.txt says; all where there is none.
+        points: measured pixels that the sparse fit is given.
+        output: folder of the report, or None.
+
+    Returns:
+        each bundle's scores, and the differences of the second from the first.
+
+    Raises:
+        D3Error: a folder has no usable frame, the two bundles have one name, or a network fails.
+    """
+    if len({name for name, _ in bundles}) < len(bundles):
+        raise D3Error("the two bundles have one name: rename the folder of one of them")
+    sets = [FrameSet(folder, part) for folder in folders]
+    for frames in sets:
+        print(frames.summary)
+    evaluated = [
+        Evaluated(
+            name, predictor, [row for one in sets for row in evaluate(predictor, one, points)]
+        )
+        for name, predictor in bundles
+    ]
+    for bundle in evaluated:
+        print(f"\n{bundle.name}")
+        print("\n".join(_table(bundle.rows)))
+    differences: list[Difference] = []
+    if len(evaluated) == 2:
+        differences = compare(evaluated[0].rows, evaluated[1].rows)
+        print("\n".join(_comparison(evaluated, differences)))
+    if output is not None:
+        write_report(output, evaluated, sets, differences, points)
+        print(f"\n{output / 'index.html'}, report.json, frames.csv")
+    return evaluated, differences
+
+
+def _table(rows: Sequence[FrameScores]) -> list[str]:
+    """Means by folder and protocol, in lines for a terminal."""
+    groups: dict[str, list[FrameScores]] = {}
+    for row in rows:
+        groups.setdefault(row.folder, []).append(row)
+    if len(groups) > 1:
+        groups["all"] = list(rows)
+    lines = []
+    for folder, group in groups.items():
+        means = mean_scores(group)
+        for protocol in PROTOCOLS:
+            told = [
+                f"{MEANINGS[key.partition('.')[2]].label} {value:.4g}"
+                for key, value in means.items()
+                if key.startswith(f"{protocol}.")
+            ]
+            if told:
+                name = Path(folder).name
+                lines.append(f"  {name:16} {len(group):5}  {protocol:17} {'  '.join(told)}")
+    return lines
+
+
+def _comparison(bundles: Sequence[Evaluated], differences: Sequence[Difference]) -> list[str]:
+    a, b = (bundle.name for bundle in bundles)
+    lines = [f"\n{b} against {a}, differences with their {CONFIDENCE:.0%} intervals"]
+    lines += [
+        f"  {d.key:26} {d.first:9.4g} -> {d.second:9.4g}  {d.difference:+.4f} "
+        f"({d.low:+.4f} to {d.high:+.4f})  {d.verdict}"
+        for d in differences
+    ]
+    return lines

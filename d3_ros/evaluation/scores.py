@@ -1,0 +1,158 @@
+"""All scores of one frame, by what the prediction was allowed to know of the truth.
+
+    affine_depth        relative depth after its least-squares fit to the truth, in depth: the
+                        protocol of networks that predict affine-invariant depth (Marigold, D³)
+    affine_disparity    that answer, inverted, after its least-squares fit to the inverse truth: the
+                        protocol of networks that predict disparity (MiDaS); near things count more
+    sparse_fit          metric depth as the robot has it: `ScaleAligner` on a few random measured
+                        pixels, scored on the others that it answers
+    normals             the normals, which need no fit
+
+A score's name is PROTOCOL.SCORE; depth in metres, angles in degrees, all others without unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from d3_ros.evaluation import metrics
+from d3_ros.geometry.alignment import ScaleAligner
+from d3_ros.types import D3Prediction
+
+POINTS = 100  # measured pixels that the sparse fit is given, as long as nobody says otherwise
+NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
+# Of the least true depth: how near the fitted depth may come before it is inverted.
+NEAREST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How a score is shown: its label, and whether more of it is better."""
+
+    label: str
+    higher_is_better: bool = False
+
+
+MEANINGS = {
+    "abs_rel": Meaning("AbsRel"),
+    "rmse_m": Meaning("RMSE, m"),
+    "rmse_log": Meaning("RMSE log"),
+    "si_log": Meaning("SILog"),
+    "delta1": Meaning("δ1", True),
+    "delta2": Meaning("δ2", True),
+    "delta3": Meaning("δ3", True),
+    "coverage": Meaning("coverage", True),
+    "mean_deg": Meaning("mean, °"),
+    "median_deg": Meaning("median, °"),
+    "within_11": Meaning("< 11.25°", True),
+    "within_22": Meaning("< 22.5°", True),
+    "within_30": Meaning("< 30°", True),
+}
+PROTOCOLS = {
+    "affine_depth": "depth after an affine fit to the truth, in depth",
+    "affine_disparity": "depth after an affine fit to the truth, in disparity",
+    "sparse_fit": "metric depth from a few measured points",
+    "normals": "surface normals",
+}
+
+
+def frame_scores(
+    prediction: D3Prediction,
+    depth: np.ndarray | None,
+    normals: np.ndarray | None,
+    *,
+    points: int,
+    seed: int,
+) -> dict[str, float]:
+    """Every score that a frame's truth allows, by PROTOCOL.SCORE.
+
+    Args:
+        prediction: at the size of the truth.
+        depth: (H, W) metres, 0 = not known, or None.
+        normals: (H, W, 3) unit vectors in the optical frame, (0, 0, 0) = not known, or None.
+        points: how many measured pixels the sparse fit is given.
+        seed: of their choice.
+    """
+    scores: dict[str, float] = {}
+    if prediction.depth is not None and depth is not None and np.count_nonzero(depth) >= 2:
+        valid = depth > 0
+        fitted = affine_depth(prediction.depth, depth)
+        scores |= _named("affine_depth", depth_scores(fitted, depth, valid))
+        inverted = affine_disparity(fitted, depth)
+        scores |= _named("affine_disparity", depth_scores(inverted, depth, valid))
+        given = chosen_points(depth, points, seed)
+        metric = sparse_fit(prediction.depth, given)
+        rest = valid & ~np.isfinite(given)
+        answered = rest & np.isfinite(metric)
+        coverage = float(answered.sum() / max(rest.sum(), 1))
+        sparse = {**depth_scores(metric, depth, answered), "coverage": coverage}
+        scores |= _named("sparse_fit", sparse)
+    if prediction.normals is not None and normals is not None:
+        valid = normals.any(axis=2) & np.isfinite(prediction.normals).all(axis=2)
+        if valid.any():
+            scores |= _named("normals", normal_scores(prediction.normals, normals, valid))
+    return scores
+
+
+def depth_scores(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """Scores of (H, W) depth in metres against the truth; NaN where nothing is valid."""
+    return {
+        "abs_rel": metrics.abs_rel(predicted, metric, valid),
+        "rmse_m": metrics.rmse(predicted, metric, valid),
+        "rmse_log": metrics.rmse_log(predicted, metric, valid),
+        "si_log": metrics.si_log(predicted, metric, valid),
+        **{f"delta{n}": metrics.delta(predicted, metric, valid, n) for n in (1, 2, 3)},
+    }
+
+
+def normal_scores(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """Angles in degrees between (H, W, 3) unit normals, and shares of pixels below each limit."""
+    angles = metrics.normal_angles(predicted, truth, valid)
+    return {
+        "mean_deg": float(angles.mean()),
+        "median_deg": float(np.median(angles)),
+        **{f"within_{int(limit)}": float(np.mean(angles < limit)) for limit in NORMAL_LIMITS_DEG},
+    }
+
+
+def affine_depth(relative: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """(H, W) metres: relative depth after its least-squares fit to the known `depth` (0 = not)."""
+    scale, shift = metrics.affine_align(relative, depth, depth > 0)
+    return scale * relative + shift
+
+
+def affine_disparity(fitted: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """(H, W) metres: fitted depth after a least-squares fit of its inverse to that of `depth`."""
+    valid = depth > 0
+    nearest = NEAREST_SHARE * float(depth[valid].min())
+    farthest = float(depth[valid].max()) / NEAREST_SHARE
+    disparity = 1.0 / np.maximum(fitted, nearest)
+    truth = np.where(valid, 1.0 / np.where(valid, depth, 1.0), 0.0)
+    scale, shift = metrics.affine_align(disparity, truth, valid)
+    return 1.0 / np.maximum(scale * disparity + shift, 1.0 / farthest)
+
+
+def chosen_points(depth: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(H, W) float32 metres at `count` random known pixels of `depth` (0 = not), NaN elsewhere.
+
+    At most half of the known ones, so that there is something left to score.
+    """
+    known = np.flatnonzero(depth > 0)
+    chosen = np.random.default_rng(seed).choice(known, min(count, len(known) // 2), replace=False)
+    given = np.full(depth.shape, np.nan, np.float32)
+    given.flat[chosen] = depth.flat[chosen]
+    return given
+
+
+def sparse_fit(relative: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """(H, W) float32 metres as the node has them of one frame, NaN where it gives none."""
+    fit = ScaleAligner().update(relative, given, stamp=0.0)
+    if not fit.ok:
+        return np.full(relative.shape, np.nan, np.float32)
+    return fit.apply(relative)
+
+
+def _named(protocol: str, scores: dict[str, float]) -> dict[str, float]:
+    return {f"{protocol}.{name}": value for name, value in scores.items()}

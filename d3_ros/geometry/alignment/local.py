@@ -1,0 +1,134 @@
+"""The local correction of a frame: a smooth field, then detail, and how well they predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from d3_ros.geometry.alignment.correction import evaluate_field, points_in_widths
+from d3_ros.geometry.alignment.detail import DetailModel, Samples
+from d3_ros.geometry.alignment.domain import GlobalFit
+from d3_ros.geometry.alignment.gaussian_process import ResidualModel
+from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.points import Points, thin
+from d3_ros.geometry.alignment.prior import Features
+from d3_ros.geometry.alignment.settings import AlignmentSettings
+
+
+@dataclass(frozen=True)
+class LocalFit:
+    """The map with its correction; relative errors of points that had no part in it.
+
+    `held_out` (M,) are those of held-out points, `left_out` those of a sample of the others, each
+    predicted without itself.
+    """
+
+    metric_map: MetricMap
+    held_out: np.ndarray
+    left_out: np.ndarray
+
+
+class LocalCorrection:
+    """Bends global fits to points; remembers what suits the network and the scene."""
+
+    def __init__(self, settings: AlignmentSettings) -> None:
+        self.settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was learned from earlier frames."""
+        self._residuals = ResidualModel()
+        self._detail = DetailModel(self.settings.domain_hysteresis)
+
+    def fit(
+        self,
+        fit: GlobalFit,
+        seen: Points,
+        held_out: Points,
+        relative: np.ndarray,
+        rng: np.random.Generator,
+    ) -> LocalFit | None:
+        """Bend `fit` to the seen points, or None where there is nothing to bend.
+
+        Args:
+            fit: the global fit.
+            seen: all points but those held out.
+            held_out: points to judge the result by.
+            relative: (H, W) relative depth.
+            rng: draws the samples of points that settle the regression's choices.
+        """
+        height, width = relative.shape
+        few, cell_of = thin(seen, self.settings.max_points)
+        dense = len(few) < len(seen)
+        parts = [few, held_out]
+        log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in parts]))
+        log_truth = np.log(np.concatenate([part.depth for part in parts]))
+        position = np.concatenate([points_in_widths(p.columns, p.rows, width) for p in parts])
+        # Where the fit goes behind the camera, nothing can be bent.
+        known = np.flatnonzero(np.isfinite(log_fit))
+        known_few = int(np.searchsorted(known, len(few)))
+        if known_few < self.settings.min_points:
+            return None
+        origin = float(np.median(log_fit[known]))
+        regression = self._residuals.regress(
+            Features(position[known], log_fit[known] - origin),
+            (log_truth - log_fit)[known],
+            known_few,
+            join=not dense,
+            rng=rng,
+        )
+        bound = float(np.log1p(self.settings.max_correction))
+        field = evaluate_field(regression, origin, width, height, _depth_range(fit), bound)
+        metric_map = MetricMap(fit, field, None, bound, self.settings.max_depth)
+
+        trust = np.zeros(len(log_fit))
+        trust[known] = regression.weight
+        samples = self._samples(metric_map, seen, width, trust[cell_of])
+        hidden = known[known_few:]
+        judged = held_out[hidden - len(few)]
+        judges = Samples(
+            judged.rows,
+            judged.columns,
+            log_fit[hidden] + np.clip(regression.held_out, -bound, bound),
+            log_truth[hidden],
+            np.ones(len(judged)),
+        )
+        measuring = judges
+        style_judges = None
+        if dense:
+            style_judges, measuring = judges[::2], judges[1::2]
+        detail = self._detail.fit(
+            samples,
+            style_judges,
+            (height, width),
+            lambda r, c: metric_map.log_depth(relative[np.ix_(r, c)])[1],
+        )
+        predicted = measuring.base
+        if detail is not None:
+            metric_map = replace(metric_map, detail=detail)
+            predicted = detail.at(measuring.rows, measuring.columns, predicted)
+        return LocalFit(
+            metric_map,
+            np.abs(np.expm1(predicted - measuring.truth)),
+            np.abs(np.expm1(regression.left_out)),
+        )
+
+    def _samples(
+        self, metric_map: MetricMap, points: Points, width: int, trust: np.ndarray
+    ) -> Samples:
+        log_fit = np.log(metric_map.fit.metres(points.relative))
+        known = np.isfinite(log_fit)
+        points, log_fit = points[known], log_fit[known]
+        assert metric_map.field is not None
+        position = points_in_widths(points.columns, points.rows, width)
+        base = log_fit + metric_map.field.at_points(position, log_fit)
+        return Samples(points.rows, points.columns, base, np.log(points.depth), trust[known])
+
+
+def _depth_range(fit: GlobalFit) -> tuple[float, float]:
+    near, far = np.log(fit.metres(np.array([0.0, 1.0])))
+    return (
+        float(near) if np.isfinite(near) else float("-inf"),
+        float(far) if np.isfinite(far) else float("inf"),
+    )

@@ -1,0 +1,160 @@
+"""A bag's messages in time: what topics there are, and which messages belong to one image.
+
+Read by `rosbags`: no ROS process and no ROS installation is needed. The messages of `rosbags` have
+the fields of ROS's own, so the node's decoders read them too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+from d3_ros.errors import DataError
+
+Message: TypeAlias = Any  # rosbags makes its message classes at run time
+
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+POINTS, SCAN = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"
+# A bag is in the order of reception: how much later than its image another message may arrive.
+LATE_NS = 500_000_000
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bag holds: `topics` by name, each with its type and number of messages."""
+
+    topics: dict[str, tuple[str, int]]
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One image and what was measured with it, not decoded yet.
+
+    `info`: the latest camera_info, or None. `others`: by topic, the message whose stamp is nearest
+    to the image's, as far as one is within its tolerance.
+    """
+
+    stamp_ns: int
+    image: Message
+    info: Message | None
+    others: dict[str, Message]
+
+
+def read_contents(path: Path) -> Contents:
+    """The topics of a bag (a folder with metadata.yaml, an .mcap or .db3 file, a .bag).
+
+    Raises:
+        DataError: not a readable bag.
+    """
+    with _opened(path) as reader:
+        topics = {name: (info.msgtype or "", info.msgcount) for name, info in reader.topics.items()}
+        return Contents(topics, reader.duration / 1e9)
+
+
+def read_messages(path: Path, topics: Sequence[str]) -> Iterator[tuple[str, int, Message]]:
+    """(topic, time of reception in ns, message) of some topics, in the order of reception.
+
+    Raises:
+        DataError: the bag cannot be read, now or from somewhere in its middle.
+    """
+    with _opened(path) as reader:
+        connections: list[Connection] = [c for c in reader.connections if c.topic in topics]
+        # Without a connection `messages` would read all of them.
+        messages = reader.messages(connections=connections) if connections else iter(())
+        while True:
+            try:
+                connection, time_ns, raw = next(messages)
+                message = reader.deserialize(raw, connection.msgtype)
+            except StopIteration:
+                return
+            except Exception as error:  # rosbags lets through what sqlite, zstd and struct raise
+                raise _unreadable(path, error) from error
+            yield connection.topic, time_ns, message
+
+
+def read_moments(
+    path: Path, image: str, info: str, tolerances_ns: Mapping[str, int]
+) -> Iterator[Moment]:
+    """Every image with the messages of other topics that belong to it.
+
+    Args:
+        path: the bag.
+        image: topic of the images.
+        info: topic of their camera_info; empty: none.
+        tolerances_ns: by topic, how far a message's stamp may be from the image's; empty topics
+            are left out.
+
+    Raises:
+        DataError: as `read_messages`.
+    """
+    wanted = [topic for topic in (image, info, *tolerances_ns) if topic]
+    waiting: deque[tuple[int, Message]] = deque()
+    found: dict[str, deque[tuple[int, Message]]] = {topic: deque() for topic in tolerances_ns}
+    latest_info = None
+
+    def moment(message: Message) -> Moment:
+        stamp = stamp_ns(message)
+        nearest = {
+            topic: _nearest(messages, stamp, tolerances_ns[topic])
+            for topic, messages in found.items()
+        }
+        others = {topic: other for topic, other in nearest.items() if other is not None}
+        return Moment(stamp, message, latest_info, others)
+
+    for topic, time_ns, message in read_messages(path, wanted):
+        while waiting and time_ns - waiting[0][0] > LATE_NS:
+            yield moment(waiting.popleft()[1])
+        if topic == image:
+            waiting.append((time_ns, message))
+        elif topic == info:
+            latest_info = message
+        else:
+            found[topic].append((stamp_ns(message), message))
+            oldest = stamp_ns(waiting[0][1]) if waiting else stamp_ns(message)
+            while found[topic][0][0] < oldest - 2 * LATE_NS:
+                found[topic].popleft()
+    for _, message in waiting:
+        yield moment(message)
+
+
+def stamp_ns(message: Message) -> int:
+    """The time in a message's header, nanoseconds."""
+    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[AnyReader]:
+    """`AnyReader` whose faults, while opening, are told in one line."""
+    try:
+        # Bags of Humble and older carry no message definitions.
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        reader.open()
+    except Exception as error:  # rosbags lets through what sqlite, YAML and struct raise
+        raise _unreadable(path, error) from error
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path}: not a readable ROS bag ({reason}); record it again or copy it anew")
+
+
+def _nearest(items: deque[tuple[int, Message]], stamp: int, tolerance_ns: int) -> Message | None:
+    """The message whose stamp is nearest, if it is within the tolerance."""
+    if not items:
+        return None
+    when, message = min(items, key=lambda pair: abs(pair[0] - stamp))
+    return message if abs(when - stamp) <= tolerance_ns else None

@@ -1,0 +1,53 @@
+"""Random changes of a labelled frame: another part of it, under another light and camera."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from d3_ros.training.frame import LabelledFrame
+
+
+def augmented(
+    frame: LabelledFrame, rng: np.random.Generator, size: tuple[int, int], derive_normals: bool
+) -> LabelledFrame:
+    """The frame cropped, mirrored and relit at random, at `size` (height, width).
+
+    `rgb` of the result is float32 in [0, 1]. `derive_normals`: of the part that is left, before it
+    is resized.
+    """
+    height, width = frame.rgb.shape[:2]
+    # Little cropping: that a robot's camera is upright, its floor below, is worth knowing.
+    zoom = rng.uniform(0.75, 1.0) if rng.random() < 0.5 else 1.0
+    crop_w = round(width * zoom * rng.uniform(0.93, 1.0))
+    crop_h = round(height * zoom * rng.uniform(0.93, 1.0))
+    x, y = int(rng.integers(width - crop_w + 1)), int(rng.integers(height - crop_h + 1))
+    seen = frame.cropped(x, y, crop_w, crop_h)
+    if derive_normals:
+        seen = seen.with_derived_normals()
+    seen = seen.resized(*size)
+    if rng.random() < 0.5:
+        seen = seen.mirrored()
+    rgb = relit(seen.rgb.astype(np.float32) / 255, rng)
+    return LabelledFrame(rgb, seen.depth, seen.normals, seen.camera)
+
+
+def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
+    image = rgb * np.exp(rng.normal(-0.1, 0.3)) * np.exp(rng.normal(0, 0.17, 3)).astype(np.float32)
+    if rng.random() < 0.3:  # colours leak into each other: another sensor
+        mix = np.eye(3) + rng.normal(0, 0.12, (3, 3))
+        image = image @ mix.T.astype(np.float32)
+    grey = image.mean(axis=-1, keepdims=True)
+    image = grey + (image - grey) * np.float32(
+        rng.uniform(0.0, 0.6) if rng.random() < 0.15 else rng.uniform(0.6, 1.5)
+    )
+    middle = float(grey.mean())
+    image = middle + (image - middle) * np.float32(rng.uniform(0.7, 1.3))
+    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
+    if rng.random() < 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.3:
+        grain = rng.standard_normal(image.shape, dtype=np.float32)
+        image = image + grain * np.float32(rng.uniform(0.0, 0.06))
+    return np.clip(image, 0, 1).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Checkpoints that are whole or absent, so that a run can be killed at any moment.
+
+    OUTPUT/checkpoints/step_00000150/   accelerate's files, and ours: books.pt
+
+A checkpoint is written beside its place and renamed; the one before it is removed only then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+
+from d3_ros.errors import DataError
+
+FOLDER = "checkpoints"
+BOOKS = "books.pt"
+
+
+@dataclass
+class Books:
+    """What a run knows besides weights and optimizer: steps done, the best validation score."""
+
+    step: int = 0
+    best: float = float("inf")
+
+
+def latest(output: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    return max((output / FOLDER).glob("step_*"), default=None)
+
+
+def save(accelerator: Accelerator, output: Path, books: Books, ema: EMAModel | None) -> Path:
+    """Write the run's state as of `books.step`; returns the checkpoint's folder."""
+    folder = output / FOLDER / f"step_{books.step:08d}"
+    unfinished = folder.with_name(f"unfinished_{folder.name}")
+    if accelerator.is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(unfinished))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        state: dict[str, Any] = {"step": books.step, "best": books.best}
+        if ema is not None:
+            state["ema"] = ema.state_dict()
+        torch.save(state, unfinished / BOOKS)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+        _remove_all_but(folder)
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Books:
+    """Load the newest checkpoint of `output` into the run; a new run's books where there is none.
+
+    Raises:
+        DataError: the checkpoint is of a run with another network or other settings.
+    """
+    folder = latest(output)
+    if folder is None:
+        return Books()
+    try:
+        accelerator.load_state(str(folder))
+        state = torch.load(folder / BOOKS, map_location="cpu", weights_only=True)
+        if ema is not None:
+            ema.load_state_dict(state["ema"])
+            ema.to(accelerator.device)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{folder} does not fit this configuration ({reason}): give another output folder"
+        ) from error
+    if accelerator.is_main_process:
+        _remove_all_but(folder)
+    return Books(step=state["step"], best=state["best"])
+
+
+def _remove_all_but(folder: Path) -> None:
+    for other in folder.parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other)

@@ -1,0 +1,49 @@
+"""What a training configuration says about its data; the YAML states every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from d3_ros.errors import DataError
+
+DatasetKind = Literal["folder", "hypersim", "virtual_kitti", "coco"]
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One set of frames.
+
+    kind: `folder` is the plain folder (plain_folder.py); the others are the files of that name in
+        a folder of the official layout (official_layout.py).
+    path: the folder.
+    weight: how often a batch comes from this set, against the weights of the others.
+    derive_normals: where the set has no normals, take them from its depth and intrinsics.
+    """
+
+    kind: DatasetKind
+    path: str
+    weight: float
+    derive_normals: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise DataError(f"data: the weight of {self.path} must be positive, not {self.weight}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """All sets of a run.
+
+    datasets: at least one.
+    augment: crop, mirror and relight the frames that are trained on, never those that are tested.
+    strict: refuse to begin where any frame must be left out; else they are named and counted.
+    """
+
+    datasets: tuple[DatasetConfig, ...]
+    augment: bool
+    strict: bool
+
+    def __post_init__(self) -> None:
+        if not self.datasets:
+            raise DataError("data: name at least one dataset")

@@ -1,0 +1,134 @@
+"""One labelled frame and the changes of view that keep its labels true.
+
+Mirroring turns the sign of the normals' x and moves the principal point, a crop moves it, resizing
+scales the camera with half-pixel centres: after each, depth, normals and camera still agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from d3_ros.geometry.normals import normals_from_depth
+from d3_ros.types import CameraIntrinsics
+
+QUANTILES = (0.02, 0.98)  # of the valid depth: these become -1 and 1 in the target
+MIN_SPAN_M = 1e-3
+# Depth known at fewer pixels than this share is sparse: its points are moved, not sampled.
+SPARSE_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """An image and what is known of it.
+
+    rgb: (H, W, 3) uint8, or float32 in [0, 1].
+    depth: (h, w) float32 z-depth in metres, 0 = not known; or None. (h, w) is (H, W) wherever a
+        frame is cropped.
+    normals: (h, w, 3) float32 unit vectors in the optical frame, (0, 0, 0) = not known; or None.
+    camera: of the image, or None.
+    """
+
+    rgb: np.ndarray
+    depth: np.ndarray | None
+    normals: np.ndarray | None
+    camera: CameraIntrinsics | None
+
+    def cropped(self, x: int, y: int, width: int, height: int) -> LabelledFrame:
+        """The part of `width` x `height` pixels whose upper left pixel is (x, y)."""
+        window = (slice(y, y + height), slice(x, x + width))
+        camera = self.camera and replace(
+            self.camera,
+            width=width,
+            height=height,
+            cx=self.camera.cx - x,
+            cy=self.camera.cy - y,
+        )
+        return LabelledFrame(
+            self.rgb[window], _part(self.depth, window), _part(self.normals, window), camera
+        )
+
+    def mirrored(self) -> LabelledFrame:
+        """Left and right swapped."""
+        camera = self.camera and replace(
+            self.camera,
+            cx=self.camera.width - 1 - self.camera.cx,
+            distortion=_mirrored_lens(self.camera),
+        )
+        normals = None
+        if self.normals is not None:
+            normals = self.normals[:, ::-1] * np.array((-1, 1, 1), np.float32)
+        depth = None if self.depth is None else self.depth[:, ::-1]
+        return LabelledFrame(self.rgb[:, ::-1], depth, normals, camera)
+
+    def resized(self, height: int, width: int) -> LabelledFrame:
+        """At another size. The image is interpolated (bilinear, no antialias: as at inference).
+
+        Labels are never mixed across edges: each pixel takes the nearest one's, and of sparse depth
+        each point goes to the pixel that it falls into, the nearest of several.
+        """
+        depth, normals = self.depth, self.normals
+        if depth is not None:
+            if np.count_nonzero(depth) < SPARSE_SHARE * depth.size:
+                depth = _moved_points(depth, height, width)
+            else:
+                depth = _nearest(depth, height, width)
+        if normals is not None:
+            normals = _nearest(normals, height, width)
+        rgb = cv2.resize(np.ascontiguousarray(self.rgb), (width, height))
+        camera = self.camera and self.camera.resized(width, height)
+        return LabelledFrame(rgb, depth, normals, camera)
+
+    def with_derived_normals(self) -> LabelledFrame:
+        """With normals from its own depth and camera, which it must have at one size."""
+        assert self.depth is not None
+        assert self.camera is not None
+        # Neighbours in measured depth are too noisy: compare over a share of the view.
+        step = max(2, self.camera.width // 128)
+        normals = normals_from_depth(np.ascontiguousarray(self.depth), self.camera, step)
+        known = np.isfinite(normals).all(axis=2, keepdims=True)
+        return replace(self, normals=np.where(known, normals, 0).astype(np.float32))
+
+
+def depth_target(depth: np.ndarray) -> np.ndarray:
+    """(h, w) metres to [-1, 1]: the 2 % and 98 % quantiles of the known pixels become -1 and 1."""
+    known = depth > 0
+    if not known.any():
+        return np.zeros(depth.shape, np.float32)
+    near, far = np.quantile(depth[known], QUANTILES)
+    span = max(float(far - near), MIN_SPAN_M)
+    return (np.clip((depth - near) / span, 0, 1) * 2 - 1).astype(np.float32)
+
+
+def _mirrored_lens(camera: CameraIntrinsics) -> tuple[float, ...]:
+    """Radial terms are the same from both sides; p2 is the lens's tilt to the side."""
+    lens = camera.distortion
+    if camera.distortion_model in ("plumb_bob", "rational_polynomial") and len(lens) >= 4:
+        return (*lens[:3], -lens[3], *lens[4:])
+    return lens
+
+
+def _part(array: np.ndarray | None, window: tuple[slice, slice]) -> np.ndarray | None:
+    return None if array is None else array[window]
+
+
+def _nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    if array.shape[:2] == (height, width):
+        return array
+    # The pixel that holds the centre of the new one; OpenCV's nearest takes one to its upper left.
+    rows = ((np.arange(height) + 0.5) * array.shape[0] / height).astype(np.intp)
+    columns = ((np.arange(width) + 0.5) * array.shape[1] / width).astype(np.intp)
+    return array[rows[:, None], columns]
+
+
+def _moved_points(depth: np.ndarray, height: int, width: int) -> np.ndarray:
+    if depth.shape == (height, width):
+        return depth
+    v, u = np.nonzero(depth)
+    rows = ((v + 0.5) * height / depth.shape[0]).astype(np.intp)
+    columns = ((u + 0.5) * width / depth.shape[1]).astype(np.intp)
+    placed = np.full((height, width), np.inf, np.float32)
+    np.minimum.at(placed, (rows, columns), depth[v, u])
+    return np.where(np.isinf(placed), np.float32(0), placed)

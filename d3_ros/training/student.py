@@ -1,0 +1,100 @@
+"""The network as it learns: one forward pass from images to losses, which DDP can wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from d3_ros.network import D3Network
+from d3_ros.training.adapters import AdapterConfig, FeatureAdapters
+from d3_ros.training.config import TaskShares
+from d3_ros.training.features import feature_channels, tapped
+from d3_ros.training.objective import LossConfig, alignment_loss, task_losses
+from d3_ros.training.sample import Batch
+from d3_ros.training.teacher import LEVELS, NoiseDraw
+from d3_ros.types import Task
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the teacher shows for one task: its `features` (B · LEVELS, C, h, w) by name at the
+    draw's timesteps."""
+
+    features: Mapping[str, torch.Tensor]
+    draw: NoiseDraw
+
+
+class Student(nn.Module):
+    """A D3Network and, where there is a teacher, an adapter for every feature.
+
+    Args:
+        network: what is trained.
+        shares: which tasks, on what share of the images.
+        losses: the unit of depth.
+        adapters: their sizes; None without a teacher.
+    """
+
+    def __init__(
+        self,
+        network: D3Network,
+        shares: TaskShares,
+        losses: LossConfig,
+        adapters: AdapterConfig | None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.shares = shares
+        self.losses = losses
+        self.adapters = nn.ModuleDict()
+        if adapters is not None:
+            for task in shares.trained:
+                unet = network.unets[network.specs[task].unet]
+                self.adapters[task] = FeatureAdapters(feature_channels(unet), adapters)
+
+    def forward(
+        self, batch: Batch, latent: torch.Tensor | None, lessons: Mapping[Task, Lesson]
+    ) -> dict[str, torch.Tensor]:
+        """Losses of a batch by TASK.LOSS, unweighted, each the mean over the task's images.
+
+        Args:
+            batch: images and labels.
+            latent: (B, c, h, w) of the images where the VAE does not learn; None: encode here.
+            lessons: the teacher's part for the images of each task (`task_rows`), by task.
+        """
+        network = self.network
+        if latent is None:
+            latent = network.encode(batch.image.contiguous(memory_format=torch.channels_last))
+        raw: dict[str, torch.Tensor] = {}
+        for task in self.shares.trained:
+            rows = task_rows(len(batch), self.shares.share(task))
+            lesson = lessons.get(task)
+            with ExitStack() as stack:
+                features = (
+                    stack.enter_context(tapped(network.unets[network.specs[task].unet]))
+                    if lesson is not None
+                    else {}
+                )
+                answer = network.predict_latent(latent[rows], task)
+            values = task_losses(
+                task,
+                network.decode(answer),
+                batch.rows(rows),
+                network.specs[task].axes,
+                self.losses.depth_unit,
+            )
+            if lesson is not None:
+                repeated = {k: f.repeat_interleave(LEVELS, dim=0) for k, f in features.items()}
+                timesteps = lesson.draw.timesteps.flatten().to(latent.device)
+                adapted = self.adapters[task](repeated, timesteps)
+                values["alignment"] = alignment_loss(adapted, lesson.features)
+            raw |= {f"{task}.{name}": value.mean() for name, value in values.items()}
+        return raw
+
+
+def task_rows(count: int, share: float) -> list[int]:
+    """The images, of `count`, that a task with this share learns on: spread evenly."""
+    return [i for i in range(count) if int((i + 1) * share + 1e-9) > int(i * share + 1e-9)]

@@ -1,0 +1,220 @@
+"""A network that fails steps down, says so, and comes back; nothing bad goes out meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from d3_ros.errors import DeviceError, NonFiniteError
+from d3_ros.ros.network_guard import NetworkGuard
+from d3_ros.ros.settings import NodeSettings, settings_from
+from d3_ros.types import D3Prediction, Task
+
+pytestmark = pytest.mark.ros
+
+RGB = np.zeros((480, 640, 3), np.uint8)
+Fault = Callable[["Network", np.ndarray], Exception | None]
+
+
+class Network:
+    """Fails as the test wishes."""
+
+    tasks: tuple[Task, ...] = ("depth",)
+
+    def __init__(self, precision: str, size: str, fault: Fault) -> None:
+        self.precision = precision
+        self.size = size
+        self.fault = fault
+
+    def __call__(self, rgb: np.ndarray, tasks: Any = None) -> D3Prediction:
+        raise AssertionError("the guard asks for batches")
+
+    def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
+        if self.size == "bundle":
+            return (512, 512)
+        height, width = self.size.split("x")
+        return int(height), int(width)
+
+    def predict_batch(
+        self, images: Sequence[np.ndarray], tasks: tuple[Task, ...] | None = None
+    ) -> list[D3Prediction]:
+        for rgb in images:
+            error = self.fault(self, rgb)
+            if error is not None:
+                raise error
+        return [D3Prediction(depth=rgb[..., 0].astype(np.float32), normals=None) for rgb in images]
+
+
+class Rig:
+    """A guard, what it loaded and what it said."""
+
+    def __init__(self, fault: Fault, **parameters: object) -> None:
+        self.loaded: list[tuple[str, str]] = []
+        self.said: list[str] = []
+        self.refuse: set[str] = set()
+        self.fault = fault
+        settings = settings_from({"dtype": "fp16", "fallback.failures": 2, **parameters})
+        self.guard = NetworkGuard(self.load, settings, self.said.append)
+
+    def load(self, settings: NodeSettings) -> Network:
+        if settings.dtype in self.refuse:
+            raise DeviceError(f"no room for {settings.dtype}")
+        self.loaded.append((settings.dtype, settings.processing_size))
+        return Network(settings.dtype, settings.processing_size, self.fault)
+
+    def predict(self, *images: np.ndarray) -> list[D3Prediction | Exception]:
+        return self.guard.predict_each(images or (RGB,), ("depth",))
+
+
+def not_finite_in_fp16(network: Network, rgb: np.ndarray) -> Exception | None:
+    return NonFiniteError("not finite in fp16") if network.precision == "fp16" else None
+
+
+def test_a_good_network_is_loaded_once() -> None:
+    rig = Rig(lambda network, rgb: None)
+    for _ in range(3):
+        (result,) = rig.predict()
+        assert isinstance(result, D3Prediction)
+    assert rig.loaded == [("fp16", "bundle")]
+    assert (rig.guard.reason, rig.said) == ("", [])
+    assert rig.guard.step == "fp16, processing size bundle"
+    assert rig.guard(RGB, ("depth",)).depth is not None
+
+
+def test_answers_that_are_not_finite_step_to_a_wider_precision_after_some_in_a_row() -> None:
+    rig = Rig(not_finite_in_fp16)
+    assert isinstance(rig.predict()[0], NonFiniteError)
+    # The second in a row steps down, and the frame is not lost.
+    assert isinstance(rig.predict()[0], D3Prediction)
+    assert rig.loaded == [("fp16", "bundle"), ("bf16", "bundle")]
+    assert rig.said == ["stepping down to dtype bf16, processing size bundle: not finite in fp16"]
+    assert "dtype bf16" in rig.guard.reason
+    assert rig.guard.step == "bf16, processing size bundle"
+
+
+def test_failures_that_are_not_in_a_row_change_nothing() -> None:
+    bad = iter([True, False, True, False])
+    rig = Rig(lambda network, rgb: NonFiniteError("not finite") if next(bad) else None)
+    kinds = [type(rig.predict()[0]) for _ in range(4)]
+    assert kinds == [NonFiniteError, D3Prediction, NonFiniteError, D3Prediction]
+    assert len(rig.loaded) == 1
+
+
+def test_the_widest_precision_has_nowhere_to_go_and_publishes_nothing() -> None:
+    rig = Rig(lambda network, rgb: NonFiniteError("not finite"), dtype="fp32")
+    for _ in range(5):
+        assert isinstance(rig.predict()[0], NonFiniteError)
+    assert rig.loaded == [("fp32", "bundle")]
+    with pytest.raises(NonFiniteError):
+        rig.guard(RGB, ("depth",))
+
+
+def test_too_little_memory_steps_at_once_until_it_fits() -> None:
+    def fault(network: Network, rgb: np.ndarray) -> Exception | None:
+        height, width = network.processing_size("depth", (480, 640))
+        too_large = network.precision == "fp32" or height * width > 300 * 300
+        return DeviceError("too little free memory") if too_large else None
+
+    rig = Rig(fault, dtype="fp32")
+    assert isinstance(rig.predict()[0], D3Prediction)
+    # By three quarters of a side, in multiples of 64.
+    assert [size for _, size in rig.loaded] == ["bundle", "bundle", "384x384", "256x256"]
+    assert [dtype for dtype, _ in rig.loaded] == ["fp32", "fp16", "fp16", "fp16"]
+    assert rig.guard.reason.count("stepped down") == len(rig.loaded) - 1
+
+
+def test_memory_that_never_suffices_is_given_up() -> None:
+    rig = Rig(lambda network, rgb: DeviceError("too little free memory"))
+    assert isinstance(rig.predict()[0], DeviceError)
+    assert rig.loaded[-1] == ("fp16", "128x128")
+    count = len(rig.loaded)
+    assert isinstance(rig.predict()[0], DeviceError)
+    assert len(rig.loaded) == count
+
+
+def test_what_nobody_foresaw_makes_it_smaller_too() -> None:
+    rig = Rig(
+        lambda network, rgb: RuntimeError("kernel\nfailed") if network.size == "bundle" else None
+    )
+    assert isinstance(rig.predict()[0], RuntimeError)
+    assert isinstance(rig.predict()[0], D3Prediction)
+    assert rig.loaded[-1] == ("fp16", "384x384")
+    assert "RuntimeError: kernel failed" in rig.said[0]
+
+
+def test_of_a_batch_only_the_bad_image_is_lost() -> None:
+    bad = np.ones_like(RGB)
+    rig = Rig(
+        lambda network, rgb: NonFiniteError("not finite") if rgb.any() else None,
+        **{"fallback.failures": 10},
+    )
+    results = rig.predict(RGB, bad, RGB)
+    assert [type(result) for result in results] == [D3Prediction, NonFiniteError, D3Prediction]
+
+
+def test_switched_off_it_stays_where_it_is() -> None:
+    rig = Rig(not_finite_in_fp16, **{"fallback.enabled": False})
+    for _ in range(5):
+        assert isinstance(rig.predict()[0], NonFiniteError)
+    assert len(rig.loaded) == 1
+
+
+def test_after_a_while_the_step_above_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("d3_ros.ros.network_guard.time.monotonic", lambda: now[0])
+    rig = Rig(not_finite_in_fp16, **{"fallback.failures": 1, "fallback.retry_after": 60.0})
+    rig.predict()
+    now[0] += 59.0
+    rig.predict()
+    assert [dtype for dtype, _ in rig.loaded] == ["fp16", "bf16"]
+    # It still fails: back at once, and the next attempt comes later.
+    now[0] += 2.0
+    assert isinstance(rig.predict()[0], D3Prediction)
+    assert [dtype for dtype, _ in rig.loaded] == ["fp16", "bf16", "fp16", "bf16"]
+    now[0] += 61.0
+    rig.predict()
+    assert len(rig.loaded) == 4, "twice as long"
+    rig.fault = lambda network, rgb: None
+    now[0] += 60.0
+    rig.predict()
+    assert rig.loaded[-1] == ("fp16", "bundle")
+    assert rig.guard.reason == ""
+    now[0] += 1e6
+    rig.predict()
+    assert len(rig.loaded) == 5, "at the top there is nothing to try"
+
+
+def test_a_step_above_that_cannot_be_loaded_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("d3_ros.ros.network_guard.time.monotonic", lambda: now[0])
+    rig = Rig(not_finite_in_fp16, **{"fallback.failures": 1, "fallback.retry_after": 60.0})
+    rig.predict()
+    rig.refuse.add("fp16")
+    now[0] += 61.0
+    assert isinstance(rig.predict()[0], D3Prediction)
+    assert "cannot step up" in rig.said[-1]
+    assert rig.guard.step == "bf16, processing size bundle"
+    assert rig.guard.reason != ""
+
+
+def test_a_step_below_that_cannot_be_loaded_is_survived() -> None:
+    rig = Rig(not_finite_in_fp16, **{"fallback.failures": 1})
+    rig.refuse.add("bf16")
+    assert isinstance(rig.predict()[0], NonFiniteError)
+    assert "cannot step down: no room for bf16" in rig.said
+    # It runs on as before, and does not try again with every frame.
+    for _ in range(3):
+        assert isinstance(rig.predict()[0], NonFiniteError)
+    assert rig.loaded == [("fp16", "bundle"), ("fp16", "bundle")]
+    assert len(rig.said) == 2
+
+
+def test_a_network_that_cannot_be_loaded_at_all_is_an_error() -> None:
+    def load(settings: NodeSettings) -> Network:
+        raise DeviceError("no CUDA")
+
+    with pytest.raises(DeviceError, match="no CUDA"):
+        NetworkGuard(load, NodeSettings(), print)
