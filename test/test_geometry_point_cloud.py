@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from d3_ros.geometry.camera import project
-from d3_ros.geometry.point_cloud import pack_cloud, write_ply
+from d3_ros.geometry.point_cloud import cloud_size, pack_cloud, write_ply
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(4, 3, 2.0, 4.0, 1.0, 1.0)
@@ -132,3 +132,28 @@ def test_ply_reads_back(tmp_path, with_normals):
     assert tuple(last[-3:]) == (40, 50, 60)
     if with_normals:
         np.testing.assert_array_equal(np.frombuffer(last[12:24], "<f4"), (0, -1, 0))
+
+
+@pytest.mark.parametrize("camera", [PINHOLE, LENS], ids=["pinhole", "lens"])
+@pytest.mark.parametrize("stride", [1, 3, 5])
+@pytest.mark.parametrize("with_normals", [False, True])
+def test_a_stride_takes_the_same_points_and_fewer(camera, stride, with_normals):
+    rng = np.random.default_rng(1)
+    depth = rng.uniform(1, 5, (48, 64)).astype(np.float32)
+    rgb = rng.integers(0, 255, (48, 64, 3), np.uint8)
+    normals = rng.normal(size=(48, 64, 3)).astype(np.float32) if with_normals else None
+    all_points = pack_cloud(depth, rgb, normals, camera)
+    some = pack_cloud(depth, rgb, normals, camera, stride=stride)
+    assert some.shape[:2] == cloud_size(48, 64, stride)
+    assert np.array_equal(some.view(np.uint32), all_points[::stride, ::stride].view(np.uint32))
+
+
+def test_points_out_of_range_are_nan_and_the_range_is_along_the_ray():
+    depth = np.full((3, 4), 2.0, np.float32)
+    cloud = pack_cloud(depth, None, None, CAMERA, min_range=2.01, max_range=2.7)
+    distance = np.linalg.norm(pack_cloud(depth, None, None, CAMERA)[..., :3], axis=2)
+    # u = 1, v = 1 is the principal point, 2 m away; u = 3 is sqrt(2) times as far.
+    np.testing.assert_allclose(distance[1], [5**0.5, 2, 5**0.5, 8**0.5], rtol=1e-6)
+    kept = np.isfinite(cloud[..., :3]).all(axis=2)
+    assert np.array_equal(kept, (distance > 2.01) & (distance < 2.7))
+    assert kept[1].tolist() == [True, False, True, False]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from d3_ros.geometry.rigid import inverse_rigid, rigid_transform
+from d3_ros.geometry.rigid import inverse_rigid, quaternion_of, rigid_transform
 
 NUMBER = st.floats(-10, 10, allow_nan=False)
 
@@ -44,3 +44,11 @@ def test_the_inverse_leads_back() -> None:
     """A quarter turn about z, then 1 m along x."""
     pose = rigid_transform((1, 0, 0), (0, 0, np.sqrt(0.5), np.sqrt(0.5)))
     np.testing.assert_allclose(inverse_rigid(pose) @ [1, 2, 0, 1], [2, 0, 0, 1], atol=1e-12)
+
+
+def test_a_rotation_becomes_its_quaternion() -> None:
+    quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    quaternion = np.array(quaternion_of(quarter))
+    # Of a quaternion and its negative, which turn alike, either may come.
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(quaternion * np.sign(quaternion[3]), [0, 0, half, half], atol=1e-12)

@@ -22,6 +22,7 @@ ROS = {
     "cv_bridge",
     "diagnostic_msgs",
     "geometry_msgs",
+    "nav_msgs",
     "lifecycle_msgs",
     "rcl_interfaces",
     "rclpy",
@@ -29,6 +30,7 @@ ROS = {
     "sensor_msgs_py",
     "std_msgs",
     "std_srvs",
+    "tf2_msgs",
     "tf2_ros",
 }
 DATA = {"numpy", "cv2", "tqdm", "yaml", "rosbags"}

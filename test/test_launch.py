@@ -18,8 +18,8 @@ import yaml
 from ros_harness import wait_until
 
 from d3_ros.ros.camera import SENSOR_TOPICS
-from d3_ros.ros.outputs import TOPICS
 from d3_ros.ros.settings import PARAMETERS
+from d3_ros.ros.topics import TOPICS
 
 pytestmark = pytest.mark.ros
 

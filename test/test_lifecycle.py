@@ -22,7 +22,7 @@ from ros_harness import Robot, StandIn, ros_context, wait_until
 
 from d3_ros.errors import DeviceError
 from d3_ros.ros.loading import load_network
-from d3_ros.ros.outputs import DEPTH, NORMALS, RELATIVE
+from d3_ros.ros.topics import DEPTH, NORMALS, RELATIVE
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)

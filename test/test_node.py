@@ -13,7 +13,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, SCALE, SHIFT, WIDTH, Robot, StandIn, ramp, ros_context, wait_until
 from std_srvs.srv import Trigger
 
-from d3_ros.ros.outputs import (
+from d3_ros.ros.scale_report import STATES
+from d3_ros.ros.topics import (
     DEPTH,
     DEPTH_COLOR,
     DEPTH_INFO,
@@ -23,7 +24,6 @@ from d3_ros.ros.outputs import (
     RELATIVE,
     TOPICS,
 )
-from d3_ros.ros.scale_report import STATES
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
@@ -264,9 +264,14 @@ def test_topics_of_the_design_are_all_there() -> None:
         "~/depth/image",
         "~/depth/camera_info",
         "~/depth/relative",
+        "~/rgb/image",
+        "~/rgb/camera_info",
         "~/normals/image",
         "~/points",
+        "~/points/nav",
         "~/depth/color",
+        "~/depth/color/compressed",
         "~/normals/color",
+        "~/normals/color/compressed",
         "~/scale",
     }

@@ -16,8 +16,8 @@ from std_msgs.msg import Header
 
 from d3_ros.errors import TransformError
 from d3_ros.geometry.rigid import rigid_transform
+from d3_ros.ros.metric_settings import GroundSettings
 from d3_ros.ros.mounting import MountingReader
-from d3_ros.ros.settings import GroundSettings
 from d3_ros.ros.transforms import Transforms
 
 pytestmark = pytest.mark.ros

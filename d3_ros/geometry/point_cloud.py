@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,8 +19,12 @@ def pack_cloud(
     normals: np.ndarray | None,
     intrinsics: CameraIntrinsics,
     out: np.ndarray | None = None,
+    *,
+    stride: int = 1,
+    min_range: float = 0.0,
+    max_range: float = np.inf,
 ) -> np.ndarray:
-    """Organised point cloud of a depth image, one point a pixel, in the optical frame.
+    """Organised point cloud of a depth image, in the optical frame.
 
     Args:
         depth_m: (H, W) float32 z-depth in metres; NaN, infinity and values <= 0 are invalid.
@@ -27,36 +32,48 @@ def pack_cloud(
         normals: (H, W, 3) float32, or None.
         intrinsics: the camera at this image's size; its distortion is undone per pixel.
         out: C-contiguous float32 array of the result's shape to write into (a message's buffer).
+        stride: take every stride-th pixel of every stride-th row, from the first on.
+        min_range: points nearer to the camera are invalid, metres.
+        max_range: points farther from the camera are invalid, metres.
 
     Returns:
-        (H, W, 4) float32 [x y z rgb] (point_step 16), or with normals (H, W, 8) float32
-        [x y z rgb nx ny nz curvature] (point_step 32), curvature 0. `rgb` holds the bits
-        0x00RRGGBB. Invalid points have NaN in all of x y z and keep their colour.
+        (h, w, 4) float32 [x y z rgb] (point_step 16), or with normals (h, w, 8) float32
+        [x y z rgb nx ny nz curvature] (point_step 32), curvature 0; (h, w) is `cloud_size`. `rgb`
+        holds the bits 0x00RRGGBB. Invalid points have NaN in all of x y z and keep their colour.
 
     Raises:
         ValueError: an array has the wrong shape, dtype or layout.
     """
-    height, width = intrinsics.height, intrinsics.width
-    shape = (height, width, 4 if normals is None else 8)
-    _check("depth", depth_m, (height, width), np.float32)
+    size = (intrinsics.height, intrinsics.width)
+    _check("depth", depth_m, size, np.float32)
     if rgb is not None:
-        _check("rgb", rgb, (height, width, 3), np.uint8)
+        _check("rgb", rgb, (*size, 3), np.uint8)
     if normals is not None:
-        _check("normals", normals, (height, width, 3), np.float32)
+        _check("normals", normals, (*size, 3), np.float32)
+    size = cloud_size(*size, stride)
+    shape = (*size, 4 if normals is None else 8)
     if out is None:
         out = np.empty(shape, np.float32)
     _check("out", out, shape, np.float32)
     if not out.flags.c_contiguous:
         raise ValueError("out must be C-contiguous")
 
-    z = np.full((height, width), np.nan, np.float32)
-    # copyTo, because np.where is ten times slower on a mask without runs.
+    if stride > 1:
+        depth_m = np.ascontiguousarray(depth_m[::stride, ::stride])
+        rgb = None if rgb is None else np.ascontiguousarray(rgb[::stride, ::stride])
+        normals = None if normals is None else np.ascontiguousarray(normals[::stride, ::stride])
+    rays = _ray_planes(intrinsics, stride)
+    z = np.full(size, np.nan, np.float32)
     valid = (depth_m > 0) & (depth_m < np.inf)
+    if min_range > 0:
+        valid &= cv2.multiply(depth_m, rays.length) >= min_range
+    if max_range < np.inf:
+        valid &= cv2.multiply(depth_m, rays.length) <= max_range
+    # copyTo, because np.where is ten times slower on a mask without runs.
     cv2.copyTo(depth_m, valid.view(np.uint8), z)
-    ray_x, ray_y, ray_z = _ray_planes(intrinsics)
-    if ray_z is not None:
-        z *= ray_z
-    planes = [cv2.multiply(z, ray_x), cv2.multiply(z, ray_y), z, _pack_rgb(rgb, (height, width))]
+    if rays.z is not None:
+        z *= rays.z
+    planes = [cv2.multiply(z, rays.x), cv2.multiply(z, rays.y), z, _pack_rgb(rgb, size)]
     if normals is None:
         cv2.merge(planes, out)
         return out
@@ -68,6 +85,11 @@ def pack_cloud(
     with_curvature[..., 3] = 0.0
     halves[..., 1] = with_curvature.view(np.complex128)[..., 0]
     return out
+
+
+def cloud_size(height: int, width: int, stride: int) -> tuple[int, int]:
+    """Rows and columns of the cloud of every stride-th pixel."""
+    return -(-height // stride), -(-width // stride)
 
 
 def write_ply(
@@ -122,8 +144,22 @@ def _pack_rgb(rgb: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
     return bits.view(np.float32)
 
 
+@dataclass(frozen=True)
+class _RayPlanes:
+    """The ray map as planes.
+
+    `z`: 1 or NaN, only where the lens has pixels without a ray. `length`: of the ray, NaN without.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray | None
+    length: np.ndarray
+
+
 @lru_cache(maxsize=16)
-def _ray_planes(intrinsics: CameraIntrinsics) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The ray map as planes; the third, 1 or NaN, only where the lens has pixels without a ray."""
-    x, y, z = cv2.split(ray_map(intrinsics))
-    return x, y, None if np.isfinite(z).all() else z
+def _ray_planes(intrinsics: CameraIntrinsics, stride: int) -> _RayPlanes:
+    rays = np.ascontiguousarray(ray_map(intrinsics)[::stride, ::stride])
+    x, y, z = cv2.split(rays)
+    length = np.linalg.norm(rays, axis=2)
+    return _RayPlanes(x, y, None if np.isfinite(z).all() else z, length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 # A quaternion of this relative error in length is a rounded unit one; a worse one is a mistake.
 UNIT_TOLERANCE = 0.01
@@ -40,3 +41,9 @@ def inverse_rigid(transform: np.ndarray) -> np.ndarray:
     inverse[:3, :3] = transform[:3, :3].T
     inverse[:3, 3] = -transform[:3, :3].T @ transform[:3, 3]
     return inverse
+
+
+def quaternion_of(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """The unit quaternion (x, y, z, w) of a (3, 3) rotation matrix."""
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
+    return x, y, z, w

@@ -28,9 +28,9 @@ from d3_ros.network.latency import LatencyState
 from d3_ros.ros.bench_naive import NaiveNode, why_not
 from d3_ros.ros.bench_peer import NAMESPACE, camera_names, relative_depth
 from d3_ros.ros.frame_processor import NETWORK, WAITING, WORKING
-from d3_ros.ros.outputs import DEPTH, DEPTH_INFO, NORMALS, POINTS
 from d3_ros.ros.predictor_node import PredictorNode
 from d3_ros.ros.statistics import StageTimes, median_and_p95
+from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS
 from d3_ros.types import D3Prediction, Task
 
 TOPICS = (DEPTH, DEPTH_INFO, NORMALS, POINTS)

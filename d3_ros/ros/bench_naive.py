@@ -12,8 +12,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from d3_ros.ros.bench_peer import NAMESPACE
 from d3_ros.ros.bridge import working_bridge
-from d3_ros.ros.outputs import DEPTH, DEPTH_INFO, NORMALS, POINTS, TOPICS
 from d3_ros.ros.to_messages import CLOUD_FIELDS_WITH_NORMALS
+from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS, TOPICS
 from d3_ros.types import D3Prediction
 
 SCALE_M, SHIFT_M = 4.0, 0.5

@@ -21,9 +21,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
-from d3_ros.ros.outputs import TOPICS
 from d3_ros.ros.statistics import median_and_p95
 from d3_ros.ros.to_messages import ImageBuffer
+from d3_ros.ros.topics import TOPICS
 from d3_ros.types import CameraIntrinsics
 
 NAMESPACE = "/d3_ros_bench"

@@ -31,14 +31,14 @@ def rgb_through_cv_bridge(message: Image, topic: str) -> np.ndarray:
     if bridge is None:
         raise MessageError(
             f"'{topic}' has encoding {message.encoding!r}, which needs cv_bridge, and {fault}: "
-            "publish rgb8, bgr8, rgba8, bgra8 or mono8, or mend cv_bridge"
+            "publish rgb8, bgr8 or mono8, or mend cv_bridge"
         )
     try:
         rgb = bridge.imgmsg_to_cv2(message, "rgb8")
     except Exception as error:  # cv_bridge raises whatever OpenCV, NumPy or its tables raise
         raise MessageError(
             f"'{topic}' has encoding {message.encoding!r}, which cv_bridge cannot turn into rgb8 "
-            f"({_one_line(error)}): publish rgb8, bgr8, rgba8, bgra8 or mono8"
+            f"({_one_line(error)}): publish rgb8, bgr8 or mono8"
         ) from error
     return np.ascontiguousarray(rgb)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 
 from d3_ros.geometry.alignment import GroundAligner, ScaleAligner
 from d3_ros.pipeline import DepthPipeline, FusionOptions, Predictor
 from d3_ros.ros.frame_processor import FrameProcessor, InputTopics, ReceivedImage
+from d3_ros.ros.image_input import image_input
 from d3_ros.ros.inputs import Inputs, Sensor
 from d3_ros.ros.mounting import MountingReader
 from d3_ros.ros.outputs import Outputs
@@ -73,7 +74,8 @@ class Camera:
         self._subscriptions: list[Subscription] = []
         self._outputs = Outputs(self._node, statistics.stage, self._tell.warn, prefix=name)
         transforms = surroundings.transforms
-        image_topic = self._full_name("image")
+        self._image_kind, image_topic = image_input(self._node, settings.image.transport, name)
+        self.image_topic = image_topic
         sensor_topics = {
             sensor: self._full_name(topic) for sensor, (_, topic) in SENSOR_TOPICS.items()
         }
@@ -91,21 +93,18 @@ class Camera:
         )
         self._use_scale_settings(settings)
 
-    @property
-    def image_topic(self) -> str:
-        """Full name of the topic that its images come from."""
-        return self._full_name("image")
-
     def subscribe(self) -> None:
         """Begin anew: no scale, no counts, no stored messages."""
         self.inputs.clear()
         self.reset_scale()
         self.statistics.restart()
         self.processor.since = time.monotonic()
-        self._subscribe(Image, "image", self._on_image)
-        self._subscribe(CameraInfo, "camera_info", self.inputs.store_camera_info)
+        self._subscribe(self._image_kind, self.image_topic, self._on_image)
+        info_topic = self._full_name("camera_info")
+        self._subscribe(CameraInfo, info_topic, self.inputs.store_camera_info)
         for sensor, (kind, topic) in SENSOR_TOPICS.items():
-            self._subscribe(kind, topic, partial(self.inputs.store_sensor, sensor))
+            store = partial(self.inputs.store_sensor, sensor)
+            self._subscribe(kind, self._full_name(topic), store)
 
     def unsubscribe(self) -> None:
         """Hear no more; a frame that is in the network publishes nothing."""
@@ -137,25 +136,23 @@ class Camera:
         )
         pipeline.fusion = fusion_options(settings)
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.received()
         self._submit(ReceivedImage(message, time.monotonic()))
 
     def _full_name(self, topic: str) -> str:
-        return str(self._node.resolve_topic_name(self._relative_name(topic)))
-
-    def _relative_name(self, topic: str) -> str:
-        return f"{self.name}/{topic}" if self.name else topic
+        relative = f"{self.name}/{topic}" if self.name else topic
+        return str(self._node.resolve_topic_name(relative))
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
         asked = self.settings.input
         self._subscriptions.append(
             self._node.create_subscription(
                 kind,
-                self._relative_name(topic),
+                topic,
                 callback,
                 input_profile(asked.reliability, asked.queue_depth),
-                event_callbacks=explain_subscription(self._full_name(topic), self._tell.warn),
+                event_callbacks=explain_subscription(topic, self._tell.warn),
             )
         )
 

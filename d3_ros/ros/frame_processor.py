@@ -13,20 +13,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d3_ros.errors import D3Error, MessageError
 from d3_ros.geometry.normals import median_angle_to_depth
 from d3_ros.pipeline import DepthPipeline, Output
-from d3_ros.ros.from_messages import intrinsics_from_camera_info, rgb_from_image
+from d3_ros.ros.frame_messages import Source
+from d3_ros.ros.from_messages import intrinsics_from_camera_info
+from d3_ros.ros.image_input import rgb_from_message
 from d3_ros.ros.inputs import Inputs, stamp_ns
 from d3_ros.ros.mounting import MountingReader
-from d3_ros.ros.outputs import NEED_CAMERA, Outputs, Source
+from d3_ros.ros.outputs import Outputs
 from d3_ros.ros.scale_report import ScaleReport
 from d3_ros.ros.sensor_depth import SensorDepth, SensorReader
 from d3_ros.ros.settings import NodeSettings
 from d3_ros.ros.statistics import FrameStatistics
 from d3_ros.ros.telling import Teller
+from d3_ros.ros.topics import NEED_CAMERA
+from d3_ros.ros.view import View, rectified_view
 from d3_ros.types import CameraIntrinsics, CameraMounting, D3Prediction, DepthFrame, Task
 
 # Stages that are not surrounded by a context.
@@ -42,7 +46,7 @@ COMPARISON_PERIOD_S = 1.0
 class ReceivedImage:
     """An image message and when it arrived, in time.monotonic() seconds."""
 
-    message: Image
+    message: Image | CompressedImage
     at: float
 
 
@@ -59,12 +63,11 @@ class BegunFrame:
     """An image that is ready for the network, and what belongs to it."""
 
     image: ReceivedImage
-    rgb: np.ndarray
+    view: View
     tasks: tuple[Task, ...]
     wanted: frozenset[str]
     outputs: set[Output]
     camera_info: CameraInfo | None
-    intrinsics: CameraIntrinsics | None
     sensed: SensorDepth
     mounting: CameraMounting | None
     begun_ms: float  # of work so far
@@ -149,7 +152,7 @@ class FrameProcessor:
         stage.next_frame()
         stage.add(WAITING, (time.monotonic() - image.at) * 1e3)
         with stage("decode"):
-            rgb = rgb_from_image(image.message, self._topics.image)
+            rgb = rgb_from_message(image.message, self._topics.image, settings.image)
         companions = self._inputs.companions_of(image.message)
         header = image.message.header
         intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
@@ -161,16 +164,21 @@ class FrameProcessor:
                 intrinsics,
                 settings.sensor_depth,
             )
+        view = View(rgb, sensed.depth, intrinsics)
+        if settings.output.rectified and not settings.image.rectified:
+            with stage("rectify"):
+                view = rectified_view(
+                    view, companions.camera_info, self._topics.camera_info, self._topics.image
+                )
         mounting = self._read_mounting(header, settings.ground)
         outputs = self._outputs.needed(wanted, settings)
         return BegunFrame(
             image=image,
-            rgb=rgb,
-            tasks=self.pipeline.tasks_for(outputs, sparse=sensed.depth, mounting=mounting),
+            view=view,
+            tasks=self.pipeline.tasks_for(outputs, sparse=view.sparse, mounting=mounting),
             wanted=wanted,
             outputs=outputs,
             camera_info=companions.camera_info if intrinsics is not None else None,
-            intrinsics=intrinsics,
             sensed=sensed,
             mounting=mounting,
             begun_ms=(time.perf_counter() - started) * 1e3,
@@ -178,14 +186,15 @@ class FrameProcessor:
 
     def _complete(self, begun: BegunFrame, prediction: D3Prediction, network_ms: float) -> None:
         started = time.perf_counter()
-        settings, image, sensed = self.settings, begun.image, begun.sensed
+        settings, image = self.settings, begun.image
+        view, sensed = begun.view, begun.sensed
         header = image.message.header
         frame = self.pipeline.finish(
-            begun.rgb,
+            view.rgb,
             prediction,
             stamp=stamp_ns(header) * 1e-9,
-            intrinsics=begun.intrinsics,
-            sparse=sensed.depth,
+            intrinsics=view.intrinsics,
+            sparse=view.sparse,
             missing=sensed.reason,
             mounting=begun.mounting,
             outputs=begun.outputs,
@@ -195,7 +204,7 @@ class FrameProcessor:
                 self._statistics.dropped()
             return
         if "normals" in begun.tasks:
-            self._compare_with_normals(frame, begun.intrinsics)
+            self._compare_with_normals(frame, view.intrinsics)
         report = ScaleReport(
             frame.fit,
             sensed.pixels,
@@ -205,12 +214,12 @@ class FrameProcessor:
         )
         source = Source(
             header=header,
-            rgb=begun.rgb,
+            rgb=view.rgb,
             camera_info=begun.camera_info,
-            intrinsics=begun.intrinsics,
+            intrinsics=view.intrinsics,
             scale=report,
         )
-        sent = self._outputs.publish(frame, source, begun.wanted, settings)
+        sent = self._outputs.publish(view.known(frame), source, begun.wanted, settings)
         completed_ms = (time.perf_counter() - started) * 1e3
         self._statistics.stage.add(NETWORK, network_ms)
         self._statistics.stage.add(WORKING, begun.begun_ms + network_ms + completed_ms)
@@ -239,7 +248,7 @@ class FrameProcessor:
         """The camera, or None and a line in the log: depth does not need it, the cloud does."""
         topics = self._topics
         if info is None:
-            if wanted & set(NEED_CAMERA):
+            if wanted & NEED_CAMERA:
                 self._tell.warn(
                     f"no camera_info on '{topics.camera_info}': depth without a cloud until "
                     "there is one"

@@ -1,4 +1,4 @@
-"""Compressed images to arrays: JPEG and PNG colour, and the depth of compressedDepth topics."""
+"""Images that may be compressed or not, as in bags; and the depth of compressedDepth topics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from d3_ros.errors import MessageError
 from d3_ros.geometry.image_file import decode_whole
+from d3_ros.ros.compressed import rgb_from_compressed
 from d3_ros.ros.from_messages import depth_from_image, metres_from_millimetres, rgb_from_image
 
 if TYPE_CHECKING:
@@ -27,13 +28,7 @@ def rgb_from_any(message: Any, topic: str) -> np.ndarray:
     """
     if not is_compressed(message):
         return rgb_from_image(message, topic)
-    bgr = decode_whole(np.asarray(message.data, np.uint8).tobytes(), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise MessageError(
-            f"'{topic}': a message of format {message.format!r} is not a whole JPEG or PNG: "
-            "check its publisher"
-        )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return rgb_from_compressed(message, topic)
 
 
 def depth_from_any(message: Any, topic: str) -> np.ndarray:

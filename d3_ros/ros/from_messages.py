@@ -16,20 +16,12 @@ import numpy as np
 from d3_ros.errors import DataError, MessageError
 from d3_ros.geometry.camera import is_distorted
 from d3_ros.ros.bridge import rgb_through_cv_bridge
+from d3_ros.ros.colour_encodings import PACKED, PLANAR, packed_to_rgb, planar_to_rgb
 from d3_ros.types import CameraIntrinsics, DistortionModel
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
     from sensor_msgs.msg import CameraInfo, Image
 
-# encoding -> (dtype, channels, OpenCV's conversion to RGB or None)
-COLOUR_ENCODINGS: dict[str, tuple[type, int, int | None]] = {
-    "rgb8": (np.uint8, 3, None),
-    "bgr8": (np.uint8, 3, cv2.COLOR_BGR2RGB),
-    "rgba8": (np.uint8, 4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (np.uint8, 4, cv2.COLOR_BGRA2RGB),
-    "mono8": (np.uint8, 1, cv2.COLOR_GRAY2RGB),
-    "8UC1": (np.uint8, 1, cv2.COLOR_GRAY2RGB),
-}
 DEPTH_ENCODINGS: dict[str, type] = {
     "16UC1": np.uint16,
     "mono16": np.uint16,
@@ -46,27 +38,39 @@ _MILLIMETRES_TO_METRES = np.arange(65536, dtype=np.float32) * np.float32(0.001)
 _MILLIMETRES_TO_METRES[0] = np.nan
 
 
-def rgb_from_image(message: Image, topic: str) -> np.ndarray:
+def rgb_from_image(message: Image, topic: str, bit_depth: int = 16) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a colour or mono image.
 
-    rgb8 is a view of the message's own data (do not write to it); the other common encodings are
-    converted by OpenCV, and any other by cv_bridge where one is installed and works.
+    rgb8 is a view of the message's own data (do not write to it); the encodings in
+    `colour_encodings` are converted by OpenCV, and any other by cv_bridge where one is installed
+    and works.
+
+    Args:
+        message: the image.
+        topic: where it came from, for the error's text.
+        bit_depth: significant bits of 16 bit pixels; 2^bit_depth - 1 becomes 255.
 
     Raises:
-        MessageError: unknown encoding, too little data, or a `step` that does not fit.
+        MessageError: unknown encoding, too little data, or a `step` or size that does not fit.
     """
-    known = COLOUR_ENCODINGS.get(message.encoding)
-    if known is None:
-        if message.encoding in DEPTH_ENCODINGS:
-            raise MessageError(
-                f"'{topic}' has encoding {message.encoding}, which is a depth image: "
-                "remap 'image' to a colour or mono camera"
-            )
-        _check_size(message, topic)
-        return rgb_through_cv_bridge(message, topic)
-    dtype, channels, conversion = known
-    pixels = _view(message, topic, np.dtype(dtype), channels)
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+    if message.encoding in DEPTH_ENCODINGS and message.encoding not in PACKED:
+        raise MessageError(
+            f"'{topic}' has encoding {message.encoding}, which is a depth image: "
+            "remap 'image' to a colour or mono camera"
+        )
+    try:
+        if packed := PACKED.get(message.encoding):
+            pixels = _view(message, topic, np.dtype(packed.dtype), packed.channels)
+            return packed_to_rgb(pixels, packed, bit_depth)
+        if message.encoding in PLANAR:
+            return planar_to_rgb(*_planes(message, topic), message.encoding)
+    except cv2.error as error:
+        raise MessageError(
+            f"'{topic}': {message.width} x {message.height} {message.encoding} cannot be converted "
+            f"to RGB ({' '.join(str(error).split())}): check its publisher"
+        ) from error
+    _check_size(message, topic)
+    return rgb_through_cv_bridge(message, topic)
 
 
 def depth_from_image(message: Image, topic: str) -> np.ndarray:
@@ -208,19 +212,9 @@ def _view(message: Image, topic: str, dtype: np.dtype, channels: int) -> np.ndar
     _check_size(message, topic)
     height, width, step = message.height, message.width, message.step
     pixel_size = dtype.itemsize * channels
-    what = f"'{topic}': {width} x {height} {message.encoding}"
-    if step < width * pixel_size:
-        raise MessageError(
-            f"{what} needs a step of at least {width * pixel_size} bytes, got {step}: "
-            "check its publisher"
-        )
+    _check_step(message, topic, width * pixel_size)
     # The padding after the last row carries nothing, and some drivers leave it out.
-    needed = step * (height - 1) + width * pixel_size
-    if len(message.data) < needed:
-        raise MessageError(
-            f"{what} with step {step} needs {needed} bytes of data, got {len(message.data)}: "
-            "check its publisher"
-        )
+    _check_data(message, topic, step * (height - 1) + width * pixel_size)
     shape: tuple[int, ...] = (height, width)
     strides: tuple[int, ...] = (step, pixel_size)
     if channels > 1:
@@ -228,3 +222,35 @@ def _view(message: Image, topic: str, dtype: np.dtype, channels: int) -> np.ndar
     stored = dtype.newbyteorder(">" if message.is_bigendian else "<")
     pixels: np.ndarray = np.ndarray(shape, stored, buffer=message.data, strides=strides)
     return pixels.astype(dtype, copy=False)  # a copy only where the byte order differs
+
+
+def _planes(message: Image, topic: str) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) and (h, w, 2) views of the two planes of an image in one of `PLANAR`."""
+    _check_size(message, topic)
+    height, width, step = message.height, message.width, message.step
+    share, steps = PLANAR[message.encoding]
+    rows, columns = round(height * share), round(width * share)
+    _check_step(message, topic, width)
+    _check_data(message, topic, step * height + step * steps * (rows - 1) + 2 * columns)
+    brightness: np.ndarray = np.ndarray((height, width), np.uint8, message.data, 0, (step, 1))
+    colour: np.ndarray = np.ndarray(
+        (rows, columns, 2), np.uint8, message.data, step * height, (step * steps, 2, 1)
+    )
+    return brightness, colour
+
+
+def _check_step(message: Image, topic: str, least: int) -> None:
+    if message.step < least:
+        raise MessageError(
+            f"'{topic}': {message.width} x {message.height} {message.encoding} needs a step of at "
+            f"least {least} bytes, got {message.step}: check its publisher"
+        )
+
+
+def _check_data(message: Image, topic: str, least: int) -> None:
+    if len(message.data) < least:
+        raise MessageError(
+            f"'{topic}': {message.width} x {message.height} {message.encoding} with step "
+            f"{message.step} needs {least} bytes of data, got {len(message.data)}: "
+            "check its publisher"
+        )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 Sensor = Literal["image", "points", "scan"]
@@ -83,7 +83,7 @@ class Inputs:
                 messages.clear()
             self._camera_info_is_missing = False
 
-    def are_complete_for(self, image: Image) -> bool:
+    def are_complete_for(self, image: Image | CompressedImage) -> bool:
         """Whether nothing that belongs to an image can still be expected.
 
         A calibration is expected while there is none, but only once: a camera that has none does
@@ -95,7 +95,7 @@ class Inputs:
                 return False
             return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 
-    def companions_of(self, image: Image) -> Companions:
+    def companions_of(self, image: Image | CompressedImage) -> Companions:
         """The camera_info and the sensors' messages that belong to an image, as far as they came.
 
         The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of

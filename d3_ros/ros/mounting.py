@@ -6,7 +6,7 @@ from std_msgs.msg import Header
 
 from d3_ros.errors import TransformError
 from d3_ros.geometry.ground import mounting_from_pose, mounting_from_tilt
-from d3_ros.ros.settings import GroundSettings
+from d3_ros.ros.metric_settings import GroundSettings
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.transforms import TF_WAIT_S, Transforms
 from d3_ros.types import CameraMounting

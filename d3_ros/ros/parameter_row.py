@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
@@ -90,3 +90,14 @@ class ParameterRow:
                     IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)
                 ]
         return descriptor
+
+
+def row(default: Value, text: str, when: When = "configure", **rest: Any) -> Any:
+    """A dataclass field that is a parameter; `rest` as in ParameterRow."""
+    return field(default=default, metadata={"row": {"text": text, "when": when, **rest}})
+
+
+def check_range(min_range: float, max_range: float) -> None:
+    """Raise ValueError where no range is left between two parameters of these names."""
+    if min_range >= max_range:
+        raise ValueError(f"min_range {min_range} must be below max_range {max_range}")

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from d3_ros.ros.parameter_row import ParameterError, Value
+from d3_ros.ros.parameter_row import ParameterError, ParameterRow, Value
 from d3_ros.ros.settings import PARAMETERS, is_per_camera
 
 ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
 def declare(node: Node) -> dict[str, str]:
-    """Declare every parameter on a node that declared its start values as they came.
+    """Declare the predictor's parameters, those of each camera included: see declare_table."""
+    faults = declare_table(node, PARAMETERS)
+    for name in _of_cameras(node):
+        if not node.has_parameter(name):  # not set: the camera has what all have
+            node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))
+    return faults
+
+
+def declare_table(node: Node, rows: Mapping[str, ParameterRow]) -> dict[str, str]:
+    """Declare the parameters of a table on a node that declared its start values as they came.
 
     A bad start value must not end the process: the default takes its place, and the answer says
-    what was wrong, by name, for configure to refuse.
+    what was wrong, by name, for the node to refuse.
     """
     faults = {}
-    for row in PARAMETERS.values():
+    for row in rows.values():
         # First without a range: rclpy raises on a start value outside it.
         untyped = ParameterDescriptor(dynamic_typing=True)
         if node.has_parameter(row.name):
@@ -35,9 +44,6 @@ def declare(node: Node) -> dict[str, str]:
             faults[row.name] = str(error)
             node.set_parameters([Parameter(row.name, value=_for_ros(row.default))])
         node.set_descriptor(row.name, row.descriptor())
-    for name in _of_cameras(node):
-        if not node.has_parameter(name):  # not set: the camera has what all have
-            node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))
     return faults
 
 
@@ -47,13 +53,20 @@ def camera_names(node: Node) -> tuple[str, ...]:
 
 
 def unknown(node: Node) -> list[str]:
-    """A line for each start value whose name nobody knows: ROS itself ignores them silently."""
-    known = [*PARAMETERS, *_of_cameras(node)]
+    """A line for each start value whose name nobody knows: see unknown_names."""
+    return unknown_names(node, [*PARAMETERS, *_of_cameras(node)], "config/predictor.yaml")
+
+
+def unknown_names(node: Node, known: Collection[str], table: str) -> list[str]:
+    """A line for each start value whose name is not `known`: ROS itself ignores them silently.
+
+    `table`: where the names can be read.
+    """
     lines = []
     for name in node.get_parameters_by_prefix(""):
         if name not in known and not name.startswith(ROS_PARAMETERS):
             meant = difflib.get_close_matches(name, known, n=1)
-            hint = f": did you mean '{meant[0]}'?" if meant else ", see config/predictor.yaml"
+            hint = f": did you mean '{meant[0]}'?" if meant else f", see {table}"
             lines.append(f"there is no parameter '{name}'{hint}")
     return lines
 

@@ -15,7 +15,7 @@ from d3_ros.geometry.sparse_depth import place_on_image, project_points
 from d3_ros.ros.from_messages import depth_from_image
 from d3_ros.ros.from_points import points_from_cloud, points_from_scan
 from d3_ros.ros.inputs import SENSORS, Sensor, stamp_ns
-from d3_ros.ros.settings import SensorDepthSettings
+from d3_ros.ros.metric_settings import SensorDepthSettings
 from d3_ros.ros.telling import Teller
 from d3_ros.ros.transforms import TF_WAIT_S, Transforms
 from d3_ros.types import CameraIntrinsics

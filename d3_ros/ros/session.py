@@ -114,7 +114,9 @@ class Session:
         for tasks in dict.fromkeys(frame.tasks for _, frame in begun):
             together = [(camera, frame) for camera, frame in begun if frame.tasks == tasks]
             started = time.perf_counter()
-            predictions = self.network.predict_each([frame.rgb for _, frame in together], tasks)
+            predictions = self.network.predict_each(
+                [frame.view.rgb for _, frame in together], tasks
+            )
             network_ms = (time.perf_counter() - started) * 1e3
             for (camera, frame), prediction in zip(together, predictions, strict=True):
                 if isinstance(prediction, Exception):

@@ -10,9 +10,18 @@ Headers are the input image's own, untouched; rows are packed; bytes are little-
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
+from sensor_msgs.msg import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    PointCloud2,
+    PointField,
+    RegionOfInterest,
+)
 from std_msgs.msg import Header
 
 from d3_ros.ros.from_messages import binning, image_size
@@ -95,10 +104,7 @@ class CloudBuffer:
         shape = (height, width, len(names))
         if self._points is None or self._points.shape != shape:
             message.height, message.width = height, width
-            message.fields = [
-                PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-                for i, name in enumerate(names)
-            ]
+            message.fields = _float_fields(names)
             message.point_step = 4 * len(names)
             message.row_step = message.point_step * width
             message.is_bigendian = False
@@ -106,6 +112,37 @@ class CloudBuffer:
             message.data = array.array("B", bytes(message.row_step * height))
             self._points = np.frombuffer(message.data, np.float32).reshape(shape)
         return self._points
+
+
+def light_cloud_message(header: Header, points: np.ndarray) -> PointCloud2:
+    """An unorganised, dense cloud of (N, 3) float32 [x y z] metres, all finite."""
+    message = PointCloud2(header=header, height=1, width=len(points), is_dense=True)
+    message.fields = _float_fields(CLOUD_FIELDS[:3])
+    message.point_step = 12
+    message.row_step = 12 * len(points)
+    message.data = array.array("B", points.astype("<f4", copy=False).tobytes())
+    return message
+
+
+def jpeg_message(header: Header, rgb: np.ndarray, quality: int) -> CompressedImage:
+    """(H, W, 3) uint8 RGB as image_transport's `compressed` plugin publishes an rgb8 image.
+
+    `quality`: 1 to 100.
+    """
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    assert done  # only a missing codec or an empty image fails
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data = array.array("B", data.tobytes())
+    return message
+
+
+def _float_fields(names: Sequence[str]) -> list[PointField]:
+    return [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate(names)
+    ]
 
 
 def output_camera_info(
@@ -116,7 +153,7 @@ def output_camera_info(
     Region of interest and binning are applied and cleared, as readers that know only K and the
     size expect. A size other than the input's scales K and P with half-pixel centres, pixel (0, 0)
     being the centre of the first one. D and R stay, but for a rectified image K = P[:3, :3],
-    D = 0 and R = I.
+    D = 0 and R = I; where P is unset, it is K.
 
     Args:
         info: the input's calibration, for the full sensor.
@@ -130,8 +167,11 @@ def output_camera_info(
     k = _at_size(np.array(info.k).reshape(3, 3), info, width, height)
     p = _at_size(np.array(info.p).reshape(3, 4), info, width, height)
     if rectified:
-        out.d = [0.0] * len(info.d)
+        # Not the input's model: without coefficients an equidistant lens still bends rays.
+        out.distortion_model, out.d = "plumb_bob", [0.0] * 5
         out.r = np.eye(3).ravel().tolist()
+        if p[0, 0] == 0.0:  # unset
+            p[:, :3] = k
         k = p[:, :3]
     else:
         out.d = list(info.d)

@@ -1,0 +1,1 @@
+"""A furnished room that a robot drives through, and what its sensors measure there, exactly."""

@@ -1,0 +1,63 @@
+"""Flying pixels: points that hang between two surfaces because the network blurs depth edges.
+
+On a plane, inverse z-depth is linear in the pixel (see `geometry.normals`). So the surfaces to the
+left and to the right of a pixel (and above and below) are carried on to it as straight lines of
+inverse depth. A pixel on either surface lies on its line, however steep the surface is seen; one
+that lies between the two lines, and off both, is on neither surface.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+# How wide the network's edges are, as a share of the image's width; the surfaces are read beyond.
+EDGE_SHARE = 0.01
+# A point this share of its depth off a surface is not on it.
+OFF_SURFACE = 0.05
+
+
+def flying_pixels(depth_m: np.ndarray, off_surface: float = OFF_SURFACE) -> np.ndarray:
+    """Which pixels hang between two surfaces.
+
+    Args:
+        depth_m: (H, W) float32 z-depth in metres, NaN (or 0, or infinite) where unknown.
+        off_surface: how far off both surfaces, as a share of the depth, a pixel must be.
+
+    Returns:
+        (H, W) bool. False where the depth is unknown, on objects narrower than the blur, and
+        within three blur widths of the image's border, where there is no second surface to see.
+    """
+    reach = max(2, round(EDGE_SHARE * max(depth_m.shape)))
+    with np.errstate(divide="ignore"):
+        inverse = np.float32(1.0) / depth_m
+    nearer, farther = inverse * np.float32(1 + off_surface), inverse * np.float32(1 - off_surface)
+    flying = np.zeros(depth_m.shape, bool)
+    for axis in (0, 1):
+        _mark(inverse, nearer, farther, flying, reach, axis)
+    return flying
+
+
+def _mark(
+    inverse: np.ndarray,
+    nearer: np.ndarray,
+    farther: np.ndarray,
+    flying: np.ndarray,
+    reach: int,
+    axis: int,
+) -> None:
+    """Mark what hangs between the surfaces at both sides along an axis."""
+    length = inverse.shape[axis] - 4 * reach
+    if length <= 0:
+        return
+
+    def beside(plane: np.ndarray, offset: int = 0) -> np.ndarray:
+        along = slice((2 + offset) * reach, (2 + offset) * reach + length)
+        return plane[along] if axis == 0 else plane[:, along]
+
+    before = cv2.addWeighted(beside(inverse, -1), 2.0, beside(inverse, -2), -1.0, 0.0)
+    after = cv2.addWeighted(beside(inverse, 1), 2.0, beside(inverse, 2), -1.0, 0.0)
+    # NaN fails every comparison, so that next to a hole nothing is removed.
+    farthest, nearest = np.minimum(before, after), np.maximum(before, after)
+    between = (farthest < beside(farther)) & (nearest > beside(nearer))
+    np.logical_or(beside(flying), between, out=beside(flying))

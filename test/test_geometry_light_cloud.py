@@ -1,0 +1,139 @@
+"""The light cloud: no obstacle is lost, few points, and free rays only where it is free."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from d3_ros.geometry.camera import project, ray_map, z_to_range
+from d3_ros.geometry.light_cloud import clearing_points, far_pixels, light_cloud
+from d3_ros.types import CameraIntrinsics
+
+CAMERA = CameraIntrinsics(10, 7, 5.0, 4.0, 4.5, 3.0)
+LENS = CameraIntrinsics(64, 48, 50.0, 50.0, 31.5, 23.5, "plumb_bob", (-0.2, 0.05, 1e-3, 0, 0))
+ROOM = CameraIntrinsics(64, 48, 50.0, 50.0, 31.5, 23.5)
+
+
+def by_hand(depth: np.ndarray, stride: int) -> list[tuple[float, ...]]:
+    """The nearest valid point of each block, one after the other."""
+    points = []
+    for top in range(0, depth.shape[0], stride):
+        for left in range(0, depth.shape[1], stride):
+            best = None
+            for v in range(top, min(top + stride, depth.shape[0])):
+                for u in range(left, min(left + stride, depth.shape[1])):
+                    z = float(depth[v, u])
+                    if 0 < z < np.inf and (best is None or z < best[2]):
+                        best = ((u - CAMERA.cx) / CAMERA.fx * z, (v - CAMERA.cy) / CAMERA.fy * z, z)
+            points += [best] if best else []
+    return points
+
+
+@given(
+    arrays(
+        np.float32,
+        (7, 10),
+        elements=st.one_of(
+            st.floats(0.25, 8.0, width=32), st.sampled_from([np.nan, np.inf, 0.0, -1.0])
+        ),
+    ),
+    st.integers(1, 12),
+)
+def test_every_block_gives_its_nearest_point(depth: np.ndarray, stride: int) -> None:
+    cloud = light_cloud(depth, CAMERA, stride=stride)
+    assert cloud.dtype == np.float32
+    expected = np.array(by_hand(depth, stride)).reshape(-1, 3)
+    np.testing.assert_allclose(cloud, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_pole_of_one_pixel_is_not_lost() -> None:
+    depth = np.full((48, 64), 5.0, np.float32)
+    depth[:, 29] = 2.0
+    cloud = light_cloud(depth, ROOM, stride=8)
+    assert (cloud[:, 2] == 2.0).sum() == 6  # a column of blocks
+
+
+def test_points_are_on_the_rays_of_their_pixels_through_a_lens() -> None:
+    depth = np.random.default_rng(0).uniform(1, 3, (48, 64)).astype(np.float32)
+    cloud = light_cloud(depth, LENS, stride=4)
+    pixels = project(cloud.astype(np.float64), LENS)
+    u, v = np.rint(pixels).astype(int).T
+    assert np.abs(pixels - np.rint(pixels)).max() < 0.01
+    np.testing.assert_allclose(depth[v, u], cloud[:, 2], rtol=1e-6)
+
+
+def test_the_range_is_the_distance_from_the_camera() -> None:
+    depth = np.linspace(0.5, 6.0, 48 * 64, dtype=np.float32).reshape(48, 64)
+    cloud = light_cloud(depth, ROOM, stride=1, min_range=1.0, max_range=4.0)
+    distance = np.linalg.norm(cloud, axis=1)
+    true = z_to_range(depth, ROOM)
+    assert distance.min() >= 1.0 and distance.max() <= 4.0
+    assert len(cloud) == ((true >= 1.0) & (true <= 4.0)).sum()
+
+
+def test_one_point_a_voxel_the_nearest() -> None:
+    depth = np.random.default_rng(3).uniform(1.0, 3.0, (48, 64)).astype(np.float32)
+    every = light_cloud(depth, ROOM, stride=2)
+    thin = light_cloud(depth, ROOM, stride=2, voxel_size=0.5)
+    nearest: dict[tuple[int, ...], float] = {}
+    for point in every:
+        cell = tuple(np.floor(point / 0.5).astype(int))
+        nearest[cell] = min(nearest.get(cell, np.inf), float(np.linalg.norm(point)))
+    assert 10 < len(thin) == len(nearest) < len(every) / 3
+    assert {
+        tuple(np.floor(p / 0.5).astype(int)): pytest.approx(np.linalg.norm(p)) for p in thin
+    } == (nearest)
+
+
+def test_nothing_known_is_no_point() -> None:
+    nothing = np.full((48, 64), np.nan, np.float32)
+    for voxel_size in (0.0, 0.1):
+        assert light_cloud(nothing, ROOM, stride=8, voxel_size=voxel_size).shape == (0, 3)
+    far = far_pixels(nothing, np.zeros((48, 64), np.float32), ROOM, 3.0)
+    assert clearing_points(far, ROOM, stride=8, range_m=3.0).shape == (0, 3)
+
+
+def hall() -> tuple[np.ndarray, np.ndarray]:
+    """(depth, relative) of a hall: 1 m on the left, rising to 8 m, saturated on the right."""
+    relative = np.tile(np.linspace(0.0, 1.2, 64, dtype=np.float32).clip(0, 1), (48, 1))
+    depth = 1.0 + 7.0 * relative
+    depth[(relative <= 0) | (relative >= 1)] = np.nan
+    return depth, relative
+
+
+def test_far_is_what_is_measured_far_or_saturated_beyond_it() -> None:
+    depth, relative = hall()
+    far = far_pixels(depth, relative, ROOM, 5.0)
+    measured = z_to_range(depth, ROOM) > 5.0
+    assert np.array_equal(far, measured | (relative >= 1))
+    assert far[:, -1].all()
+    assert not far[:, 0].any(), "what is saturated near may be very near"
+
+
+def test_a_narrow_room_s_far_end_is_not_far() -> None:
+    """Relative depth is saturated there too, but it is 1.5 m away."""
+    _, relative = hall()
+    depth = 1.0 + 0.5 * relative
+    depth[(relative <= 0) | (relative >= 1)] = np.nan
+    assert not far_pixels(depth, relative, ROOM, 2.0).any()
+    # Nor is it where nothing just before the saturation tells.
+    depth, relative = hall()
+    depth[relative > 0.9] = np.nan
+    assert not far_pixels(depth, relative, ROOM, 5.0)[relative >= 1].any()
+
+
+def test_rays_are_cleared_only_through_blocks_that_are_far_all_over() -> None:
+    far = np.zeros((48, 64), bool)
+    far[8:40, 16:48] = True
+    far[20, 20] = False  # a wire
+    points = clearing_points(far, ROOM, stride=8, range_m=6.0)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 6.0, rtol=1e-6)
+    u, v = np.rint(project(points.astype(np.float64), ROOM)).astype(int).T
+    blocks = {(row, column) for row, column in zip(v // 8, u // 8, strict=True)}
+    inside = {(row, column) for row in range(1, 5) for column in range(2, 6)}
+    assert blocks == inside - {(2, 2)}
+    assert far[v, u].all()
+    np.testing.assert_allclose(points[0] / points[0, 2], ray_map(ROOM)[v[0], u[0]], rtol=1e-5)
