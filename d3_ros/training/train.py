@@ -39,7 +39,7 @@ from d3_ros.training.latents import LatentCache
 from d3_ros.training.lora import merge_lora
 from d3_ros.training.objective import weighted_sum
 from d3_ros.training.sample import Batch
-from d3_ros.training.start import load_teacher, start_network
+from d3_ros.training.start import load_teacher, start_from
 from d3_ros.training.student import Lesson, Student, task_rows
 from d3_ros.training.teacher import draw_noise, teacher_features
 from d3_ros.training.validation import SCORES, validate, write_picture
@@ -58,6 +58,7 @@ class Run:
     output: Path
     accelerator: Accelerator
     network: D3Network
+    license: str
     teacher: DiffusersModel | None
     model: nn.Module
     learned: list[nn.Parameter]
@@ -79,7 +80,7 @@ def train(config: TrainConfig, output: Path) -> Path:
         NonFiniteError: the loss became NaN or infinite; the last checkpoint is kept.
     """
     run = prepare(config, output)
-    accelerator, books = run.accelerator, run.books
+    config, accelerator, books = run.config, run.accelerator, run.books
     batches = stream(config, accelerator, books.step)
     bar = tqdm(
         total=config.steps,
@@ -128,7 +129,8 @@ def train(config: TrainConfig, output: Path) -> Path:
 def prepare(config: TrainConfig, output: Path) -> Run:
     """Everything as it was when the newest checkpoint was written, or as it begins."""
     accelerator = start_accelerator(config, output)
-    network = start_network(config)
+    start = start_from(config)
+    config, network = start.config, start.network
     teacher = None
     if config.model.teacher is not None:
         teacher = load_teacher(config.model.teacher, DTYPES[config.precision])
@@ -151,13 +153,14 @@ def prepare(config: TrainConfig, output: Path) -> Run:
         output=output,
         accelerator=accelerator,
         network=network,
+        license=config.license or start.license or "",
         teacher=teacher,
         model=model,
         learned=learned,
         optimizer=optimizer,
         ema=ema,
         latents=LatentCache(network, config.latent_cache, output / "latents"),
-        test=open_source(config.data, config.stages[-1].size, "test"),
+        test=open_source(config.data, config.size, "test"),
         books=checkpoints.resume(accelerator, output, ema),
     )
 
@@ -215,6 +218,7 @@ def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterato
         begin, end = end, end + stage.steps
         if start >= end:
             continue
+        assert stage.size is not None  # settled when training starts
         source = open_source(config.data, stage.size, "train")
         accelerator.print(*source.summary, sep="\n")
         numbers = (
@@ -297,7 +301,7 @@ def draw(run: Run) -> None:
         config = run.config
         source = run.test
         if not len(source):
-            source = open_source(config.data, config.stages[-1].size, "train")
+            source = open_source(config.data, config.size, "train")
         path = run.output / "pictures" / f"step_{run.books.step:08d}.png"
         with averaged(run.network, run.ema), run.accelerator.autocast():
             write_picture(path, run.network, source, config.tasks.trained, run.accelerator.device)
@@ -313,7 +317,7 @@ def export(run: Run, name: str) -> None:
         run.output / name,
         network,
         name=config.name,
-        license=config.license,
+        license=run.license,
         source=f"trained by d3_ros from {config.model.start or 'random weights'}: "
         f"step {run.books.step} of {config.steps}, seed {config.seed}",
         overwrite=True,
