@@ -20,6 +20,7 @@ COMMANDS = {
     "download": "fetch the official checkpoints and their Stable Diffusion 2.1 base",
     "evaluate": "score a bundle on a folder of frames with measured depth",
     "train": "train a bundle",
+    "finetune": "fine-tune a bundle to a robot's own domain, from its bag",
     "bag": "look into a ROS 2 bag, or make training data of it",
     "render": "make synthetic frames with exact depth and normals",
     "bench": "measure speed",

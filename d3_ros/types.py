@@ -106,7 +106,8 @@ class DepthFit:
     `scale` and `shift` are the affine map z = scale * relative + shift in metres.
     `inlier_ratio` and `abs_rel` (mean |z - z_sensor| / z_sensor on points held out of the fit) are
     NaN when nothing was measured. `age_s` is the age of the fit, 0 when measured.
-    `to_metres`, when present, replaces the affine map (another domain, a local correction).
+    `to_metres`, when present, replaces the affine map (another domain, a local correction); it
+    gives NaN where it is not to be trusted.
     """
 
     ok: bool
@@ -121,10 +122,11 @@ class DepthFit:
     to_metres: Callable[[np.ndarray], np.ndarray] | None = None
 
     def apply(self, relative: np.ndarray) -> np.ndarray:
-        """Turn (H, W) relative depth into (H, W) float32 metres.
+        """Turn (H, W) float32 relative depth into (H, W) float32 metres.
 
         NaN where the result is not to be trusted: saturated or non-finite relative depth, and
-        whatever the map sends to zero or behind the camera.
+        whatever the map sends to zero or behind the camera. A torch tensor gives a tensor on the
+        same device.
 
         Raises:
             ValueError: the fit has no scale (`ok` is false).
@@ -132,11 +134,11 @@ class DepthFit:
         if not self.ok:
             raise ValueError(f"this fit has no metric scale: {self.reason or self.state}")
         if self.to_metres is not None:
-            metric = self.to_metres(relative)
-        else:
-            metric = relative * np.float32(self.scale) + np.float32(self.shift)
+            return self.to_metres(relative)
+        metric = relative * float(self.scale) + float(self.shift)
         trusted = (relative > 0.0) & (relative < 1.0) & (metric > 0.0)
-        return np.where(trusted, metric, np.float32(np.nan)).astype(np.float32, copy=False)
+        metric[~trusted] = float("nan")
+        return metric
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class StandIn:
     def __init__(self, tasks: tuple[Task, ...] = ("depth", "normals")) -> None:
         self.tasks = tasks
         self.precision = "fp32"
+        self.latency: dict[tuple[int, int], Any] = {}
         self.asked: list[tuple[Task, ...]] = []
         self.before: Callable[[], None] = lambda: None
         self.relative = ramp()

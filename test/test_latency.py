@@ -181,6 +181,13 @@ def test_a_slow_device_gets_small_images() -> None:
     assert (state.size, state.rung, state.rungs) == ((128, 128), 1, 2)
 
 
+def test_the_processing_size_is_the_most() -> None:
+    predictor = D3Predictor(tiny_network(), processing_size=(192, 256), target_latency_ms=1e6)
+    predictor.warm_up((48, 64))
+    assert predictor.latency[48, 64].size == predictor.processing_size("depth", (48, 64))
+    assert predictor.latency[48, 64].size == (192, 256)
+
+
 @pytest.mark.parametrize("target", [0.0, -5.0, float("nan")])
 def test_wrong_targets_are_told(target: float) -> None:
     with pytest.raises(DataError, match="target latency must be above 0"):

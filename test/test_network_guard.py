@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from d3_ros.errors import DeviceError, NonFiniteError
+from d3_ros.network.latency import LatencyState
 from d3_ros.ros.network_guard import NetworkGuard
 from d3_ros.ros.settings import NodeSettings, settings_from
 from d3_ros.types import D3Prediction, Task
@@ -26,6 +27,7 @@ class Network:
 
     def __init__(self, precision: str, size: str, fault: Fault) -> None:
         self.precision = precision
+        self.latency: dict[tuple[int, int], LatencyState] = {}
         self.size = size
         self.fault = fault
 
@@ -53,6 +55,7 @@ class Rig:
 
     def __init__(self, fault: Fault, **parameters: object) -> None:
         self.loaded: list[tuple[str, str]] = []
+        self.networks: list[Network] = []
         self.said: list[str] = []
         self.refuse: set[str] = set()
         self.fault = fault
@@ -63,7 +66,8 @@ class Rig:
         if settings.dtype in self.refuse:
             raise DeviceError(f"no room for {settings.dtype}")
         self.loaded.append((settings.dtype, settings.processing_size))
-        return Network(settings.dtype, settings.processing_size, self.fault)
+        self.networks.append(Network(settings.dtype, settings.processing_size, self.fault))
+        return self.networks[-1]
 
     def predict(self, *images: np.ndarray) -> list[D3Prediction | Exception]:
         return self.guard.predict_each(images or (RGB,), ("depth",))
@@ -82,6 +86,14 @@ def test_a_good_network_is_loaded_once() -> None:
     assert (rig.guard.reason, rig.said) == ("", [])
     assert rig.guard.step == "fp16, processing size bundle"
     assert rig.guard(RGB, ("depth",)).depth is not None
+
+
+def test_the_size_chosen_by_latency_is_told() -> None:
+    rig = Rig(lambda network, rgb: None)
+    state = LatencyState((384, 512), 3, 6, latency_ms=41.4, target_ms=50.0, changes=1)
+    assert rig.networks[0].latency == {}
+    rig.networks[0].latency[480, 640] = state
+    assert rig.guard.step == "fp16, processing size 384x512 (3 of 6, 41 of 50 ms)"
 
 
 def test_answers_that_are_not_finite_step_to_a_wider_precision_after_some_in_a_row() -> None:

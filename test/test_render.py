@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from d3_ros.__main__ import main
+from d3_ros.errors import DataError
+from d3_ros.geometry.camera import ray_map
 from d3_ros.types import CameraIntrinsics
 
 pytest.importorskip("embreex", reason="the optional package embreex is not installed")
@@ -19,7 +21,9 @@ from d3_ros.training.render import RayCaster, RenderedFrame, look_at
 from d3_ros.training.render_mesh import Mesh, ball, box, capsule, cylinder, join, quad
 from d3_ros.training.render_objects import Workshop
 from d3_ros.training.render_photo import photograph
+from d3_ros.training.render_rig import Mounting, Rig, make_rig, read_camera
 from d3_ros.training.render_scenes import Light, Scene, View
+from d3_ros.training.render_shapes import SHAPES
 
 CAMERA = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
 LEVEL = View(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))  # looks along +y, 1 m high
@@ -27,12 +31,14 @@ SAMPLE = Path(__file__).parent / "data" / "sample_walk"
 KINDS = tuple(render_dataset.render_scenes.KINDS)
 
 
-def _render(parts: list[Mesh], view: View = LEVEL) -> RenderedFrame:
+def _render(
+    parts: list[Mesh], view: View = LEVEL, camera: CameraIntrinsics = CAMERA
+) -> RenderedFrame:
     workshop = Workshop(np.random.default_rng(0))
     workshop.material("wall")
     lights = [Light(np.array([0.0, 0.0, 2.0]), 0.1, np.ones(3))]
     scene = Scene(join(parts), workshop, lights, lambda _: view, 0.5, np.ones(3))
-    return RayCaster(scene).render(view, CAMERA, np.random.default_rng(0))
+    return RayCaster(scene).render(view, camera, np.random.default_rng(0))
 
 
 def test_wall_head_on() -> None:
@@ -108,11 +114,12 @@ def test_solids_are_closed_and_their_normals_point_out(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scene_follows_from_its_seed(kind: str) -> None:
-    first, again = (list(render_dataset.render_scene(3, 1, 1, (48, 36), (kind,))) for _ in "ab")
+    small = Rig((48, 36))
+    first, again = (list(render_dataset.render_scene(3, 1, 1, small, (kind,))) for _ in "ab")
     assert len(first) == len(again) == 1
     np.testing.assert_array_equal(first[0].rgb, again[0].rgb)
     np.testing.assert_array_equal(first[0].frame.depth, again[0].frame.depth)
-    (other,) = render_dataset.render_scene(4, 1, 1, (48, 36), (kind,))
+    (other,) = render_dataset.render_scene(4, 1, 1, small, (kind,))
     assert not np.array_equal(first[0].frame.depth, other.frame.depth)
     lengths = np.linalg.norm(first[0].frame.normals, axis=-1)
     np.testing.assert_allclose(lengths[first[0].frame.depth > 0], 1.0, atol=1e-4)
@@ -158,6 +165,13 @@ def test_folder_layout(tmp_path: Path) -> None:
         (["--kind", "moon"], "unknown kind of scene 'moon'"),
         (["--size", "320"], "--size 320"),
         (["--frames", "0"], "must be positive"),
+        (["--height", "0.4"], "give both"),
+        (["--height", "0.4:0.2", "--tilt", "3"], "camera height 0.4 to 0.2 must rise within"),
+        (["--height", "0.4", "--tilt", "down"], "--tilt down: write one number"),
+        (["--intrinsics", "0", "5", "5", "5"], "fx and fy must be positive"),
+        (["--camera", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--walk", "--kind", "street"], "no walk through a street: choose room, table, corridor"),
+        (["--walk", "--kind", "room,table"], "give one --kind"),
     ],
 )
 def test_wrong_options(
@@ -167,6 +181,108 @@ def test_wrong_options(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_frames_are_those_of_the_users_camera(tmp_path: Path) -> None:
+    """Intrinsics, height and tilt of the command line are those of every frame, and its poses."""
+    out = tmp_path / "frames"
+    options = ["--size", "64x48", "--intrinsics", "50", "52", "30", "20", "--height", "0.4:0.5"]
+    options += ["--tilt", "20", "--frames", "3", "--kind", "room,shapes", "--jobs", "1"]
+    assert main(["render", "--output", str(out), *options]) == 0
+    for entry in json.loads((out / "intrinsics.json").read_text()).values():
+        assert [entry[k] for k in ("fx", "fy", "cx", "cy")] == [50, 52, 30, 20]
+        pose = np.array(entry["T_world_camera"])
+        assert 0.4 <= pose[2, 3] <= 0.5
+        assert np.degrees(np.arcsin(-pose[2, 2])) == pytest.approx(20, abs=1e-3)  # looks down
+        assert abs(np.degrees(np.arcsin(pose[2, 0]))) < 4  # its x axis is level
+
+
+def test_a_lens_bends_the_picture_and_not_the_world() -> None:
+    """Depth of a slanted floor under a distorted camera: each pixel's own ray hits it there."""
+    lens = CameraIntrinsics(
+        64, 48, 60.0, 60.0, 31.5, 23.5, "plumb_bob", (-0.25, 0.05, 0.002, -0.001, 0.0)
+    )
+    parts = [quad((-99, -99, 0), (198, 0, 0), (0, 198, 0), 0)]
+    frame = _render(parts, camera=lens)
+    # 1 m below a level camera the ray (x, y, 1) meets the floor at z = 1 / y.
+    y = ray_map(lens)[..., 1].astype(np.float64)
+    below = y > 0.02
+    np.testing.assert_allclose(frame.depth[below], 1 / y[below], rtol=1e-4)
+    straight = _render(parts)
+    assert np.abs(frame.depth - straight.depth)[below].max() > 0.05
+    fisheye = CameraIntrinsics(64, 48, 18.0, 18.0, 31.5, 23.5, "equidistant", (0.0,) * 4)
+    wide = _render(parts, camera=fisheye)
+    blind = np.isnan(ray_map(fisheye)).any(axis=2)
+    assert blind.any()
+    assert not wide.depth[blind].any()
+    assert not wide.rgb[blind].any()
+    assert np.isfinite(wide.rgb).all()
+
+
+def test_a_walk_is_the_same_in_several_processes() -> None:
+    rig = Rig((48, 36), None, Mounting((0.8, 1.2), (5.0, 15.0)))
+    alone, shared = (
+        list(render_dataset.render_walk(5, 3, rig, "corridor", jobs)) for jobs in (1, 2)
+    )
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+        np.testing.assert_array_equal(one.frame.T_world_camera, other.frame.T_world_camera)
+    heights = {round(float(photo.frame.T_world_camera[2, 3]), 9) for photo in alone}
+    assert len(heights) == 1, "the mount does not move"
+    way = alone[2].frame.T_world_camera[:2, 3] - alone[0].frame.T_world_camera[:2, 3]
+    assert np.linalg.norm(way) > 0.5
+
+
+def test_random_solids_are_closed_and_face_out() -> None:
+    for seed in range(12):
+        for make in SHAPES:
+            mesh = make(Workshop(np.random.default_rng(seed)), 0.5)
+            a, b, c = mesh.vertices.transpose(1, 0, 2)
+            across = np.cross(b - a, c - a) / 2
+            normals = mesh.normals.mean(axis=1)
+            outward = np.sign(np.einsum("ij,ij->i", across, normals))[:, None]
+            np.testing.assert_allclose((across * outward).sum(axis=0), 0, atol=1e-6)
+            # The divergence theorem: with normals that face out the volume is positive.
+            assert np.einsum("ij,ij->", (a + b + c) / 9, across * outward) > 0.001
+            assert mesh.vertices[..., 2].min() == pytest.approx(0, abs=1e-9)
+
+
+def test_cameras_from_files(tmp_path: Path) -> None:
+    calibration = tmp_path / "front.yaml"
+    calibration.write_text(
+        "image_width: 640\nimage_height: 480\ncamera_name: front\n"
+        "camera_matrix:\n  rows: 3\n  cols: 3\n  data: [500, 0, 320, 0, 510, 240, 0, 0, 1]\n"
+        "distortion_model: plumb_bob\n"
+        "distortion_coefficients:\n  rows: 1\n  cols: 5\n  data: [-0.2, 0.1, 0, 0, 0]\n"
+    )
+    camera = read_camera(calibration)
+    assert camera == CameraIntrinsics(
+        640, 480, 500.0, 510.0, 320.0, 240.0, "plumb_bob", (-0.2, 0.1, 0.0, 0.0, 0.0)
+    )
+    # Half-pixel centres: (320 + 0.5) / 2 - 0.5.
+    half = make_rig((320, 240), camera, None).camera
+    assert half is not None
+    assert (half.fx, half.cx, half.cy) == (250.0, 159.75, 119.75)
+    assert half.distortion == camera.distortion
+    assert make_rig(None, camera, None).size == (640, 480)
+    with pytest.raises(DataError, match="another aspect ratio"):
+        make_rig((320, 320), camera, None)
+    plain_folder.write_intrinsics(tmp_path, {"a": plain_folder.camera_entry(camera)})
+    assert read_camera(tmp_path / "intrinsics.json") == camera
+    calibration.write_text("image_width: 640\n")
+    with pytest.raises(DataError, match="not a ROS camera calibration"):
+        read_camera(calibration)
+
+
+def test_a_mounting_that_no_scene_has_room_for_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lens that looks at the ceiling from right below it, and at nothing else."""
+    options = ["--frames", "1", "--size", "64x48", "--height", "2.1", "--tilt=-80"]
+    options += ["--intrinsics", "900", "900", "31.5", "23.5", "--kind", "corridor"]
+    assert main(["render", "--output", str(tmp_path / "o"), *options, "--jobs", "1"]) == 1
+    assert "found room in none of the scenes" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_frames_are_never_mixed_with_older_ones(
@@ -203,6 +319,6 @@ def test_sample_bag_is_small_and_what_the_renderer_makes() -> None:
     measured = sensor > 0
     assert 500 < measured.sum() < 600
     assert np.abs(sensor - truth)[measured].max() < 0.03 * truth.max()
-    photo = next(iter(render_dataset.render_walk(7012, 1, (320, 240))))
+    photo = next(iter(render_dataset.render_walk(7012, 1, Rig((320, 240)))))
     difference = np.abs(photo.frame.depth * 1000 - truth)
     assert np.mean(difference > 1) < 0.01  # a ray may take the other side of an edge elsewhere

@@ -114,6 +114,23 @@ def test_batches_of_images_are_exact(shared_unet: bool) -> None:
         assert_same(special(images), expected)
 
 
+@pytest.mark.parametrize(
+    ("limit", "decodes"), [(6 * 64 * 96, [6]), (6 * 64 * 96 - 1, [3, 3]), (2 * 64 * 96, [2, 1] * 2)]
+)
+def test_only_so_much_is_decoded_at_once(
+    monkeypatch: pytest.MonkeyPatch, limit: int, decodes: list[int]
+) -> None:
+    """Three images and two tasks; memory is what counts, the answer stays."""
+    monkeypatch.setattr("d3_ros.network.specialise.DECODED_PIXELS", limit)
+    images = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    network = specialise(tiny_network(), ALL)
+    calls = []
+    network.vae.decoder.register_forward_hook(lambda module, args, out: calls.append(len(out)))
+    with torch.inference_mode():
+        assert_same(network(images), tiny_network()(images))
+    assert calls == decodes
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_as_close_to_float32_as_the_plain_way(dtype: torch.dtype) -> None:
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2)) * 2 - 1

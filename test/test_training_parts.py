@@ -19,8 +19,9 @@ from d3_ros.training.config import LoraConfig, TrainConfig
 from d3_ros.training.features import feature_channels, tapped, tapped_modules
 from d3_ros.training.latents import LatentCache
 from d3_ros.training.lora import add_lora, merge_lora
+from d3_ros.training.prompts import Prompts
 from d3_ros.training.sample import Batch, Sample, collate
-from d3_ros.training.start import start_network
+from d3_ros.training.start import caption_encoder, start_from
 from d3_ros.training.student import task_rows
 from d3_ros.training.train import train
 from d3_ros.training.validation import validate, write_picture
@@ -77,7 +78,8 @@ def test_features_are_the_up_blocks_outputs() -> None:
     inputs = (torch.randn(1, 4, 8, 8), 7, torch.randn(1, 3, CROSS_ATTENTION_DIM))
     seen: list[torch.Tensor] = []
     unet.up_blocks[0].register_forward_hook(lambda m, i, output: seen.append(output))
-    with tapped(unet) as features:
+    features: dict[str, torch.Tensor] = {}
+    with tapped(unet, features):
         plain = unet(*inputs, return_dict=False)[0]
     assert list(features) == ["mid", "us1", "us2"]
     assert {name: f.shape[1] for name, f in features.items()} == feature_channels(unet)
@@ -93,11 +95,11 @@ def test_features_are_the_up_blocks_outputs() -> None:
 
 
 def test_a_bundle_goes_on_where_it_was(frames: Path, tiny_bundle: Path) -> None:
-    network = start_network(tuned(frames, tiny_bundle))
+    network = start_from(tuned(frames, tiny_bundle)).network
     assert network.specs["depth"].processing_size == (32, 48)
     assert network.timesteps["depth"].item() == pytest.approx(187.3)
     for task, answer in outputs(load_bundle(tiny_bundle).network).items():
-        torch.testing.assert_close(outputs(network)[task], answer)
+        torch.testing.assert_close(outputs(network)[task], answer, rtol=0, atol=1e-4)
     learned = {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
     assert learned == {"unets", "timesteps"}
 
@@ -107,19 +109,22 @@ def test_a_task_that_is_not_trained_stays_as_it_is(frames: Path, tmp_path: Path)
     start = write_bundle(
         tmp_path / "shared", tiny_network(shared_unet=True), name="s", license="x", source="x"
     )
-    before = outputs(load_bundle(start).network)
+    before = load_bundle(start).network
     bundle = train(tuned(frames, start, "tasks={depth: 1.0, normals: 0.0}"), tmp_path / "run")
-    after = outputs(load_bundle(bundle).network)
-    assert torch.equal(after["normals"], before["normals"])
-    assert (after["depth"] - before["depth"]).abs().max() > 0.02
+    after = load_bundle(bundle).network
+    assert after.specs["normals"].unet == "unet"
+    for name, tensor in before.unets["unet"].state_dict().items():
+        assert torch.equal(after.unets["unet"].state_dict()[name], tensor)
+    torch.testing.assert_close(
+        outputs(after)["normals"], outputs(before)["normals"], rtol=0, atol=1e-4
+    )
+    assert (outputs(after)["depth"] - outputs(before)["depth"]).abs().max() > 0.02
     with pytest.raises(DataError, match=r"train_vae would spoil .* \(normals\)"):
-        start_network(
-            tuned(frames, start, "tasks={depth: 1.0, normals: 0.0}", "model.train_vae=true")
-        )
+        start_from(tuned(frames, start, "tasks={depth: 1.0, normals: 0.0}", "model.train_vae=true"))
 
 
 def test_stable_diffusion_is_where_the_official_recipe_starts(frames: Path, base: Path) -> None:
-    network = start_network(tuned(frames, base))
+    network = start_from(tuned(frames, base)).network
     assert network.tasks == ("depth", "normals")
     assert network.timesteps["normals"].item() == 261
     for unet in network.unets.values():
@@ -136,9 +141,9 @@ def tiny_unet_weight(base: Path) -> torch.Tensor:
 
 def test_starts_that_are_not_there(frames: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="unknown model 'd3_nanno'"):
-        start_network(tuned(frames, "d3_nanno"))
+        start_from(tuned(frames, "d3_nanno"))
     with pytest.raises(BundleError, match="neither a folder nor in the local"):
-        start_network(tuned(frames, "nobody/nothing"))
+        start_from(tuned(frames, "nobody/nothing"))
     one = tiny_network()
     depth_only = D3Network(
         one.vae,
@@ -148,7 +153,7 @@ def test_starts_that_are_not_there(frames: Path, tmp_path: Path) -> None:
     )
     start = write_bundle(tmp_path / "depth", depth_only, name="d", license="x", source="x")
     with pytest.raises(DataError, match=r"has no normals: set tasks\.normals to 0"):
-        start_network(tuned(frames, start))
+        start_from(tuned(frames, start))
 
 
 # --- The teacher
@@ -181,6 +186,44 @@ def test_lessons_do_not_depend_on_company(frames: Path, base: Path, tmp_path: Pa
     import json
 
     assert json.loads(logs[0]) == pytest.approx(json.loads(logs[1]), rel=1e-4)
+
+
+def test_captions_are_prompts_where_frames_have_them(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from d3_ros.network import text
+
+    network = tiny_network()
+    own = network.prompt_embedding("depth")
+    like = torch.zeros(1)
+    plain = Prompts(network, None).embed("depth", ["a chair", None], like)
+    assert torch.equal(plain, own.expand(2, -1, -1))
+    encoded: list[str] = []
+    real = text.PromptEncoder.__call__
+
+    def counted(self: Any, prompt: str) -> torch.Tensor:
+        encoded.append(prompt)
+        return real(self, prompt)
+
+    monkeypatch.setattr(text.PromptEncoder, "__call__", counted)
+    prompts = Prompts(network, base)
+    rows = prompts.embed("depth", ["a chair", None, "a door", "a chair"], like)
+    assert encoded == ["a chair", "a door"]
+    assert torch.equal(rows[1], own)
+    assert torch.equal(rows[0], rows[3])
+    assert not torch.equal(rows[0], rows[2])
+    expected = text.prompt_embeddings(base, {"depth": "a chair"})["depth"]
+    torch.testing.assert_close(rows[0], expected)
+
+
+def test_captions_need_a_text_encoder(frames: Path, base: Path, tiny_bundle: Path) -> None:
+    captions = "model.captions=true"
+    assert caption_encoder(tuned(frames, base, captions).model) == base
+    assert caption_encoder(tuned(frames, base).model) is None
+    taught = tuned(frames, tiny_bundle, captions, f"model.teacher={base}")
+    assert caption_encoder(taught.model) == base
+    with pytest.raises(DataError, match=r"captions needs the text encoder"):
+        caption_encoder(tuned(frames, tiny_bundle, captions).model)
 
 
 # --- LoRA

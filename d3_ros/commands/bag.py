@@ -83,8 +83,8 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-motion",
         type=float,
         default=default.min_motion,
-        help="least difference to the last frame taken: 0.02 is the same view again, 1 another; "
-        "0 takes all",
+        help="least difference to the last frame taken: 0.02 is a pan by 2 of 640 pixels, 1 "
+        "another place; 0 takes all",
     )
     group.add_argument(
         "--min-points", type=int, default=default.min_points, help="fewest measured pixels"

@@ -18,6 +18,7 @@ from d3_ros.errors import D3Error
 
 if TYPE_CHECKING:
     from d3_ros.network import D3Predictor
+    from d3_ros.network.bundle import Codec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
+    parser.add_argument(
+        "--codec",
+        default="vae",
+        choices=("vae", "tiny"),
+        help="of --model; with '--against' the same model: what the tiny codec gives up",
+    )
     parser.add_argument("--processing-size", default="bundle", metavar="SIZE", help=HELP)
     parser.add_argument(
         "--scale", action="store_true", help="score metric scale from sparse points"
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         D3Error: a bundle or a folder is not usable.
     """
-    predictor = _load(args.model, args)
+    predictor = _load(args.model, args, args.codec)
     if args.scale:
         table: list[dict[str, float | str]] = []
         for folder in args.data:
@@ -70,17 +77,20 @@ def run(args: argparse.Namespace) -> int:
 
     if args.points < 1:
         raise D3Error("--points must be positive")
-    bundles = [(args.model, predictor)]
+    name = args.model if args.codec == "vae" else f"{args.model} (codec {args.codec})"
+    bundles = [(name, predictor)]
     if args.against is not None:
         bundles.insert(0, (args.against, _load(args.against, args)))
     evaluate_bundles(bundles, args.data, part=args.split, points=args.points, output=args.output)
     return 0
 
 
-def _load(model: str, args: argparse.Namespace) -> D3Predictor:
+def _load(model: str, args: argparse.Namespace, codec: Codec = "vae") -> D3Predictor:
     from d3_ros.network import D3Predictor
 
-    return D3Predictor.from_pretrained(model, args.device, args.dtype, args.processing_size)
+    return D3Predictor.from_pretrained(
+        model, args.device, args.dtype, args.processing_size, codec=codec
+    )
 
 
 def _scale(

@@ -1,6 +1,8 @@
 """Render synthetic frames with exact depth, normals, intrinsics and poses, or a walk as a bag.
 
-Everything is procedural and follows from the seed. Needs the optional package embreex.
+Everything is procedural and follows from the seed. Frames can be those of your own camera (--camera
+with the intrinsics.json of 'bag extract' or a ROS calibration YAML, or --intrinsics) where it is on
+your robot (--height, --tilt). Needs the optional package embreex.
 """
 
 from __future__ import annotations
@@ -8,8 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d3_ros.errors import D3Error
+
+if TYPE_CHECKING:
+    from d3_ros.training.render_rig import Rig
+
+DEFAULT_KINDS = ("room", "table", "corridor", "stairs", "street")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +27,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--bag", type=Path, help="ROS 2 bag to write instead (with --walk)")
     parser.add_argument("--frames", type=int, default=100, help="how many frames")
     parser.add_argument("--seed", type=int, default=0, help="number of the series of scenes")
-    parser.add_argument("--size", default="320x240", metavar="WxH", help="pixels")
-    parser.add_argument("--walk", action="store_true", help="one walk through one room")
+    parser.add_argument(
+        "--size", metavar="WxH", help="pixels (default: the camera's own, or 320x240)"
+    )
+    parser.add_argument(
+        "--walk", action="store_true", help="one walk through one room, or the --kind given"
+    )
     parser.add_argument(
         "--kind",
-        default="room,table,corridor,stairs,street",
-        help="kinds of scenes, separated by commas",
+        help=f"kinds of scenes, separated by commas: {', '.join((*DEFAULT_KINDS, 'shapes'))} "
+        "(default: all but shapes; a walk: room)",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--camera", type=Path, metavar="FILE", help="intrinsics.json, or a ROS calibration YAML"
+    )
+    camera.add_argument(
+        "--intrinsics",
+        type=float,
+        nargs=4,
+        metavar=("FX", "FY", "CX", "CY"),
+        help="pixels, of an ideal camera of --size",
+    )
+    parser.add_argument(
+        "--height", metavar="M[:M]", help="of the camera over the floor, m; a range is drawn from"
+    )
+    parser.add_argument(
+        "--tilt", metavar="DEG[:DEG]", help="of the camera, downwards, degrees; with --height"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--rate", type=float, default=10.0, help="frames a second in the bag, Hz")
@@ -38,32 +67,73 @@ def run(args: argparse.Namespace) -> int:
     """
     from d3_ros.training import render_dataset
 
-    size = _size(args.size)
     if args.frames < 1 or args.jobs < 1 or args.rate <= 0:
         raise D3Error("--frames, --jobs and --rate must be positive")
-    if args.bag is not None:
-        if not args.walk:
-            raise D3Error("--bag holds a walk: add --walk")
-        from d3_ros.training import render_bag
-
-        count = render_bag.write_walk(
-            args.bag, frames=args.frames, seed=args.seed, size=size, rate_hz=args.rate
-        )
-    elif args.walk:
-        count = render_dataset.render_walk_folder(
-            args.output, frames=args.frames, seed=args.seed, size=size
-        )
-    else:
+    rig = _rig(args)
+    kinds = args.kind.split(",") if args.kind else DEFAULT_KINDS
+    if not (args.walk or args.bag is not None):
         count = render_dataset.render_folder(
             args.output,
             frames=args.frames,
             seed=args.seed,
-            size=size,
-            kinds=args.kind.split(","),
+            rig=rig,
+            kinds=kinds,
+            jobs=args.jobs,
+        )
+    elif not args.walk:
+        raise D3Error("--bag holds a walk: add --walk")
+    elif args.kind and len(kinds) > 1:
+        raise D3Error("a walk goes through one scene: give one --kind")
+    elif args.bag is not None:
+        from d3_ros.training import render_bag
+
+        count = render_bag.write_walk(
+            args.bag,
+            frames=args.frames,
+            seed=args.seed,
+            rig=rig,
+            kind=kinds[0],
+            rate_hz=args.rate,
+            jobs=args.jobs,
+        )
+    else:
+        count = render_dataset.render_walk_folder(
+            args.output,
+            frames=args.frames,
+            seed=args.seed,
+            rig=rig,
+            kind=kinds[0],
             jobs=args.jobs,
         )
     print(f"{count} frames in {args.bag or args.output}")
     return 0
+
+
+def _rig(args: argparse.Namespace) -> Rig:
+    from d3_ros.training.render_rig import Mounting, make_rig, read_camera
+    from d3_ros.types import CameraIntrinsics
+
+    camera = None if args.camera is None else read_camera(args.camera)
+    size = _size(args.size or "320x240") if args.size or camera is None else None
+    if args.intrinsics is not None:
+        assert size is not None
+        if min(args.intrinsics[:2]) <= 0:
+            raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
+        camera = CameraIntrinsics(*size, *args.intrinsics)
+    if (args.height is None) != (args.tilt is None):
+        raise D3Error("--height and --tilt say together where the camera is: give both")
+    mounting = None
+    if args.height is not None:
+        mounting = Mounting(_range("--height", args.height), _range("--tilt", args.tilt))
+    return make_rig(size, camera, mounting)
+
+
+def _range(option: str, text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high or low)
+    except ValueError as error:
+        raise D3Error(f"{option} {text}: write one number, or two as LOW:HIGH") from error
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -10,6 +10,8 @@ its event files. Several GPUs: 'accelerate launch -m d3_ros train ...'. Several 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from d3_ros.errors import D3Error
@@ -17,7 +19,18 @@ from d3_ros.errors import D3Error
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, as those in config/")
+    parser.add_argument("--config", required=True, help="YAML file, or the name of one in config/")
+    parser.add_argument(
+        "--stage",
+        default="network",
+        choices=("network", "codec"),
+        help="codec: distil the bundle's VAE into the small codec of fast mode, from any images",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="do not train: print what a step costs, stage by stage (needs no data and no weights)",
+    )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="data=, output=, others")
 
 
@@ -29,15 +42,36 @@ def run(args: argparse.Namespace) -> int:
     """
     outputs = [text.partition("=")[2] for text in args.settings if text.startswith("output=")]
     settings = [text for text in args.settings if not text.startswith("output=")]
-    try:
-        from d3_ros.training.config import load_config
+    with training_package_missing():
+        from d3_ros.training import codec
+        from d3_ros.training.config import find_config, load_config
         from d3_ros.training.train import train
+    path = find_config(args.config)
+    if args.profile:
+        from d3_ros.training.profile import profile, table
+
+        config = load_config(path, settings)
+        print("\n".join(table(config, profile(config))))
+        return 0
+    if not outputs:
+        raise D3Error("output=FOLDER is missing on the command line")
+    output = Path(outputs[-1])
+    if args.stage == "codec":
+        bundle = codec.distil(codec.load_config(path, settings), output)
+    else:
+        bundle = train(load_config(path, settings), output)
+    print(f"bundle in {bundle}")
+    return 0
+
+
+@contextmanager
+def training_package_missing() -> Iterator[None]:
+    """Tell in one line which optional package an import inside the block lacks."""
+    try:
+        yield
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("d3_ros"):
+            raise
         raise D3Error(
             f"training needs {error.name}: pip install -r scripts/requirements/training.txt"
         ) from error
-    if not outputs:
-        raise D3Error("output=FOLDER is missing on the command line")
-    bundle = train(load_config(args.config, settings), Path(outputs[-1]))
-    print(f"bundle in {bundle}")
-    return 0

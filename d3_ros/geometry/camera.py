@@ -112,20 +112,19 @@ def project(points_xyz: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
 
 def range_to_z(distance: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
     """Turn (H, W) distance along each pixel's ray into z-depth, both metres, float32."""
-    return (np.asarray(distance, np.float32) / _ray_length(intrinsics)).astype(
+    return (np.asarray(distance, np.float32) / ray_length(intrinsics)).astype(
         np.float32, copy=False
     )
 
 
 def z_to_range(depth_m: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
     """Turn (H, W) z-depth into distance along each pixel's ray, both metres, float32."""
-    return (np.asarray(depth_m, np.float32) * _ray_length(intrinsics)).astype(
-        np.float32, copy=False
-    )
+    return (np.asarray(depth_m, np.float32) * ray_length(intrinsics)).astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=16)
-def _ray_length(intrinsics: CameraIntrinsics) -> np.ndarray:
+def ray_length(intrinsics: CameraIntrinsics) -> np.ndarray:
+    """(H, W) float32 length of every ray of `ray_map`, read-only: times z-depth it is range."""
     length = np.linalg.norm(ray_map(intrinsics), axis=2)
     length.flags.writeable = False
     return length

@@ -46,41 +46,44 @@ def fuse(
         raise ValueError(
             f"prediction {predicted_m.shape} and sensor {sensor_m.shape} differ in size"
         )
+    # Comparisons are false for NaN.
     measured = (sensor_m > 0) & (sensor_m < np.inf)
     known = (predicted_m > 0) & (predicted_m < np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(measured & known, predicted_m / sensor_m, np.float32(1.0))
-    agrees = np.abs(ratio - 1.0) <= tolerance
-    kept = measured & agrees
-    disagreeing = int(np.count_nonzero(measured & ~agrees))
-    depth = np.where(kept, sensor_m, np.where(known, predicted_m, np.float32(np.nan)))
-    if kept.any() and blend_px > 0:
-        depth = _bend_borders(depth, kept, known, ratio, blend_px, edge)
-    return Fusion(depth.astype(np.float32, copy=False), int(np.count_nonzero(kept)), disagreeing)
+    off = np.abs(predicted_m - sensor_m) > np.float32(tolerance) * sensor_m
+    disagrees = measured & known & off
+    kept = measured & ~disagrees
+    depth = np.full(predicted_m.shape, np.nan, np.float32)
+    np.copyto(depth, predicted_m, where=known)
+    if blend_px > 0:
+        _bend_borders(depth, sensor_m, kept, known, blend_px, edge)
+    np.copyto(depth, sensor_m, where=kept)
+    return Fusion(depth, int(np.count_nonzero(kept)), int(np.count_nonzero(disagrees)))
 
 
 def _bend_borders(
     depth: np.ndarray,
+    sensor_m: np.ndarray,
     kept: np.ndarray,
     known: np.ndarray,
-    ratio: np.ndarray,
     blend_px: int,
     edge: float,
-) -> np.ndarray:
-    """Bend predicted pixels near kept ones by the ratio there, less with distance."""
+) -> None:
+    """Bend predicted pixels near kept ones by the ratio there, less with distance; in place."""
     anchors = kept & known
-    if not anchors.any():
-        return depth
+    away = (~anchors).view(np.uint8)
+    # Only kept pixels with a neighbour that is not kept are nearest to anything.
+    rim = np.flatnonzero(anchors & (cv2.dilate(away, np.ones((3, 3), np.uint8)) > 0))
+    if len(rim) == 0:
+        return
     distance, label = cv2.distanceTransformWithLabels(
-        (~anchors).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+        away, cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
     )
-    index_of_label = np.zeros(int(label.max()) + 1, np.intp)
-    index_of_label[label[anchors]] = np.flatnonzero(anchors)
-    border = np.flatnonzero((distance < blend_px) & ~kept & known)
-    nearest = index_of_label[label.flat[border]]
-    predicted_there = depth.flat[nearest] * ratio.flat[nearest]
-    step = np.abs(depth.flat[border] / predicted_there - 1.0)
-    weight = np.where(step < edge, 1.0 - distance.flat[border] / blend_px, 0.0)
-    bent = depth.copy()
-    bent.flat[border] *= ratio.flat[nearest] ** -weight
-    return bent
+    index_of_label = np.zeros(np.count_nonzero(anchors) + 1, np.intp)
+    index_of_label[label.ravel()[rim]] = rim
+    border = np.flatnonzero((distance < blend_px) & known & ~kept)
+    nearest = index_of_label[label.ravel()[border]]
+    flat = depth.ravel()
+    predicted_there = flat[nearest]
+    step = np.abs(flat[border] / predicted_there - 1.0)
+    weight = np.where(step < edge, 1.0 - distance.ravel()[border] / blend_px, 0.0)
+    flat[border] *= (sensor_m.ravel()[nearest] / predicted_there) ** weight

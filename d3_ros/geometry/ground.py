@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from d3_ros.geometry.camera import ray_map
+from d3_ros.geometry.camera import ray_length, ray_map
 from d3_ros.types import CameraIntrinsics, CameraMounting
 
 LEVEL_UP = (0.0, -1.0, 0.0)
 # Rays nearer to the horizon than this make depth depend too much on a degree of tilt.
 MIN_SINE_BELOW_HORIZON = 0.1
+# The floor's normal is taken from every so many pixels, each way.
+SAMPLE_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -67,24 +70,26 @@ def floor_depth(
         raise ValueError("up must not be zero")
     direction = direction / np.float32(length)
 
-    rays = ray_map(intrinsics)
-    ray_lengths = np.linalg.norm(rays, axis=2)
+    rays, ray_lengths = ray_map(intrinsics), ray_length(intrinsics)
 
-    def floor_pixels(upward: np.ndarray) -> np.ndarray:
-        below_horizon = -(rays @ upward) > MIN_SINE_BELOW_HORIZON * ray_lengths
-        return below_horizon & (normals @ upward > np.cos(np.deg2rad(max_tilt_deg)))
+    def floor_pixels(upward: np.ndarray, step: int) -> np.ndarray:
+        below = cv2.transform(rays[::step, ::step], -upward[None])  # distance down, per z
+        floor = below > np.float32(MIN_SINE_BELOW_HORIZON) * ray_lengths[::step, ::step]
+        along_up = cv2.transform(normals[::step, ::step], upward[None])
+        return np.asarray(floor & (along_up > np.cos(np.deg2rad(max_tilt_deg))))
 
-    candidates = floor_pixels(direction)
-    share = float(candidates.mean())
+    coarse = floor_pixels(direction, SAMPLE_STEP)
+    share = float(coarse.mean())
     if share < min_share:
         return Floor(None, direction, share, f"only {share:.1%} of the image is floor")
     # The median of unit vectors, brought back to length, does not mind the legs of a table.
-    normal = np.median(normals[candidates], axis=0)
+    normal = np.median(normals[::SAMPLE_STEP, ::SAMPLE_STEP][coarse], axis=0)
     normal /= np.linalg.norm(normal)
 
-    seen = floor_pixels(normal)
+    seen = floor_pixels(normal, 1)
     depth = np.full(seen.shape, np.nan, np.float32)
-    depth[seen] = camera_height_m / -(rays[seen] @ normal)
+    below = cv2.transform(rays, -normal[None])
+    np.divide(np.float32(camera_height_m), below, out=depth, where=seen)
     return Floor(depth, normal, float(seen.mean()))
 
 

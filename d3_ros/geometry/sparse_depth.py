@@ -113,29 +113,45 @@ def project_points(
     Raises:
         ValueError: an array has the wrong shape.
     """
-    points = np.asarray(points_xyz, np.float64)
+    points = np.asarray(points_xyz)
     transform = np.asarray(T_camera_sensor, np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or transform.shape != (4, 4):
         raise ValueError(
             f"need (N, 3) points and a 4 x 4 transform, got {points.shape}, {transform.shape}"
         )
-    distance = np.sqrt(np.einsum("ij,ij->i", points, points))
-    points = points[(distance >= min_range) & (distance <= max_range) & np.isfinite(distance)]
-    points = points @ transform[:3, :3].T + transform[:3, 3]
-    points = points[points[:, 2] > 0]
+    if points.dtype != np.float32:
+        points = points.astype(np.float64)
+    if min_range > 0.0 or max_range < np.inf:
+        squared = np.einsum("ij,ij->i", points, points)
+        points = points[(squared >= min_range**2) & (squared <= max_range**2)]
+    with np.errstate(invalid="ignore"):  # points that are not finite
+        ahead = points @ transform[2, :3].astype(points.dtype) + points.dtype.type(transform[2, 3])
+    # Most points of a LiDAR are behind the camera; false for NaN.
+    in_front = (ahead > 0) & (ahead < np.inf)
+    points = points[in_front].astype(np.float64) @ transform[:3, :3].T + transform[:3, 3]
 
     pixels = project(points, intrinsics)
     height, width = intrinsics.height, intrinsics.width
-    u, v = np.floor(pixels + 0.5).T
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # false for NaN
+    with np.errstate(invalid="ignore"):
+        u, v = np.floor(pixels + 0.5).T
+        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # false for NaN
     index = v[inside].astype(np.intp) * width + u[inside].astype(np.intp)
-    z = points[inside, 2]
-    far_first = np.argsort(-z)
-    depth = np.full(height * width, np.nan, np.float32)
-    depth[index[far_first]] = z[far_first]  # of several on one pixel the last, nearest, stays
+    depth = _nearest(index, points[inside, 2].astype(np.float32), height * width)
     depth = depth.reshape(height, width)
     window = max(2, width // 64) if hidden_window_px is None else hidden_window_px
     return remove_hidden(depth, window, hidden_ratio) if window > 0 else depth
+
+
+def _nearest(index: np.ndarray, z: np.ndarray, size: int) -> np.ndarray:
+    """(size,) float32: the smallest z at each index, NaN at none."""
+    nearest = np.full(size, np.inf, np.float32)
+    while len(z):
+        # Of several at one index any one stays; those still nearer try again.
+        nearest[index] = z
+        nearer = z < nearest[index]
+        index, z = index[nearer], z[nearer]
+    nearest[np.isinf(nearest)] = np.nan
+    return nearest
 
 
 def remove_hidden(depth_m: np.ndarray, window_px: int, ratio: float = HIDDEN_RATIO) -> np.ndarray:
@@ -154,9 +170,8 @@ def remove_hidden(depth_m: np.ndarray, window_px: int, ratio: float = HIDDEN_RAT
     Returns:
         (H, W) float32, NaN where there is no point or a hidden one.
     """
-    known = np.isfinite(depth_m)
-    near = np.where(known, depth_m, np.float32(np.inf))
-    limit = np.where(known, depth_m * np.float32(1.0 - ratio), np.float32(-np.inf))
+    near = cv2.patchNaNs(depth_m.copy(), np.inf)
+    limit = near * np.float32(1.0 - ratio)
     kernel = np.ones((window_px + 1, window_px + 1), np.uint8)
 
     def nearer(anchor: tuple[int, int]) -> np.ndarray:
@@ -168,4 +183,6 @@ def remove_hidden(depth_m: np.ndarray, window_px: int, ratio: float = HIDDEN_RAT
 
     far = window_px
     hidden = (nearer((0, 0)) & nearer((far, far))) | (nearer((0, far)) & nearer((far, 0)))
-    return np.where(hidden, np.float32(np.nan), depth_m)
+    visible = depth_m.copy()
+    visible[hidden] = np.nan
+    return visible

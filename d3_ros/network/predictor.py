@@ -40,8 +40,9 @@ class D3Predictor:
         optimisations: names out of `d3_ros.network.specialise.OPTIMISATIONS`; with any, the
             network's modules are taken over and `network` cannot be used any longer.
         graphs: on CUDA, run the network as a CUDA graph.
-        target_latency_ms: choose the processing size by it, see `d3_ros.network.latency`, instead
-            of `processing_size`; the time of a whole call counts. None: `processing_size` it is.
+        target_latency_ms: choose the processing size by it, see `d3_ros.network.latency`: one that
+            keeps the image's aspect ratio and has at most about the pixels of `processing_size`.
+            The time of a whole call counts. None: `processing_size` it is.
 
     Raises:
         DataError: the processing size makes no sense for this network, or the target none at all.
@@ -96,7 +97,7 @@ class D3Predictor:
                 a quarter of the operations, and not quite the same answer.
             optimisations: what to specialise, see `d3_ros.network.specialise`; () is the plain way.
             target_latency_ms: choose the processing size by the time of a call, see
-                `d3_ros.network.latency`; None: as `processing_size` says.
+                `d3_ros.network.latency`, up to `processing_size`; None: that it is.
 
         Raises:
             BundleError: there is no such bundle, or it is damaged.
@@ -130,6 +131,9 @@ class D3Predictor:
         """(height, width) at which the network sees an image of `image_size` (height, width)."""
         if image_size in self._controllers:
             return self._controllers[image_size].size
+        return self._asked_size(task, image_size)
+
+    def _asked_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
         trained_size = self.network.specs[task].processing_size
         return choose_size(self._wanted_size, image_size, trained_size, self.network.size_multiple)
 
@@ -139,7 +143,7 @@ class D3Predictor:
 
         Empty without a target; images of a size are in it once they were warmed up or seen.
         """
-        return {size: controller.state for size, controller in self._controllers.items()}
+        return {size: controller.state for size, controller in dict(self._controllers).items()}
 
     def warm_up(self, image_size: tuple[int, int] = (480, 640)) -> None:
         """Predict a black image of (height, width), so that the first real one is not slow.
@@ -155,9 +159,9 @@ class D3Predictor:
         if self._target_ms is None:
             self._predict(black, self.tasks)
             return
-        trained = max((self.network.specs[task].processing_size for task in self.tasks), key=prod)
+        largest = max((self._asked_size(task, image_size) for task in self.tasks), key=prod)
         measured = []
-        for size in size_ladder(image_size, trained):
+        for size in size_ladder(image_size, largest):
             self._controllers[image_size] = SizeController([(size, 0.0)], self._target_ms)
             self._predict(black, self.tasks)
             milliseconds = [self._timed(black, self.tasks)[1] for _ in range(MEASURED_FRAMES)]

@@ -49,22 +49,20 @@ def choose_size(
     raise DataError(f"processing size '{wanted}' is not one of bundle, HxW, aspect, aspect:N")
 
 
-def size_ladder(
-    image_size: tuple[int, int], trained_size: tuple[int, int]
-) -> list[tuple[int, int]]:
+def size_ladder(image_size: tuple[int, int], most: tuple[int, int]) -> list[tuple[int, int]]:
     """The sizes to choose from under a latency target, smallest first.
 
     They keep the image's aspect ratio, in multiples of 64; the largest is the "aspect" of
-    `choose_size`, about the pixel count of the trained size, the smallest has about half its sides.
+    `choose_size`, about the pixel count of `most`, the smallest has about half its sides.
 
     Args:
         image_size: (height, width) of the camera image.
-        trained_size: (height, width) that the bundle states.
+        most: (height, width) whose pixel count is not to be exceeded by much.
     """
-    largest = choose_size("aspect", image_size, trained_size, 1)
+    largest = choose_size("aspect", image_size, most, 1)
     shortest = min(largest)
     sides = range(_to_multiple(shortest / 2), shortest, ASPECT_MULTIPLE)
-    sizes = [choose_size(f"aspect:{side}", image_size, trained_size, 1) for side in sides]
+    sizes = [choose_size(f"aspect:{side}", image_size, most, 1) for side in sides]
     return [*sizes, largest]
 
 

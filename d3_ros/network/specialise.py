@@ -26,11 +26,15 @@ OPTIMISATIONS: Mapping[str, str] = {
     "upsampling": "doubling and 3x3 convolution of the decoder become one transposed convolution",
     "depth_channel": "the decoder's last convolution gives one depth channel, not three to average",
     "batch_unet": "tasks that share a UNet go through it as one batch",
-    "batch_decode": "all tasks go through the decoder as one batch",
+    "batch_decode": "all tasks go through the decoder as one batch, while images are small",
     "channels_last": "convolutions run in channels-last memory order",
 }
 EXACT = tuple(name for name in OPTIMISATIONS if name != "depth_channel")
 """Those that change no number of a prediction by more than rounding."""
+DECODED_PIXELS = 800_000
+"""Decoded at once at most. A pixel takes 1.5 KB of Stable Diffusion's decoder in fp16, so that more
+would fill the GPU, and so many fill it with work. Two images of 480 x 640 go together.
+"""
 
 
 class SpecialisedNetwork(D3Network):
@@ -96,12 +100,17 @@ class SpecialisedNetwork(D3Network):
         order = [task for task in self.tasks if task in latents]
         if isinstance(self.vae, TinyCodec):
             return super().decode_tasks(latents)
-        same_size = len({latents[task].shape for task in order}) == 1
-        groups = [order] if "batch_decode" in self.applied and same_size else [[t] for t in order]
+        shapes = {latents[task].shape for task in order}
+        batch, _, height, width = max(shapes)
+        most = max(1, DECODED_PIXELS // (height * width * self.size_multiple**2))
+        fits = len(shapes) == 1 and len(order) * batch <= most
+        groups = [order] if "batch_decode" in self.applied and fits else [[t] for t in order]
         decoded: dict[Task, torch.Tensor] = {}
         for group in groups:
             self._decoder_rows.rows = self._slice(self.tasks, group)
-            images = self.decode(torch.cat([latents[task] for task in group]))
+            together = torch.cat([latents[task] for task in group])
+            parts = [together] if len(group) > 1 else together.split(most)
+            images = torch.cat([self.decode(part) for part in parts])
             decoded |= dict(zip(group, images.chunk(len(group)), strict=True))
         if "depth" in decoded and "depth_channel" in self.applied:
             decoded["depth"] = decoded["depth"][:, :1]

@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter
 
 from d3_ros.demo.processes import free_domain, has_shared_memory, shipped
 from d3_ros.errors import DataError
+from d3_ros.network.latency import LatencyState
 from d3_ros.ros.bench_naive import NaiveNode, why_not
 from d3_ros.ros.bench_peer import NAMESPACE, camera_names, relative_depth
 from d3_ros.ros.frame_processor import NETWORK, WAITING, WORKING
@@ -47,6 +48,7 @@ class StandIn:
         self.tasks = tasks
         self.takes_s = takes_s
         self.precision = "fp32"
+        self.latency: dict[tuple[int, int], LatencyState] = {}  # there is no target
         self._depth = relative_depth(width, height)
         normals = np.random.default_rng(2).normal(size=(height, width, 3)).astype(np.float32)
         self._normals = normals / np.linalg.norm(normals, axis=2, keepdims=True)

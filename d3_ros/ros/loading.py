@@ -18,7 +18,7 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
     """The predictor that the parameters name, ready for its first frame.
 
     Args:
-        settings: model, device, dtype and processing_size are used.
+        settings: model, device, dtype, processing_size and what follows it are used.
         say: told, in a line, what is being loaded and where it came to be.
 
     Raises:
@@ -30,6 +30,7 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
     # Importing torch takes seconds: a node that waits to be configured should not.
     from d3_ros.network import D3Predictor
     from d3_ros.network.lookup import find_bundle
+    from d3_ros.network.specialise import EXACT
 
     say(f"loading model {find_bundle(settings.model)}")
     predictor = D3Predictor.from_pretrained(
@@ -37,6 +38,9 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
         device=settings.device,
         dtype=settings.dtype,
         processing_size=settings.processing_size,
+        codec="tiny" if settings.codec == "tiny" else "vae",
+        optimisations=EXACT if settings.specialise else (),
+        target_latency_ms=settings.target_latency_ms or None,
     )
     if "depth" not in predictor.tasks:
         raise BundleError(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from d3_ros.errors import D3Error, DeviceError, NonFiniteError
+from d3_ros.network.latency import LatencyState
 from d3_ros.pipeline import Predictor
 from d3_ros.ros.loading import free_memory
 from d3_ros.ros.settings import NodeSettings
@@ -36,6 +37,11 @@ class LoadedPredictor(Predictor, Protocol):
     @property
     def precision(self) -> str:
         """fp32, fp16 or bf16."""
+        ...
+
+    @property
+    def latency(self) -> Mapping[tuple[int, int], LatencyState]:
+        """By size of the images, what the choice of the processing size by a target does."""
         ...
 
     def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -90,8 +96,10 @@ class NetworkGuard:
 
     @property
     def step(self) -> str:
-        """At which step of the ladder it runs."""
-        size = self._steps[-1].processing_size
+        """At which step of the ladder it runs; under a target latency, at which sizes just now."""
+        predictor = self._predictor
+        states = list(predictor.latency.values()) if predictor is not None else []
+        size = self._steps[-1].processing_size if not states else _at_present(states)
         return f"{self._precision}, processing size {size}"
 
     def __call__(self, rgb: np.ndarray, tasks: tuple[Task, ...] | None = None) -> D3Prediction:
@@ -199,6 +207,14 @@ class NetworkGuard:
         if len(self._steps) == 1 or self._retry_s <= 0:
             return float("inf")
         return time.monotonic() + self._retry_s
+
+
+def _at_present(states: Sequence[LatencyState]) -> str:
+    return "; ".join(
+        f"{state.size[0]}x{state.size[1]} ({state.rung} of {state.rungs}, "
+        f"{state.latency_ms:.0f} of {state.target_ms:g} ms)"
+        for state in states
+    )
 
 
 def _described(settings: NodeSettings) -> str:

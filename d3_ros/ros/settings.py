@@ -158,6 +158,24 @@ class NodeSettings:
         "Size at which the network sees the image: bundle (the model's own), HxW, aspect (keep the "
         "image's aspect ratio) or aspect:N (the same, shorter side about N pixels)",
     )
+    codec: str = row(
+        "vae",
+        "Between images and latents: vae, or tiny, the small codec distilled from it where the "
+        "model has one; much faster, and not quite the same answer",
+        choices=("vae", "tiny"),
+    )
+    specialise: bool = row(
+        True,
+        "Make the network faster at loading, with the same numbers; off only to look for a fault",
+    )
+    target_latency_ms: float = row(
+        0.0,
+        "Choose the processing size by the time that the network takes, up to processing_size, "
+        "with the image's aspect ratio; 0: always processing_size",
+        low=0.0,
+        high=60000.0,
+        unit="ms",
+    )
     autostart: bool = row(
         False,
         "Configure and activate by itself; the launch file does it with lifecycle events instead",

@@ -82,8 +82,8 @@ class ExtractOptions:
     """Which frames to take.
 
     `every_s`: least time between two, seconds. `min_motion`: least mean difference to the last one
-    taken, of grey levels at 32 x 24 in units of their spread (two unlike images have about 1.1, the
-    same view again about 0.02); 0 takes all. `min_points`: fewest measured pixels.
+    taken, of grey levels at 32 x 24 in units of their spread (a pan by 2 of 640 pixels has about
+    0.02, an unlike image about 1); 0 takes all. `min_points`: fewest measured pixels.
     `test_share`: share of the time, its end, that split.txt keeps for testing; 0: no split.txt.
     `gap_s`: seconds before that end which are in neither part, because they look alike.
     """

@@ -6,8 +6,9 @@ other files inherit from it and say what differs. Nothing here has a second defa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,7 @@ class ModelConfig:
     new: NewModelConfig | None
     teacher: str | None
     adapters: AdapterConfig
+    captions: bool
     train_vae: bool
     lora: LoraConfig | None
 
@@ -96,14 +98,14 @@ class TaskShares:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training at one image size (height, width)."""
+    """A stretch of training at one image size (height, width); None: that of the bundle."""
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     batch: int
     steps: int
 
     def __post_init__(self) -> None:
-        if min(*self.size, self.batch, self.steps) < 1:
+        if min(*(self.size or (1,)), self.batch, self.steps) < 1:
             raise DataError("stages: size, batch and steps must be at least 1")
 
 
@@ -147,7 +149,7 @@ class TrainConfig:
     """One training run."""
 
     name: str
-    license: str
+    license: str | None
     seed: int
     threads: int
     workers: int
@@ -167,6 +169,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise DataError("stages must be at least one")
+        if self.model.new is not None and self.license is None:
+            raise DataError("license must be given for a new model")
+        if self.model.new is not None and any(stage.size is None for stage in self.stages):
+            raise DataError("stages: a new model has no size of its own: give each stage one")
         if self.model.train_vae and self.latent_cache != "none":
             raise DataError("latent_cache must be none where train_vae is true: latents change")
         for stage in self.stages:
@@ -182,9 +188,41 @@ class TrainConfig:
                 )
 
     @property
+    def size(self) -> tuple[int, int]:
+        """The image size that the bundle is made for: the last stage's.
+
+        Raises:
+            ValueError: it is still to be taken from the bundle that training starts from.
+        """
+        size = self.stages[-1].size
+        if size is None:
+            raise ValueError("the stages' sizes are not settled: see training.start")
+        return size
+
+    def settled(self, size: tuple[int, int]) -> TrainConfig:
+        """The configuration with `size` for the stages that leave it to the bundle."""
+        return replace(self, stages=tuple(replace(s, size=s.size or size) for s in self.stages))
+
+    @property
     def steps(self) -> int:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+
+def find_config(path_or_name: str | Path) -> Path:
+    """The YAML file that is meant: a path, or the name of one that the package ships in config/.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    path = Path(path_or_name).expanduser()
+    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
+    folders = [Path(prefix) / "share" / "d3_ros" / "config" for prefix in prefixes]
+    folders.append(Path(__file__).resolve().parents[2] / "config")
+    for candidate in (path, *(folder / path.name for folder in folders if len(path.parts) == 1)):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{path}: there is no such file, nor one that is shipped by that name")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -56,20 +56,26 @@ def build_network(config: NewModelConfig, processing_size: tuple[int, int]) -> D
 
 
 def _initialise(vae: DiffusersModel) -> None:
-    """He initialisation: AutoencoderTiny has no normalisation that would mend PyTorch's own.
-
-    With that one the latent of an image is 0.04 wide, lost beside the UNet's biases, and the first
-    20,000 images teach nothing. Residual branches start small, the output near mid-grey.
-    """
-    for module in vae.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    """He initialisation, the output near mid-grey."""
+    he_initialise(vae)
     with torch.no_grad():
-        for module in vae.modules():
-            if isinstance(module, AutoencoderTinyBlock):
-                module.conv[-1].weight.mul_(0.3)
         last = vae.decoder.layers[-1]
         last.weight.mul_(0.2)
         last.bias.fill_(0.5)  # the decoder maps [0, 1] to [-1, 1]
+
+
+def he_initialise(module: nn.Module) -> None:
+    """He initialisation of AutoencoderTiny's parts: no normalisation would mend PyTorch's own.
+
+    With that one the latent of an image is 0.04 wide, lost beside the UNet's biases, and the first
+    20,000 images teach nothing. Residual branches start small.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, AutoencoderTinyBlock):
+                part.conv[-1].weight.mul_(0.3)

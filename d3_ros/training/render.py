@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros.errors import D3Error
+from d3_ros.geometry.camera import is_distorted, ray_map
 from d3_ros.training.render_scenes import Scene, View
 from d3_ros.training.render_textures import SIZE
 from d3_ros.types import CameraIntrinsics
@@ -70,6 +71,10 @@ class RayCaster:
         self._glow = np.array(scene.workshop.glow, dtype=np.float32)
 
     def _cast(self, origins: np.ndarray, directions: np.ndarray) -> _Hits:
+        blind = np.isnan(directions).any(axis=1)
+        if blind.any():  # no ray there: one that leaves from outside of everything
+            directions = np.where(blind[:, None], np.array((0, 0, 1), np.float32), directions)
+            origins = np.where(blind[:, None], np.float32(1e6), origins)
         hit = self._embree.run(origins, directions, output=True)
         index = np.flatnonzero(hit["primID"] >= 0)
         triangle, distance = hit["primID"][index], hit["tfar"][index]
@@ -85,18 +90,27 @@ class RayCaster:
         material = self.scene.mesh.material[triangle]
         return _Hits(index, point, normal.astype(np.float32), uv, material, distance)
 
-    def clear(self, view: View, camera: CameraIntrinsics) -> bool:
-        """Whether a camera at `view` has a sensible picture: not inside or right before a thing."""
+    def clear(self, view: View, camera: CameraIntrinsics, *, given: bool) -> bool:
+        """Whether a camera at `view` has a sensible picture: not inside or right before a thing.
+
+        A `given` camera, the user's own, may see the floor below it as near as it is, and to the
+        sides as wide as it does. For a random one the rule is simpler, and stays as it was when
+        the series of frames that models were trained on were drawn.
+        """
         small = camera.resized(16, 12)
         pose = look_at(view)
         rays = pixel_rays(small) @ pose[:3, :3].T.astype(np.float32)
         origins = np.broadcast_to(pose[:3, 3].astype(np.float32), rays.shape)
         hits = self._cast(np.ascontiguousarray(origins), rays)
-        if len(hits.index) < 0.5 * len(rays):
+        if len(hits.index) < 0.5 * np.count_nonzero(np.isfinite(rays[:, 0])):
             return False
-        near = np.quantile(hits.distance, 0.05)
-        spread = np.quantile(hits.distance, 0.9) / max(float(np.quantile(hits.distance, 0.1)), 1e-3)
-        return bool(near > self.scene.free_m and spread > 1.15)
+        free, distance = self.scene.free_m, hits.distance
+        if given:
+            free = min(free, 0.5 * float(view.eye[2]))
+            distance = distance * np.linalg.norm(rays[hits.index], axis=1)
+        near = np.quantile(distance, 0.05)
+        spread = np.quantile(distance, 0.9) / max(float(np.quantile(distance, 0.1)), 1e-3)
+        return bool(near > free and spread > 1.15)
 
     def render(
         self, view: View, camera: CameraIntrinsics, rng: np.random.Generator
@@ -133,6 +147,7 @@ class RayCaster:
             glow[sample.index] += albedo * (self._glow[sample.material][:, None] * share)
             missed = np.ones(len(centre), dtype=bool)
             missed[sample.index] = False
+            missed[np.isnan(rays).any(axis=1)] = False
             glow[missed] += self.scene.sky.astype(np.float32) * share
         arriving = _smooth_within_surfaces(
             arriving.reshape(*shape, 4), depth.reshape(shape), normals.reshape(*shape, 3)
@@ -219,8 +234,17 @@ def look_at(view: View) -> np.ndarray:
 
 
 def pixel_rays(camera: CameraIntrinsics, offset: np.ndarray | None = None) -> np.ndarray:
-    """(H * W, 3) float32 rays with z = 1, optical frame; `offset` (u, v) from the pixel centres."""
+    """(H * W, 3) float32 rays with z = 1, optical frame; `offset` (u, v) from the pixel centres.
+
+    Where the lens has no ray for a pixel it is NaN.
+    """
     du, dv = (0.0, 0.0) if offset is None else offset
+    if is_distorted(camera):
+        rays = ray_map(camera)
+        if offset is not None:  # a lens is smooth: within a pixel a straight line will do
+            along_v, along_u = np.gradient(rays, axis=(0, 1))
+            rays = rays + np.float32(du) * along_u + np.float32(dv) * along_v
+        return rays.reshape(-1, 3).astype(np.float32)
     u, v = np.meshgrid(np.arange(camera.width) + du, np.arange(camera.height) + dv)
     x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
     return np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3).astype(np.float32)

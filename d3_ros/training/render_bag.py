@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from d3_ros.errors import D3Error
 from d3_ros.training.plain_folder import encode_depth
-from d3_ros.training.render_dataset import render_walk
+from d3_ros.training.render_dataset import check_kinds, render_walk
+from d3_ros.training.render_rig import Rig
 from d3_ros.types import CameraIntrinsics
 
 Message: TypeAlias = Any  # rosbags makes its message classes at run time
@@ -39,7 +40,9 @@ def sparse_sensor(
     return np.where(chosen & (depth > 0), noisy, 0).astype(np.float32)
 
 
-def write_walk(bag: Path, *, frames: int, seed: int, size: tuple[int, int], rate_hz: float) -> int:
+def write_walk(
+    bag: Path, *, frames: int, seed: int, rig: Rig, kind: str, rate_hz: float, jobs: int
+) -> int:
     """Render a walk and write it as a bag; returns the number of frames.
 
     Topics, all with the same stamp and frame for one instant:
@@ -49,10 +52,12 @@ def write_walk(bag: Path, *, frames: int, seed: int, size: tuple[int, int], rate
         /camera/truth/depth         Image 16UC1, dense, exact: for the score only
 
     Raises:
-        D3Error: `bag` exists.
+        D3Error: `bag` exists, or there is no such walk.
     """
     if bag.exists():
         raise D3Error(f"{bag} exists: give another --bag, or remove it first")
+    check_kinds([kind])
+    photos = render_walk(seed, frames, rig, kind, jobs)
     bag.parent.mkdir(parents=True, exist_ok=True)
     store = get_typestore(Stores.ROS2_JAZZY)
     types = {
@@ -69,7 +74,6 @@ def write_walk(bag: Path, *, frames: int, seed: int, size: tuple[int, int], rate
             topic: writer.add_connection(topic, kind, typestore=store)
             for topic, kind in types.items()
         }
-        photos = render_walk(seed, frames, size)
         for i, photo in enumerate(tqdm(photos, total=frames, unit="frame", desc="render")):
             stamp = START_S * 1_000_000_000 + round(i / rate_hz * 1e9)
             header = _header(store, stamp)
@@ -117,6 +121,7 @@ def _depth_image(store: Typestore, header: Message, depth: np.ndarray) -> Messag
 
 def _camera_info(store: Typestore, header: Message, camera: CameraIntrinsics) -> Message:
     k = camera.matrix
+    ideal = camera.distortion_model == "none"
     region = store.types["sensor_msgs/msg/RegionOfInterest"](
         x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
     )
@@ -124,8 +129,8 @@ def _camera_info(store: Typestore, header: Message, camera: CameraIntrinsics) ->
         header=header,
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
+        distortion_model="plumb_bob" if ideal else camera.distortion_model,
+        d=np.zeros(5) if ideal else np.array(camera.distortion),
         k=k.ravel(),
         r=np.eye(3).ravel(),
         p=np.column_stack([k, np.zeros(3)]).ravel(),

@@ -15,6 +15,7 @@ from d3_ros.training import render_objects as objects
 from d3_ros.training.render_mesh import Mesh, ball, box, capsule, join, quad
 from d3_ros.training.render_objects import Workshop
 from d3_ros.training.render_rooms import Plan, facing, furnish, shell
+from d3_ros.training.render_shapes import random_shape
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,16 @@ def corridor(w: Workshop) -> Scene:
     low = w.between(0.2, 1.5)
     pitch = (-0.8, -0.25) if w.chance(0.35) else (-0.35, 0.1)
     draw = _indoor_view(plan, size, (low, low + 0.3), pitch)
-    return _finish(plan, _lamps(w, size), draw)
+    scene = _finish(plan, _lamps(w, size), draw)
+
+    def walk(t: float) -> View:
+        """Along the middle of the passage, swaying a little; t in [0, 1]."""
+        eye = np.array([size[0] / 2 + 0.1 * np.sin(5 * t), 0.4 + t * 0.6 * (size[1] - 0.8), 1.0])
+        ahead = np.pi / 2 + 0.12 * np.sin(7 * t)
+        return View(eye, eye + np.array([np.cos(ahead), np.sin(ahead), -0.15]), 0.0)
+
+    scene.walk = walk
+    return scene
 
 
 def tabletop(w: Workshop) -> Scene:
@@ -167,7 +177,16 @@ def tabletop(w: Workshop) -> Scene:
         eye[2] = min(eye[2], size[2] - 0.2)
         return View(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
 
-    return _finish(plan, _lamps(w, size), draw)
+    scene = _finish(plan, _lamps(w, size), draw)
+
+    def walk(t: float) -> View:
+        """Around the objects in a quarter of a circle, as an arm moves a camera; t in [0, 1]."""
+        yaw = np.pi / 4 + t * np.pi / 2
+        away = np.array([0.8 * np.cos(yaw), 0.8 * np.sin(yaw), 0.55])
+        return View(middle + away, middle, 0.0)
+
+    scene.walk = walk
+    return scene
 
 
 def stairs(w: Workshop) -> Scene:
@@ -231,6 +250,22 @@ def street(w: Workshop) -> Scene:
     return _finish(plan, [light], draw)
 
 
+def shapes(w: Workshop) -> Scene:
+    """A room full of solids without a purpose, large and small, standing and in the air."""
+    size = np.array([w.between(3.0, 8.0), w.between(3.0, 8.0), w.between(2.4, 4.0)])
+    plan = Plan(w)
+    shell(plan, size)
+    for _ in range(int(w.rng.integers(6, 26))):
+        solid = random_shape(w, float(np.exp(w.between(np.log(0.08), np.log(1.2)))))
+        x, y = w.between(0.3, size[0] - 0.3), w.between(0.3, size[1] - 0.3)
+        lift = w.between(0.0, size[2] - 0.8) if w.chance(0.3) else 0.0
+        tilt = w.between(-1.5, 1.5) if lift > 0 else 0.0
+        plan.put(solid.moved(tilt=tilt), x, y, w.between(0, 6.3), lift)
+    low = w.between(0.2, 1.5)
+    draw = _indoor_view(plan, size, (low, low + 0.4), (-0.6, 0.15))
+    return _finish(plan, _lamps(w, size), draw)
+
+
 def _house(w: Workshop, wide: float, tall: float) -> Mesh:
     parts = [box((wide, 8.0, tall), w.material("facade"))]
     glass, frame = w.material("metal"), w.material("furniture")
@@ -273,6 +308,7 @@ KINDS: dict[str, tuple[Callable[[Workshop], Scene], float]] = {
     "corridor": (corridor, 0.16),
     "stairs": (stairs, 0.05),
     "street": (street, 0.07),
+    "shapes": (shapes, 0.20),
 }
 
 

@@ -38,8 +38,9 @@ from d3_ros.training.frames import image_numbers, micro_batches, noise_generator
 from d3_ros.training.latents import LatentCache
 from d3_ros.training.lora import merge_lora
 from d3_ros.training.objective import weighted_sum
+from d3_ros.training.prompts import Prompts
 from d3_ros.training.sample import Batch
-from d3_ros.training.start import load_teacher, start_network
+from d3_ros.training.start import caption_encoder, load_teacher, start_from
 from d3_ros.training.student import Lesson, Student, task_rows
 from d3_ros.training.teacher import draw_noise, teacher_features
 from d3_ros.training.validation import SCORES, validate, write_picture
@@ -58,12 +59,14 @@ class Run:
     output: Path
     accelerator: Accelerator
     network: D3Network
+    license: str
     teacher: DiffusersModel | None
     model: nn.Module
     learned: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     ema: EMAModel | None
     latents: LatentCache
+    prompts: Prompts
     test: MixedSource
     books: checkpoints.Books
 
@@ -79,7 +82,7 @@ def train(config: TrainConfig, output: Path) -> Path:
         NonFiniteError: the loss became NaN or infinite; the last checkpoint is kept.
     """
     run = prepare(config, output)
-    accelerator, books = run.accelerator, run.books
+    config, accelerator, books = run.config, run.accelerator, run.books
     batches = stream(config, accelerator, books.step)
     bar = tqdm(
         total=config.steps,
@@ -128,7 +131,8 @@ def train(config: TrainConfig, output: Path) -> Path:
 def prepare(config: TrainConfig, output: Path) -> Run:
     """Everything as it was when the newest checkpoint was written, or as it begins."""
     accelerator = start_accelerator(config, output)
-    network = start_network(config)
+    start = start_from(config)
+    config, network = start.config, start.network
     teacher = None
     if config.model.teacher is not None:
         teacher = load_teacher(config.model.teacher, DTYPES[config.precision])
@@ -151,13 +155,15 @@ def prepare(config: TrainConfig, output: Path) -> Run:
         output=output,
         accelerator=accelerator,
         network=network,
+        license=config.license or start.license or "",
         teacher=teacher,
         model=model,
         learned=learned,
         optimizer=optimizer,
         ema=ema,
         latents=LatentCache(network, config.latent_cache, output / "latents"),
-        test=open_source(config.data, config.stages[-1].size, "test"),
+        prompts=Prompts(network, caption_encoder(config.model)),
+        test=open_source(config.data, config.size, "test"),
         books=checkpoints.resume(accelerator, output, ema),
     )
 
@@ -173,11 +179,12 @@ def accumulate(run: Run, batches: Iterator[Batch], step: int) -> dict[str, float
         with accelerator.autocast():
             if not config.model.train_vae:
                 latent = run.latents.encode(batch)
+            prompts = embed(run, batch)
             if run.teacher is not None and latent is not None:
-                lessons = teach(run.teacher, run.network, latent, config, images)
+                lessons = teach(run, latent, prompts, images)
         # Processes exchange gradients once, with the last micro-batch.
         with nullcontext() if number == len(rounds) else accelerator.no_sync(run.model):
-            raw = run.model(batch, latent, lessons)
+            raw = run.model(batch, latent, prompts, lessons)
             raw["total"] = weighted_sum(raw, config.losses)
             accelerator.backward(raw["total"] / len(rounds))
         for name, value in raw.items():
@@ -215,6 +222,7 @@ def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterato
         begin, end = end, end + stage.steps
         if start >= end:
             continue
+        assert stage.size is not None  # settled when training starts
         source = open_source(config.data, stage.size, "train")
         accelerator.print(*source.summary, sep="\n")
         numbers = (
@@ -227,21 +235,26 @@ def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterato
         yield from micro_batches(source, config.seed, numbers, config.workers)
 
 
+def embed(run: Run, batch: Batch) -> dict[Task, torch.Tensor]:
+    """The prompts of the images that each task learns on."""
+    prompts = {}
+    for task in run.config.tasks.trained:
+        rows = task_rows(len(batch), run.config.tasks.share(task))
+        captions = [batch.captions[row] for row in rows]
+        prompts[task] = run.prompts.embed(task, captions, batch.image)
+    return prompts
+
+
 def teach(
-    teacher: DiffusersModel,
-    network: D3Network,
-    latent: torch.Tensor,
-    config: TrainConfig,
-    images: range,
+    run: Run, latent: torch.Tensor, prompts: Mapping[Task, torch.Tensor], images: range
 ) -> dict[Task, Lesson]:
     """What the teacher shows, by task, for the latents of the images with these numbers."""
     lessons: dict[Task, Lesson] = {}
-    for task in config.tasks.trained:
-        rows = task_rows(len(images), config.tasks.share(task))
-        generators = [noise_generator(config.seed, images[row]) for row in rows]
+    for task, prompt in prompts.items():
+        rows = task_rows(len(images), run.config.tasks.share(task))
+        generators = [noise_generator(run.config.seed, images[row]) for row in rows]
         draw = draw_noise(latent.shape[1:], generators)
-        prompt = network.prompt_embedding(task).to(latent).expand(len(rows), -1, -1)
-        lessons[task] = Lesson(teacher_features(teacher, latent[rows], draw, prompt), draw)
+        lessons[task] = Lesson(teacher_features(run.teacher, latent[rows], draw, prompt), draw)
     return lessons
 
 
@@ -297,7 +310,7 @@ def draw(run: Run) -> None:
         config = run.config
         source = run.test
         if not len(source):
-            source = open_source(config.data, config.stages[-1].size, "train")
+            source = open_source(config.data, config.size, "train")
         path = run.output / "pictures" / f"step_{run.books.step:08d}.png"
         with averaged(run.network, run.ema), run.accelerator.autocast():
             write_picture(path, run.network, source, config.tasks.trained, run.accelerator.device)
@@ -313,7 +326,7 @@ def export(run: Run, name: str) -> None:
         run.output / name,
         network,
         name=config.name,
-        license=config.license,
+        license=run.license,
         source=f"trained by d3_ros from {config.model.start or 'random weights'}: "
         f"step {run.books.step} of {config.steps}, seed {config.seed}",
         overwrite=True,

@@ -125,7 +125,7 @@ class ScaleAligner:
         held_out_count = min(int(settings.held_out_share * count), most)
         held_out = points[np.sort(shuffled[:held_out_count])]
         seen = points[np.sort(shuffled[held_out_count:])]
-        few, _ = thin(seen, settings.max_points)
+        few, cell_of = thin(seen, settings.max_points)
 
         fit, published = self._global_fit(few, rng)
         metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
@@ -133,7 +133,7 @@ class ScaleAligner:
         agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
         local = None
         if settings.local_correction:
-            local = self._local.fit(fit, seen, held_out, relative, rng)
+            local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng)
         if local is not None:
             metric_map, error, agreement = local.metric_map, local.held_out, local.left_out
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))

@@ -14,17 +14,17 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.gaussian_process import Regression
-from d3_ros.geometry.alignment.prior import curve_kernel, depth_factor, image_kernel
+from d3_ros.geometry.alignment.prior import curve_kernel, depth_factor, grid_kernel
 
-# The grid is evaluated at these many columns and this step in log depth and then refined by cubic
-# interpolation, which costs less than evaluating and keeps the linear look-up smooth.
-COLUMNS = 32
-REFINE = 3
-DEPTH_STEP = 0.1
-REFINE_DEPTH = 4
+# Nodes across the image. Over depth the grid is evaluated at this step (log) and then refined by
+# cubic interpolation, which costs less than evaluating and keeps the linear look-up smooth.
+COLUMNS = 48
+DEPTH_STEP = 0.125
+REFINE_DEPTH = 3
 # Beyond the points' depths by this much (log), the field has faded.
 DEPTH_MARGIN = 1.2
 MAX_LAYERS = 40
+ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,16 @@ class CorrectionField:
         below, share = self._layer(log_depth)
         column, row = grid_coordinates(*log_depth.shape, rows, columns)
         # One look-up fetches the layers below and above; they are blended in float.
+        below *= np.float32(rows)
+        below += row
         pair = cv2.remap(
-            self._atlas,
-            column,
-            row + below * np.float32(rows),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
+            self._atlas, column, below, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         low, high = cv2.split(pair)
-        return low + share * (high - low)
+        high -= low
+        high *= share
+        high += low
+        return high
 
     def at_points(self, position: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
         """(N,) correction at image positions (N, 2) in image widths, see `points_in_widths`."""
@@ -72,10 +73,12 @@ class CorrectionField:
 
     def _layer(self, log_depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The layer below each log depth, and the share of the one above."""
-        layer = (log_depth - np.float32(self.low)) * np.float32(1.0 / self.step)
-        layer = np.minimum(np.maximum(layer, 0), np.float32(len(self.layers) - 1.001))
+        layer = log_depth - np.float32(self.low)
+        layer *= np.float32(1.0 / self.step)
+        np.clip(layer, 0.0, np.float32(len(self.layers) - 1.001), out=layer)
         below = np.floor(layer)
-        return below, layer - below
+        layer -= below
+        return below, layer
 
     @cached_property
     def _atlas(self) -> np.ndarray:
@@ -112,17 +115,19 @@ def evaluate_field(
     rows = max(2, round(COLUMNS * height / width))
     u = (np.arange(COLUMNS) + 0.5) / COLUMNS
     v = (np.arange(rows) + 0.5) / rows * (height / width)
-    nodes = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
     alpha = regression.alpha.astype(np.float32)
     curve = curve_kernel(regression.prior, levels - origin, anchors.log_depth) @ alpha
-    mean = np.repeat(curve[:, None], len(nodes), axis=1)
+    mean = np.repeat(curve[:, None], rows * COLUMNS, axis=1)
     for field in regression.prior.fields:
         factor = depth_factor(field, levels - origin, anchors.log_depth)
-        mean += (factor * alpha) @ image_kernel(field, anchors.position, nodes)
+        factor *= alpha
+        # A few rows of the grid at a time stay in the processor's cache.
+        for row in range(0, rows, ROWS_AT_ONCE):
+            block = v[row : row + ROWS_AT_ONCE]
+            nodes = slice(row * COLUMNS, (row + len(block)) * COLUMNS)
+            mean[:, nodes] += factor @ grid_kernel(field, u, block, anchors.position).T
     coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
-    size = (COLUMNS * REFINE, rows * REFINE)
-    wide = np.stack([cv2.resize(layer, size, interpolation=cv2.INTER_CUBIC) for layer in coarse])
-    fine = np.clip(_refine_depth(wide), -bound, bound)  # the cubic overshoots
+    fine = np.clip(_refine_depth(coarse), -bound, bound)  # the cubic overshoots
     return CorrectionField(fine, low, step / REFINE_DEPTH)
 
 

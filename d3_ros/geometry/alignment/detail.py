@@ -11,7 +11,7 @@ stays, is what predicts points best that were held out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 
 import cv2
@@ -29,9 +29,10 @@ FADE_FROM, FADE_TO = 1.0, 3.0
 # Difference of log depth between a pixel and its nearest point that is an edge.
 EDGE = 0.2
 # Windows, in cells to either side; between them it is interpolated.
-RADII = (1, 2, 4, 8, 16)
-MIN_JUDGES, JUDGED_RADIUS = 50, 8
-# Log depth; a judge that is off by more may itself be an outlier.
+RADII = (1, 2, 4)
+MIN_JUDGES = 100
+MIN_TRUST = 0.1
+# Log depth; a held-out point that is off by more may itself be an outlier.
 ERROR_CAP = 0.5
 
 
@@ -52,8 +53,9 @@ PLAIN = Style()
 STYLES = tuple(
     Style(x, y, detail, denoise)
     for (x, y), detail, denoise in product(
-        ((1.0, 1.0), (1.0, 0.25), (1.5, 0.25)), (1.0, 0.5, 0.0), (True, False)
+        ((1.0, 1.0), (1.5, 0.25)), (1.0, 0.5, 0.0), (True, False)
     )
+    if detail > 0.0 or not denoise  # of the residual, which without detail has no part
 )
 
 
@@ -89,12 +91,6 @@ class Detail:
         """Offset and weight for every pixel of the image, (height, width) each."""
         weight = None if self.weight is None else self._per_pixel(self.weight, height, width)
         return self._per_pixel(self.offset, height, width), weight
-
-    def at(self, rows: np.ndarray, columns: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
-        """(N,) log depth of pixels after the correction, given theirs before."""
-        cell = rows // self.step, columns // self.step
-        weight = 0.0 if self.weight is None else self.weight[cell]
-        return np.asarray((1.0 - weight) * log_depth + self.offset[cell])
 
     def _per_pixel(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
         if self.step > 1:
@@ -134,49 +130,87 @@ class DetailModel:
 
     def fit(
         self,
-        samples: Samples,
-        judges: Samples | None,
+        seen: Samples,
+        held_out: Samples,
+        honest: np.ndarray,
+        choose: bool,
         shape: tuple[int, int],
         base: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    ) -> Detail | None:
-        """The detail that samples add, or None where they add none.
+    ) -> tuple[Detail | None, np.ndarray]:
+        """The detail that samples add to the base, or None, and how well it predicts.
 
         Args:
-            samples: what to carry.
-            judges: points that neither the base nor the samples know, to choose the style by; with
-                fewer than `MIN_JUDGES` it is `PLAIN`.
+            seen: samples to predict by.
+            held_out: samples to predict, which join the others afterwards.
+            honest: (M,) base of those held out that does not know them.
+            choose: whether every other one held out settles the style, if they are `MIN_JUDGES`;
+                else it is `PLAIN`.
             shape: height and width of the image.
             base: rows (h,) and columns (w,) of pixels to their (h, w) log depth so far.
+
+        Returns:
+            The detail, and errors (log depth) of the held-out samples that settled nothing.
         """
-        believed = samples.trust > 0
-        if not believed.any():
-            return None
-        samples = samples[believed]
-        diagram = _diagram(samples, shape)
+        choose = choose and len(held_out) >= MIN_JUDGES
+        measured = slice(1, None, 2) if choose else slice(None)
+        seen = seen[seen.trust > MIN_TRUST]
+        if len(seen) == 0:
+            return None, (honest - held_out.truth)[measured]
+        diagram = _diagram(seen, shape)
+        guesses = _Guesses(seen, held_out, honest, diagram)
         style: Style | None = PLAIN
-        if judges is not None and len(judges) >= MIN_JUDGES:
-            style = self._choice.choose(_style_errors(samples, judges, diagram))
+        if choose:
+            style = self._choice.choose(guesses.errors(slice(0, None, 2)))
+        errors = (guesses.predict(style) - held_out.truth)[measured]
         if style is None:
-            return None
-        residual, around = (
-            values.astype(np.float32)[diagram.nearest]
-            for values in (_residual(samples, style.denoise), samples.base)
-        )
-        values = np.dstack([residual, around])
+            return None, errors
+        joining = held_out[held_out.trust > MIN_TRUST]
+        diagram = _insert(diagram, joining, len(seen))
+        return _carry(_concatenate(seen, joining), diagram, style, shape, base), errors
+
+
+def _carry(
+    samples: Samples,
+    diagram: _Diagram,
+    style: Style,
+    shape: tuple[int, int],
+    base: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Detail:
+    shares = _shares(diagram.distance)
+
+    def averaged(values: np.ndarray) -> np.ndarray:
+        image = np.take(values.astype(np.float32), diagram.nearest)
 
         def mean(x: int, y: int) -> np.ndarray:
             size = (2 * x + 1, 2 * y + 1)
-            return np.asarray(cv2.blur(values, size, borderType=cv2.BORDER_REPLICATE))
+            return np.asarray(cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE))
 
-        residual, around = cv2.split(_average(mean, diagram.distance, style))
-        rows, columns = (
-            np.minimum(np.arange(cells) * diagram.step + diagram.step // 2, pixels - 1)
-            for cells, pixels in zip(diagram.nearest.shape, shape, strict=True)
-        )
-        offset, weight = _combine(
-            np.nan_to_num(base(rows, columns)), residual, around, diagram.strength, style
-        )
-        return Detail(offset, weight, diagram.step)
+        return _average(mean, shares, style)
+
+    alone = np.log(averaged(np.exp(samples.truth)))
+    before = residual = alone
+    if style.detail > 0.0:
+        residual = averaged(_residual(samples, style.denoise))
+        before = _base_of_cells(base, diagram, shape)
+    offset, weight = _combine(before, residual, alone, diagram.strength, style)
+    return Detail(offset, weight, diagram.step)
+
+
+def _base_of_cells(
+    base: Callable[[np.ndarray, np.ndarray], np.ndarray], diagram: _Diagram, shape: tuple[int, int]
+) -> np.ndarray:
+    """(h, w) log depth so far; from every other pixel where cells are pixels, to be quick."""
+    step = max(diagram.step, 2)
+    rows, columns = (
+        np.minimum(np.arange(0, pixels, step) + step // 2, pixels - 1) for pixels in shape
+    )
+    cells = np.nan_to_num(base(rows, columns))
+    height, width = diagram.nearest.shape
+    if diagram.step == 1:
+        return np.asarray(cv2.resize(cells, (2 * cells.shape[1], 2 * cells.shape[0])))[
+            :height, :width
+        ]
+    return cells
 
 
 def _diagram(samples: Samples, shape: tuple[int, int]) -> _Diagram:
@@ -197,6 +231,34 @@ def _diagram(samples: Samples, shape: tuple[int, int]) -> _Diagram:
     return _Diagram(sample_of_label[label], distance, float(typical), step)
 
 
+def _insert(diagram: _Diagram, samples: Samples, first: int) -> _Diagram:
+    """The diagram with more samples, numbered from `first`, in the cells that are nearest to them.
+
+    Their cells are looked for within two spacings.
+    """
+    reach = int(2 * diagram.spacing)
+    window = np.arange(-reach, reach + 1)
+    apart = np.hypot(window[:, None], window).astype(np.float32)
+    height, width = diagram.nearest.shape
+    rows = samples.rows[:, None, None] // diagram.step + window[:, None]
+    columns = samples.columns[:, None, None] // diagram.step + window
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    cell = np.where(inside, rows * width + columns, 0)
+    nearer = inside & (apart < diagram.distance.ravel()[cell])
+    which, *_ = np.nonzero(nearer)
+    cell, closeness = cell[nearer], np.broadcast_to(apart, nearer.shape)[nearer]
+    order = np.argsort(-closeness, kind="stable")  # of several the last, nearest, stays
+    nearest, distance = diagram.nearest.copy(), diagram.distance.copy()
+    nearest.flat[cell[order]] = first + which[order]
+    distance.flat[cell[order]] = closeness[order]
+    return replace(diagram, nearest=nearest, distance=distance)
+
+
+def _concatenate(a: Samples, b: Samples) -> Samples:
+    names = [field.name for field in fields(Samples)]
+    return Samples(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in names))
+
+
 def _residual(samples: Samples, denoise: bool) -> np.ndarray:
     """(N,) what the base lacks at the samples, less what may be noise."""
     residual = samples.truth - samples.base
@@ -207,75 +269,106 @@ def _residual(samples: Samples, denoise: bool) -> np.ndarray:
     return residual * samples.trust
 
 
+def _shares(distance: np.ndarray) -> list[np.ndarray]:
+    """Per radius of `RADII`, how far each distance is on its way to it from the one before."""
+    shares, before = [], 0
+    for radius in RADII:
+        share = distance - np.float32(before)
+        share *= np.float32(1.0 / (radius - before))
+        shares.append(np.clip(share, 0.0, 1.0, out=share))
+        before = radius
+    return shares
+
+
 def _average(
-    mean: Callable[[int, int], np.ndarray], distance: np.ndarray, style: Style
+    mean: Callable[[int, int], np.ndarray], shares: list[np.ndarray], style: Style
 ) -> np.ndarray:
     """Mean over a window that grows with distance, between the windows of `RADII`.
 
-    `mean(x, y)` is that over x pixels to either side and y up and down, (..., C) for (...) pixels.
+    `mean(x, y)` is that over x pixels to either side and y up and down, of the shape of `shares`.
     """
-    inner, radius = mean(0, 0), 0
+    inner = mean(0, 0)
     average = inner.copy()
-    most = float(distance.max(initial=0.0))
-    for next_radius in RADII:
-        if most <= radius:
-            break
-        outer = mean(round(style.window_x * next_radius), round(style.window_y * next_radius))
-        share = np.clip((distance - radius) / np.float32(next_radius - radius), 0.0, 1.0)
-        average += (outer - inner) * share[..., None]
-        inner, radius = outer, next_radius
+    for radius, share in zip(RADII, shares, strict=True):
+        outer = mean(round(style.window_x * radius), round(style.window_y * radius))
+        np.subtract(outer, inner, out=inner)
+        inner *= share
+        average += inner
+        inner = outer
     return average
 
 
 def _combine(
-    base: np.ndarray, residual: np.ndarray, around: np.ndarray, strength: np.ndarray, style: Style
+    base: np.ndarray, residual: np.ndarray, alone: np.ndarray, strength: np.ndarray, style: Style
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Offset and weight (see `Detail`) from residual and base, both averaged over samples."""
-    edge = (base - around) * np.float32(np.sqrt(0.5 * style.detail) / EDGE)
-    offset = strength * np.exp(-np.square(edge)) * residual
+    """Offset and weight (see `Detail`): base plus residual, mixed with what the samples say alone.
+
+    The residual and the log depth `alone` are averages over samples. Where they contradict each
+    other by a depth edge, the nearest sample lies beyond it, and its residual says nothing.
+    """
+    share = np.float32(1.0 - style.detail)
+    if style.detail == 0.0:
+        return strength * alone, strength
+    edge = base + residual - alone
+    carried = residual * np.exp(edge * edge * np.float32(-0.5 * style.detail / EDGE**2))
     if style.detail == 1.0:
-        return offset, None
-    weight = strength * np.float32(1.0 - style.detail)
-    return offset + weight * around, weight
+        return strength * carried, None
+    return strength * (style.detail * carried + share * alone), strength * share
 
 
-def _style_errors(
-    samples: Samples, judges: Samples, diagram: _Diagram
-) -> dict[Style | None, float]:
-    """Mean error (log depth) of the judges under every style, and without detail (None)."""
-    rows, columns = judges.rows // diagram.step, judges.columns // diagram.step
-    reach = int(max(style.window_x for style in STYLES) * JUDGED_RADIUS)
-    window = np.arange(-reach, reach + 1)
-    height, width = diagram.nearest.shape
-    patch = diagram.nearest[
-        np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
-        np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
-    ]
-    channels = [_residual(samples, False), _residual(samples, True), samples.base]
-    integral = np.zeros((len(rows), 2 * reach + 2, 2 * reach + 2, len(channels)))
-    integral[:, 1:, 1:] = np.stack(channels, axis=-1)[patch].cumsum(axis=1).cumsum(axis=2)
+class _Guesses:
+    """Log depth of samples that the diagram does not know, under every style."""
 
-    def mean(x: int, y: int) -> np.ndarray:
-        left, right, top, bottom = reach - x, reach + x + 1, reach - y, reach + y + 1
-        total = integral[:, bottom, right] - integral[:, top, right]
-        total -= integral[:, bottom, left] - integral[:, top, left]
-        return total / ((right - left) * (bottom - top))
+    def __init__(
+        self, samples: Samples, asked: Samples, honest: np.ndarray, diagram: _Diagram
+    ) -> None:
+        self.base, self.truth = honest, asked.truth
+        rows, columns = asked.rows // diagram.step, asked.columns // diagram.step
+        self._shares = _shares(diagram.distance[rows, columns])
+        self._strength = diagram.strength[rows, columns]
+        self._reach = int(max(style.window_x for style in STYLES) * RADII[-1])
+        window = np.arange(-self._reach, self._reach + 1)
+        height, width = diagram.nearest.shape
+        patch = diagram.nearest[
+            np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
+            np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
+        ]
+        truth = np.exp(samples.truth)
+        channels = [_residual(samples, False), _residual(samples, True), truth]
+        size = 2 * self._reach + 2
+        self._integrals = np.zeros((len(channels), len(asked), size, size))
+        values = np.stack(channels)[:, patch]
+        values.cumsum(axis=2, out=values).cumsum(axis=3, out=self._integrals[:, :, 1:, 1:])
+        self._averages: dict[tuple[int, float, float], np.ndarray] = {}
 
-    distance = np.minimum(diagram.distance[rows, columns], JUDGED_RADIUS)
-    strength = diagram.strength[rows, columns]
-    averages = {
-        window: _average(mean, distance, Style(*window))
-        for window in {(style.window_x, style.window_y) for style in STYLES}
-    }
-    errors: dict[Style | None, float] = {None: _mean_error(judges.base, judges.truth)}
-    for style in STYLES:
-        average = averages[style.window_x, style.window_y]
-        residual, around = average[:, int(style.denoise)], average[:, 2]
-        offset, weight = _combine(judges.base, residual, around, strength, style)
-        corrected = offset + (1.0 if weight is None else 1.0 - weight) * judges.base
-        errors[style] = _mean_error(corrected, judges.truth)
-    return errors
+    def _average(self, channel: int, style: Style) -> np.ndarray:
+        key = channel, style.window_x, style.window_y
+        if key not in self._averages:
+            integral = self._integrals[channel]
 
+            def mean(x: int, y: int) -> np.ndarray:
+                middle = self._reach
+                left, right, top, bottom = middle - x, middle + x + 1, middle - y, middle + y + 1
+                total = integral[:, bottom, right] - integral[:, top, right]
+                total += integral[:, top, left] - integral[:, bottom, left]
+                return np.asarray(total / ((right - left) * (bottom - top)))
 
-def _mean_error(predicted: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.mean(np.minimum(np.abs(predicted - truth), ERROR_CAP)))
+            self._averages[key] = _average(mean, self._shares, style)
+        return self._averages[key]
+
+    def predict(self, style: Style | None) -> np.ndarray:
+        """(M,) log depth under a style, or without detail (None)."""
+        if style is None:
+            return self.base
+        residual, alone = self._average(int(style.denoise), style), self._average(2, style)
+        offset, weight = _combine(self.base, residual, np.log(alone), self._strength, style)
+        return offset + (1.0 if weight is None else 1.0 - weight) * self.base
+
+    def errors(self, which: slice) -> dict[Style | None, float]:
+        """Mean error of some of the samples for every style, and without detail (None)."""
+        candidates: list[Style | None] = [*STYLES, None]
+        return {style: self._error(style, which) for style in candidates}
+
+    def _error(self, style: Style | None, which: slice) -> float:
+        error = np.abs(self.predict(style) - self.truth)[which]
+        return float(np.mean(np.minimum(error, ERROR_CAP)))

@@ -7,8 +7,8 @@ to 5.12), choose the prior and the noise and take the weight from outliers (Stud
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -19,8 +19,9 @@ from d3_ros.geometry.alignment.prior import PRIORS, Features, Prior, kernel
 
 # Log depth. From noise so large that outliers stand out of a smooth field to almost none.
 NOISES = (0.1, 0.03, 0.01, 0.003)
+CANDIDATES = tuple(product(PRIORS, NOISES))
 # Points that find outliers, all over the image, and neighbouring points that compare priors.
-WEIGHING_POINTS, REVIEW_POINTS = 160, 240
+WEIGHING_POINTS, REVIEW_POINTS = 128, 220
 # Mean log-likelihood a point by which another prior must be better to take over.
 PRIOR_HYSTERESIS = 0.03
 STUDENT_NU = 4.0
@@ -58,18 +59,18 @@ class Regression:
 class ResidualModel:
     """Regression of residual fields that remembers which prior and noise suit network and scene.
 
-    By the likelihood of points left out, the first frame compares all priors, and every
-    `REVIEW_EVERY`-th frame the one in use with another, in turn.
+    By the likelihood of points left out, the first frame compares all of both, and every
+    `REVIEW_EVERY`-th frame those in use with one other pair, in turn.
     """
 
-    REVIEW_EVERY = 5
+    REVIEW_EVERY = 2
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Forget the choice."""
-        self._prior, self._noise = PRIORS[0], NOISES[0]
+        self._prior, self._noise = CANDIDATES[0]
         self._frames = 0
 
     def regress(
@@ -95,23 +96,26 @@ class ResidualModel:
         review, within = divmod(self._frames, self.REVIEW_EVERY)
         weight, left_out = _weigh_points(self._prior, features, residual, loner, judges)
         if within == 0:
-            candidates = (self._prior, PRIORS[review % len(PRIORS)]) if review else PRIORS
+            challenger = CANDIDATES[review % len(CANDIDATES)]
+            candidates = ((self._prior, self._noise), challenger) if review else CANDIDATES
             block = _neighbours(features[:seen], rng)
             self._review(candidates, features[block], residual[block], weight[block])
         self._frames += 1
 
-        covariance = kernel(self._prior, features, features)
-        covariance[np.diag_indices_from(covariance)] += self._noise**2 / weight
-        # The factor's leading block is that of the seen points alone, so one factorisation gives
-        # both the honest prediction of the held-out points and the regression on all. Symmetric,
-        # so the transpose is the same matrix, in the order of memory that LAPACK overwrites.
-        factor = dpotrf(covariance.T, lower=1, overwrite_a=1)[0]
-        white = solve_triangular(factor, residual, lower=True, check_finite=False)
-        prediction = factor[seen:, :seen] @ white[:seen]
+        # Symmetric, so the transpose is the same matrix, in the order of memory that LAPACK
+        # overwrites.
         anchors = len(features) if join else seen
-        alpha = solve_triangular(
-            factor[:anchors, :anchors], white[:anchors], lower=True, trans=1, check_finite=False
-        )
+        covariance = kernel(self._prior, features[:anchors], features[:anchors])
+        covariance[np.diag_indices_from(covariance)] += self._noise**2 / weight[:anchors]
+        factor = dpotrf(covariance.T, lower=1, overwrite_a=1)[0]
+        white = solve_triangular(factor, residual[:anchors], lower=True, check_finite=False)
+        alpha = solve_triangular(factor, white, lower=True, trans=1, check_finite=False)
+        if join:
+            # The factor's leading block is that of the seen points alone, so one factorisation
+            # gives both the honest prediction of the held-out points and the regression on all.
+            prediction = factor[seen:, :seen] @ white[:seen]
+        else:
+            prediction = kernel(self._prior, features[seen:], features[:seen]) @ alpha
         return Regression(
             prior=self._prior,
             anchors=features[:anchors],
@@ -124,23 +128,22 @@ class ResidualModel:
 
     def _review(
         self,
-        candidates: Iterable[Prior],
+        candidates: tuple[tuple[Prior, float], ...],
         features: Features,
         residual: np.ndarray,
         weight: np.ndarray,
     ) -> None:
         """Choose prior and noise by how likely they make points, each left out in turn."""
-        best = -np.inf
-        current = self._prior
-        for prior in candidates:
-            covariance = kernel(prior, features, features)
-            for noise in NOISES:
-                *_, left_out, predictive = _leave_one_out(covariance, residual, noise, weight)
-                likelihood = _log_likelihood(left_out**2 / predictive, predictive)
-                if prior == current and self._frames:
-                    likelihood += PRIOR_HYSTERESIS
-                if likelihood > best:
-                    best, self._prior, self._noise = likelihood, prior, noise
+        covariances = {prior: kernel(prior, features, features) for prior, _ in candidates}
+        current, best = (self._prior, self._noise), -np.inf
+        for candidate in candidates:
+            prior, noise = candidate
+            *_, left_out, predictive = _leave_one_out(covariances[prior], residual, noise, weight)
+            likelihood = _log_likelihood(left_out**2 / predictive, predictive)
+            if candidate == current and self._frames:
+                likelihood += PRIOR_HYSTERESIS
+            if likelihood > best:
+                best, (self._prior, self._noise) = likelihood, candidate
 
 
 def _loners(features: Features, residual: np.ndarray, seen: int) -> np.ndarray:

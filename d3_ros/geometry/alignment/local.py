@@ -11,9 +11,13 @@ from d3_ros.geometry.alignment.detail import DetailModel, Samples
 from d3_ros.geometry.alignment.domain import GlobalFit
 from d3_ros.geometry.alignment.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.metric_map import MetricMap
-from d3_ros.geometry.alignment.points import Points, thin
+from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.prior import Features
 from d3_ros.geometry.alignment.settings import AlignmentSettings
+
+# A dense point has company when so many others within so many spacings are at its log depth.
+COMPANY, COMPANY_REACH, COMPANY_TOLERANCE = 2, 1.5, 0.05
+DOUBTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class LocalCorrection:
         self,
         fit: GlobalFit,
         seen: Points,
+        few: Points,
+        cell_of: np.ndarray,
         held_out: Points,
         relative: np.ndarray,
         rng: np.random.Generator,
@@ -54,12 +60,13 @@ class LocalCorrection:
         Args:
             fit: the global fit.
             seen: all points but those held out.
+            few: these, thinned.
+            cell_of: which of the few each seen point is part of.
             held_out: points to judge the result by.
             relative: (H, W) relative depth.
             rng: draws the samples of points that settle the regression's choices.
         """
         height, width = relative.shape
-        few, cell_of = thin(seen, self.settings.max_points)
         dense = len(few) < len(seen)
         parts = [few, held_out]
         log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in parts]))
@@ -84,46 +91,58 @@ class LocalCorrection:
 
         trust = np.zeros(len(log_fit))
         trust[known] = regression.weight
-        samples = self._samples(metric_map, seen, width, trust[cell_of])
-        hidden = known[known_few:]
-        judged = held_out[hidden - len(few)]
-        judges = Samples(
-            judged.rows,
-            judged.columns,
-            log_fit[hidden] + np.clip(regression.held_out, -bound, bound),
-            log_truth[hidden],
-            np.ones(len(judged)),
-        )
-        measuring = judges
-        style_judges = None
+        samples = _samples(metric_map, seen, width, trust[cell_of])
         if dense:
-            style_judges, measuring = judges[::2], judges[1::2]
-        detail = self._detail.fit(
+            doubted = np.flatnonzero(samples.trust < DOUBTED)
+            alone = doubted[~_has_company(samples, doubted, (height, width))]
+            samples.trust[:] = 1.0
+            samples.trust[alone] = 0.0
+        hidden = known[known_few:]
+        judges = held_out[hidden - len(few)]
+        honest = log_fit[hidden] + np.clip(regression.held_out, -bound, bound)
+
+        def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            return metric_map.log_depth(relative[np.ix_(rows, columns)])[1]
+
+        detail, errors = self._detail.fit(
             samples,
-            style_judges,
-            (height, width),
-            lambda r, c: metric_map.log_depth(relative[np.ix_(r, c)])[1],
+            _samples(metric_map, judges, width, trust[hidden]),
+            honest,
+            choose=dense,
+            shape=(height, width),
+            base=base,
         )
-        predicted = measuring.base
-        if detail is not None:
-            metric_map = replace(metric_map, detail=detail)
-            predicted = detail.at(measuring.rows, measuring.columns, predicted)
         return LocalFit(
-            metric_map,
-            np.abs(np.expm1(predicted - measuring.truth)),
+            replace(metric_map, detail=detail),
+            np.abs(np.expm1(errors)),
             np.abs(np.expm1(regression.left_out)),
         )
 
-    def _samples(
-        self, metric_map: MetricMap, points: Points, width: int, trust: np.ndarray
-    ) -> Samples:
-        log_fit = np.log(metric_map.fit.metres(points.relative))
-        known = np.isfinite(log_fit)
-        points, log_fit = points[known], log_fit[known]
-        assert metric_map.field is not None
-        position = points_in_widths(points.columns, points.rows, width)
-        base = log_fit + metric_map.field.at_points(position, log_fit)
-        return Samples(points.rows, points.columns, base, np.log(points.depth), trust[known])
+
+def _samples(metric_map: MetricMap, points: Points, width: int, trust: np.ndarray) -> Samples:
+    log_fit = np.log(metric_map.fit.metres(points.relative))
+    known = np.isfinite(log_fit)
+    points, log_fit = points[known], log_fit[known]
+    assert metric_map.field is not None
+    position = points_in_widths(points.columns, points.rows, width)
+    base = log_fit + metric_map.field.at_points(position, log_fit)
+    return Samples(points.rows, points.columns, base, np.log(points.depth), trust[known])
+
+
+def _has_company(samples: Samples, which: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(M,) bool: whether samples `which` have others about them at the same depth.
+
+    Where points are dense, so has every real thing.
+    """
+    measured = np.full(shape, np.nan, np.float32)
+    measured[samples.rows, samples.columns] = samples.truth
+    reach = round(COMPANY_REACH * (measured.size / len(samples)) ** 0.5)
+    window = np.arange(-reach, reach + 1)
+    rows = np.clip(samples.rows[which, None] + window, 0, shape[0] - 1)
+    columns = np.clip(samples.columns[which, None] + window, 0, shape[1] - 1)
+    around = measured[rows[:, :, None], columns[:, None, :]]
+    agree = np.abs(around - samples.truth[which, None, None]) < COMPANY_TOLERANCE
+    return np.asarray(agree.sum(axis=(1, 2)) > COMPANY)  # one of them is the sample itself
 
 
 def _depth_range(fit: GlobalFit) -> tuple[float, float]:

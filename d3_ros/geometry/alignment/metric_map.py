@@ -10,13 +10,20 @@ import numpy as np
 from d3_ros.geometry.alignment.correction import CorrectionField
 from d3_ros.geometry.alignment.detail import Detail
 from d3_ros.geometry.alignment.domain import GlobalFit
+from d3_ros.geometry.alignment.limits import (
+    FARTHEST_UNSATURATED,
+    LEAST_METRES,
+    NEAREST_UNSATURATED,
+    NOTHING,
+)
 
 
 @dataclass(frozen=True)
 class MetricMap:
     """What `DepthFit.to_metres` holds: callable, (H, W) relative depth to (H, W) float32 metres.
 
-    NaN where the global fit has no depth (zero or behind the camera) or one beyond `max_depth`.
+    NaN where relative depth is saturated or not finite, and where the global fit has no depth (zero
+    or behind the camera) or one beyond `max_depth`.
     Field and detail together change log depth by at most `bound`.
     """
 
@@ -28,23 +35,43 @@ class MetricMap:
 
     def log_depth(self, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log of metres by the global fit, and with the field, of (H, W) relative depth."""
-        value = relative * np.float32(self.fit.affine.scale) + np.float32(self.fit.affine.shift)
-        if self.fit.domain == "log":
-            by_fit = value
-        else:
-            by_fit = np.asarray(cv2.log(np.where(value > 0, value, np.float32(np.nan))))
+        by_fit = relative * np.float32(self.fit.affine.scale)
+        by_fit += np.float32(self.fit.affine.shift)
+        if self.fit.domain != "log":
+            # Behind the camera becomes nearer than anything, in disparity farther.
+            np.maximum(by_fit, np.float32(NOTHING), out=by_fit)
+            by_fit = np.asarray(cv2.log(by_fit, dst=by_fit))
             if self.fit.domain == "disparity":
-                by_fit = -by_fit
-        return by_fit, by_fit if self.field is None else by_fit + self.field.at(by_fit)
+                np.negative(by_fit, out=by_fit)
+        if self.field is None:
+            return by_fit, by_fit
+        corrected = self.field.at(by_fit)
+        corrected += by_fit
+        return by_fit, corrected
 
     def __call__(self, relative: np.ndarray) -> np.ndarray:
-        """Metres of an image of relative depth."""
+        """Metres of an image of relative depth; of a torch tensor, on its device."""
+        if not isinstance(relative, np.ndarray):
+            # Torch is imported only where a tensor shows that it is there already.
+            from d3_ros.geometry.alignment.metric_tensor import metres
+
+            return metres(self, relative)
         by_fit, corrected = self.log_depth(relative)
         if self.detail is not None:
             offset, weight = self.detail.maps(*relative.shape)
-            corrected = offset + (corrected if weight is None else (1.0 - weight) * corrected)
-            bound = np.float32(self.bound)
-            corrected = np.minimum(np.maximum(corrected, by_fit - bound), by_fit + bound)
+            change = corrected - by_fit
+            if weight is not None:
+                change -= weight * corrected
+            change += offset
+            np.clip(change, -self.bound, self.bound, out=change)
+            change += by_fit
+            corrected = change
         metric = np.asarray(cv2.exp(corrected))
-        metric[~(metric < np.float32(self.max_depth))] = np.nan
-        return metric
+        trusted = _between(relative, NEAREST_UNSATURATED, FARTHEST_UNSATURATED)
+        trusted &= _between(metric, LEAST_METRES, self.max_depth)
+        return np.asarray(cv2.copyTo(metric, trusted, np.full_like(metric, np.nan)))
+
+
+def _between(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(H, W) uint8, 0 where the image is outside the limits or NaN."""
+    return np.asarray(cv2.inRange(image, np.array([low]), np.array([high])))

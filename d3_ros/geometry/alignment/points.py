@@ -86,7 +86,7 @@ def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:
         if np.count_nonzero(np.bincount(key)) <= most:
             break
         cell *= 1.15
-    order = np.lexsort((log_z, key))
+    order = np.argsort(key + (log_z - log_z.min()) / (np.ptp(log_z) + 1.0))  # by cell, then depth
     key, log_z = key[order], log_z[order]
     starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
     # Averages are taken in log depth over what agrees with the cell's median.

@@ -57,10 +57,9 @@ class Prior:
         return constant + (self.tilt_sigma * log_depth) ** 2
 
 
-# From a network that is nearly right, over one that misses objects, to one that is hardly better
-# than the points alone, between which the last interpolates.
+# For a network that is nearly right, and for one that is hardly better than the points alone,
+# between which the second interpolates.
 PRIORS = (
-    Prior(0.3, 0.5, 0.0, (LocalField(False, 0.15, 0.4, 0.5),)),
     Prior(0.3, 0.5, 0.0, (LocalField(False, 0.15, 0.4, 0.5), LocalField(True, 0.1, 1.0, 1.0))),
     Prior(0.3, 0.5, 0.5, (LocalField(True, 0.5, 1.0, 1.0),)),
 )
@@ -83,17 +82,35 @@ def depth_factor(field: LocalField, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def image_kernel(field: LocalField, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The field's covariance between image positions at one depth, (len(a), len(b)) float32."""
-    scale = (1.0 if field.rough else 3.0**0.5) / field.width
-    a, b = (a * scale).astype(np.float32), (b * scale).astype(np.float32)
+    a, b = _scaled(field, a), _scaled(field, b)
     squared = np.square(a[:, None, 0] - b[None, :, 0])
     squared += np.square(a[:, None, 1] - b[None, :, 1])
-    distance = cv2.sqrt(squared)
-    covariance = cv2.exp(-distance)
-    if not field.rough:
-        distance += 1.0
-        covariance *= distance
-    covariance *= np.float32(field.sigma**2)
-    return covariance
+    return _of_squared_distance(field, squared)
+
+
+def grid_kernel(
+    field: LocalField, columns: np.ndarray, rows: np.ndarray, b: np.ndarray
+) -> np.ndarray:
+    """`image_kernel` between the nodes of a grid and positions, (rows * columns, len(b))."""
+    b = _scaled(field, b)
+    across = np.square(_scaled(field, columns)[:, None] - b[:, 0])
+    along = np.square(_scaled(field, rows)[:, None] - b[:, 1])
+    squared = along[:, None] + across[None]
+    return _of_squared_distance(field, squared.reshape(-1, len(b)))
+
+
+def _scaled(field: LocalField, positions: np.ndarray) -> np.ndarray:
+    return (positions * ((1.0 if field.rough else 3.0**0.5) / field.width)).astype(np.float32)
+
+
+def _of_squared_distance(field: LocalField, squared: np.ndarray) -> np.ndarray:
+    distance = cv2.sqrt(squared, dst=squared)
+    if field.rough:
+        covariance = cv2.exp(np.negative(distance, out=distance), dst=distance)
+    else:
+        covariance = cv2.exp(-distance)
+        np.add(covariance, np.multiply(distance, covariance, out=distance), out=covariance)
+    return np.multiply(covariance, np.float32(field.sigma**2), out=covariance)
 
 
 def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:

@@ -60,10 +60,11 @@ def robust_affine(
         residual = np.abs(design @ solution - y) / unit
         weight = (residual < GROSS_ERROR) / (np.maximum(residual, L1_FLOOR) * unit * unit)
         weighted = design * weight[:, None]
-        (a, b), (_, d) = information = weighted.T @ design
-        if a * d - b * b <= 1e-12 * a * d:  # all weight on one x: the line so far stands
+        (a, b), (_, d) = weighted.T @ design
+        determinant = a * d - b * b
+        if determinant <= 1e-12 * a * d:  # all weight on one x: the line so far stands
             break
-        inverse = np.linalg.inv(information)
+        inverse = np.array([[d, -b], [-b, a]]) / determinant
         solution = inverse @ (weighted.T @ y)
     score = weighted * (design @ solution - y)[:, None]
     covariance = inverse @ (score.T @ score) @ inverse  # "sandwich": true for any weights

@@ -25,7 +25,7 @@ class AlignmentSettings:
     max_depth: float = _setting(80.0, "sensor depth above this is not used", 0.1, 1000.0, "m")
     min_points: int = _setting(8, "fewest usable sensor points for a fit", 3, 100000, "points")
     max_points: int = _setting(
-        720,
+        480,
         "points that the fit looks at; more are thinned evenly over the image",
         10,
         2000,
@@ -50,7 +50,7 @@ class AlignmentSettings:
         True, "bend the global fit to the points by a smooth local field", False, True
     )
     max_correction: float = _setting(
-        2.0, "largest local correction, as a share of the depth", 0.0, 10.0
+        4.0, "largest local correction, as a share of the depth", 0.0, 10.0
     )
     domain_hysteresis: float = _setting(
         0.1, "share by which another domain must predict better before it takes over", 0.0, 1.0

@@ -106,7 +106,7 @@ class MemoryWatch:
     def peak_mib(self) -> float:
         """NaN where the system does not tell."""
         if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device) / MIB
+            return torch.cuda.max_memory_reserved(self._device) / MIB
         status = Path("/proc/self/status")
         match = re.search(r"VmHWM:\s*(\d+) kB", status.read_text() if status.is_file() else "")
         return int(match[1]) / 1024 if match else float("nan")

@@ -1,0 +1,79 @@
+"""`MetricMap` for torch tensors: the same arithmetic, where the relative depth already is."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from d3_ros.geometry.alignment.correction import CorrectionField, grid_coordinates
+from d3_ros.geometry.alignment.detail import Detail
+from d3_ros.geometry.alignment.limits import (
+    FARTHEST_UNSATURATED,
+    LEAST_METRES,
+    NEAREST_UNSATURATED,
+    NOTHING,
+)
+
+if TYPE_CHECKING:
+    from d3_ros.geometry.alignment.metric_map import MetricMap
+
+
+def metres(metric_map: MetricMap, relative: torch.Tensor) -> torch.Tensor:
+    """(H, W) float32 metres of (H, W) float32 relative depth, NaN as for `MetricMap`."""
+    affine, domain = metric_map.fit.affine, metric_map.fit.domain
+    by_fit = relative * affine.scale + affine.shift
+    if domain != "log":
+        by_fit = by_fit.clamp_min(NOTHING).log()
+        if domain == "disparity":
+            by_fit = -by_fit
+    corrected = by_fit
+    if metric_map.field is not None:
+        corrected = by_fit + _field_at(metric_map.field, by_fit)
+    if metric_map.detail is not None:
+        offset, weight = _detail_maps(metric_map.detail, relative)
+        change = corrected - by_fit + offset
+        if weight is not None:
+            change = change - weight * corrected
+        corrected = by_fit + change.clamp(-metric_map.bound, metric_map.bound)
+    metric = corrected.exp()
+    trusted = (relative >= NEAREST_UNSATURATED) & (relative <= FARTHEST_UNSATURATED)
+    trusted &= (metric >= LEAST_METRES) & (metric <= metric_map.max_depth)
+    return torch.where(trusted, metric, torch.nan)
+
+
+def _field_at(field: CorrectionField, log_depth: torch.Tensor) -> torch.Tensor:
+    layers = torch.from_numpy(field.layers).to(log_depth.device)
+    count, rows, columns = layers.shape
+    layer = (log_depth - field.low) * (1.0 / field.step)
+    layer = layer.clamp(0.0, count - 1.001).nan_to_num(0.0)
+    across = _normalised_coordinates(
+        log_depth.shape[0], log_depth.shape[1], rows, columns, log_depth.device
+    )
+    grid = torch.cat([across, (layer * (2.0 / (count - 1)) - 1.0)[..., None]], dim=-1)
+    sampled = F.grid_sample(layers[None, None], grid[None, None], align_corners=True)
+    return sampled[0, 0, 0]
+
+
+@lru_cache(maxsize=4)
+def _normalised_coordinates(
+    height: int, width: int, rows: int, columns: int, device: torch.device
+) -> torch.Tensor:
+    """(H, W, 2) grid column and row of every pixel, each from -1 to 1 over the grid."""
+    column, row = grid_coordinates(height, width, rows, columns)
+    axes = (column * (2.0 / (columns - 1)) - 1.0, row * (2.0 / (rows - 1)) - 1.0)
+    return torch.stack([torch.from_numpy(axis) for axis in axes], dim=-1).to(device)
+
+
+def _detail_maps(detail: Detail, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def per_pixel(cells: torch.Tensor) -> torch.Tensor:
+        size = (cells.shape[0] * detail.step, cells.shape[1] * detail.step)
+        large = F.interpolate(cells[None, None], size=size, mode="bilinear", align_corners=False)
+        return large[0, 0, : like.shape[0], : like.shape[1]]
+
+    offset = per_pixel(torch.from_numpy(detail.offset).to(like.device))
+    if detail.weight is None:
+        return offset, None
+    return offset, per_pixel(torch.from_numpy(detail.weight).to(like.device))
