@@ -93,12 +93,12 @@ def test_compressed_images_are_predicted_like_raw_ones(
 
 def test_a_cut_jpeg_is_one_line_and_the_next_frame_is_fine(robot: CompressedRobot) -> None:
     data = cv2.imencode(".jpg", HALVES)[1].tobytes()
-    before = robot.statistics.snapshot()
+    before = robot.settle(robot.statistics.snapshot().received)
     robot.show_encoded(data[: len(data) // 2], "jpeg")
     line = robot.wait_for_line("cut short")
     assert f"'{robot.namespace}/image/compressed'" in line
     robot.wait_for(RELATIVE, robot.show_encoded(data, "jpeg"))
-    now = robot.statistics.snapshot()
+    now = robot.settle(before.received + 2)
     assert (now.refused - before.refused, now.published - before.published) == (1, 1)
 
 
