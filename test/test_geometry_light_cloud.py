@@ -75,6 +75,14 @@ def test_the_range_is_the_distance_from_the_camera() -> None:
     assert len(cloud) == ((true >= 1.0) & (true <= 4.0)).sum()
 
 
+def test_what_is_too_near_hides_nothing_behind_it() -> None:
+    depth = np.full((48, 64), 2.0, np.float32)
+    depth[::4, ::4] = 0.1  # the robot's own cage
+    cloud = light_cloud(depth, ROOM, stride=8, min_range=0.3)
+    assert len(cloud) == 48
+    assert (cloud[:, 2] == 2.0).all()
+
+
 def test_one_point_a_voxel() -> None:
     depth = np.random.default_rng(3).uniform(1.0, 3.0, (48, 64)).astype(np.float32)
     every = light_cloud(depth, ROOM, stride=2)

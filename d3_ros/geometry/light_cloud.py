@@ -6,12 +6,10 @@ does. The first are points; the second are the ends of rays that were seen to go
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 
-from d3_ros.geometry.camera import ray_map
+from d3_ros.geometry.camera import ray_map, z_to_range
 from d3_ros.types import CameraIntrinsics
 
 # Relative depth that is saturated is at least as far as what the network puts just before it, but
@@ -45,11 +43,12 @@ def light_cloud(
     Returns:
         (N, 3) float32 [x y z] metres, finite.
     """
-    nearest, pixel = _nearest_of_each_block(depth_m, stride)
+    valid = (depth_m > 0) & (depth_m < np.inf)
+    if min_range > 0:  # before the nearest is chosen: it must not hide what is behind it
+        valid &= z_to_range(depth_m, intrinsics) >= min_range
+    nearest, pixel = _nearest_of_each_block(depth_m, valid, stride)
     points = ray_map(intrinsics).reshape(-1, 3)[pixel] * nearest[:, None]
-    distance = np.linalg.norm(points, axis=1)
-    within = (distance >= min_range) & (distance <= max_range)
-    points = points[within]
+    points = points[np.linalg.norm(points, axis=1) <= max_range]
     return points[_one_of_each_voxel(points, voxel_size)] if voxel_size > 0 else points
 
 
@@ -70,13 +69,11 @@ def far_pixels(
     Returns:
         (H, W) bool; false where nothing is known.
     """
-    x, y, z = cv2.split(ray_map(intrinsics))
-    # A pixel without a ray (NaN) compares false.
-    far = depth_m * cv2.sqrt(x * x + y * y + z * z) > range_m
+    far = z_to_range(depth_m, intrinsics) > range_m  # NaN, of depth or of a ray, is not
     before = depth_m[(relative >= JUST_BEFORE_SATURATION) & (relative < 1.0)]
     before = before[np.isfinite(before)]
     if len(before) >= SATURATED_EVIDENCE and np.quantile(before, SATURATED_DOUBT) > range_m:
-        far |= (relative >= 1.0) & np.isfinite(z)
+        far |= (relative >= 1.0) & np.isfinite(ray_map(intrinsics)[..., 2])
     return far
 
 
@@ -95,20 +92,19 @@ def clearing_points(
         (N, 3) float32 [x y z] metres, along the rays of the middles of the blocks.
     """
     height, width = far.shape[0] // stride, far.shape[1] // stride  # whole blocks only
-    free = np.ones((height, width), bool)
-    for _, part in _parts(far, stride):
-        free &= part[:height, :width]
-    row, column = np.nonzero(free)
+    blocks = far[: height * stride, : width * stride].reshape(height, stride, width, stride)
+    row, column = np.nonzero(blocks.all(axis=(1, 3)))
     rays = ray_map(intrinsics)[row * stride + stride // 2, column * stride + stride // 2]
     return rays * (np.float32(range_m) / np.linalg.norm(rays, axis=1, keepdims=True))
 
 
-def _nearest_of_each_block(depth_m: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest_of_each_block(
+    depth_m: np.ndarray, valid: np.ndarray, stride: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Smallest valid depth of each block that has one, and the flat index of its pixel."""
     height, width = depth_m.shape
     rows, columns = -(-height // stride), -(-width // stride)
     padded = np.full((rows * stride, columns * stride), np.inf, np.float32)
-    valid = (depth_m > 0) & (depth_m < np.inf)
     # copyTo, because np.where is ten times slower on a mask without runs.
     cv2.copyTo(depth_m, valid.view(np.uint8), padded[:height, :width])
     blocks = padded.reshape(rows, stride, columns, stride).swapaxes(1, 2)
@@ -119,13 +115,6 @@ def _nearest_of_each_block(depth_m: np.ndarray, stride: int) -> tuple[np.ndarray
     v, u = np.divmod(place[block], stride)
     row, column = np.divmod(block, columns)
     return nearest[block], (row * stride + v) * width + column * stride + u
-
-
-def _parts(image: np.ndarray, stride: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """For each place (v, u) in a block, the pixels at that place of all blocks that have it."""
-    for v in range(min(stride, image.shape[0])):
-        for u in range(min(stride, image.shape[1])):
-            yield (v, u), image[v::stride, u::stride]
 
 
 def _one_of_each_voxel(points: np.ndarray, voxel_size: float) -> np.ndarray:
