@@ -25,8 +25,6 @@ from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
-# So many times more points than the fit looks at are more than enough.
-ABUNDANCE = 10
 # Two scales that each fit their points better than this are a contradiction, not a poor network.
 CONTRADICTION_ERROR = 0.05
 
@@ -128,9 +126,7 @@ class ScaleAligner:
         held_out = points[np.sort(shuffled[:held_out_count])]
         seen = points[np.sort(shuffled[held_out_count:])]
         with self._stage("thinning"):
-            # Detail from all of them follows, so where they abound half as many do for the fit.
-            abound = len(seen) > ABUNDANCE * settings.max_points
-            few, cell_of = thin(seen, settings.max_points // (2 if abound else 1))
+            few, cell_of = thin(seen, settings.max_points)
         with self._stage("global fits"):
             fit, published = self._global_fit(few, rng)
         metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
