@@ -21,11 +21,18 @@ from d3_ros.types import TASKS, Task
 if TYPE_CHECKING:
     from d3_ros.network.bench.run import Setting
 
+OUTPUTS: dict[str, tuple[Task, ...]] = {"depth": ("depth",), "both": TASKS}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "--ros", action="store_true", help="the node from message to message, without its network"
+    )
+    parser.add_argument(
+        "--flops",
+        action="store_true",
+        help="only count operations, optimisation by optimisation; needs neither GPU nor memory",
     )
     parser.add_argument("--size", default="640x480", help="camera image, WIDTHxHEIGHT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -49,9 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HxW",
         help="processing sizes of our modes",
     )
-    network.add_argument(
-        "--outputs", nargs="+", default=["depth", "both"], choices=("depth", "both")
-    )
+    network.add_argument("--outputs", nargs="+", default=list(OUTPUTS), choices=tuple(OUTPUTS))
     parser.add_argument(
         "--cameras", nargs="+", type=int, default=[1, 2], metavar="N", help="how many at a time"
     )
@@ -81,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
     width, height = _size(args.size, "--size", "WIDTHxHEIGHT, as in 640x480")
     if args.frames < 1 or min(args.cameras) < 1:
         raise DataError("--frames and --cameras must be at least 1")
-    report = _ros(args, width, height) if args.ros else _network(args, width, height)
+    if args.flops:
+        report = _flops(args)
+    else:
+        report = _ros(args, width, height) if args.ros else _network(args, width, height)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -92,7 +100,7 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
     from d3_ros.network.bench.measuring import machine, probe_roofline
     from d3_ros.network.predictor import choose_device, choose_dtype
 
-    sizes = [_size(text, "--sizes", "HEIGHTxWIDTH, as in 480x640") for text in args.sizes]
+    sizes = _sizes(args)
     modes = args.modes or run.available_modes(args.model)
     run.check_modes(modes)
     device = choose_device(args.device)
@@ -105,8 +113,7 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         rival_size=args.rival_size,
         frames=args.frames,
     )
-    outputs: dict[str, tuple[Task, ...]] = {"depth": ("depth",), "both": TASKS}
-    wanted = run.rows(modes, sizes, [outputs[name] for name in args.outputs], args.cameras)
+    wanted = run.rows(modes, sizes, [OUTPUTS[name] for name in args.outputs], args.cameras)
     found, roofline = machine(device), probe_roofline(device, setting.dtype)
     print(table.header(found, roofline, _about(setting)) + "\n")
     print(table.heading())
@@ -120,6 +127,28 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         for text in table.stage_lines(result, roofline):
             print(text)
     return table.report(found, roofline, results)
+
+
+def _flops(args: argparse.Namespace) -> dict[str, Any]:
+    from d3_ros.network.bench import table
+    from d3_ros.network.bench.architectures import ARCHITECTURES
+    from d3_ros.network.bench.operations import count_operations
+
+    print(f"random weights of {args.architecture}; two operations per multiply-accumulate\n")
+    print(table.operations_heading())
+    rows: list[dict[str, Any]] = []
+    for size in _sizes(args):
+        for tasks in (OUTPUTS[name] for name in args.outputs):
+            official = None
+            for counted in count_operations(ARCHITECTURES[args.architecture], size, tasks):
+                official = official or counted
+                print(table.operations_line(size, tasks, counted, official), flush=True)
+                rows.append({"size": size, "tasks": tasks, **vars(counted)})
+    return {"operations": rows}
+
+
+def _sizes(args: argparse.Namespace) -> list[tuple[int, int]]:
+    return [_size(text, "--sizes", "HEIGHTxWIDTH, as in 480x640") for text in args.sizes]
 
 
 def _about(setting: Setting) -> str:
