@@ -10,6 +10,7 @@ its event files. Several GPUs: 'accelerate launch -m d3_ros train ...'. Several 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
         bundle = codec.distil(codec.load_config(path, settings), output)
     else:
         bundle = train(load_config(path, settings), output)
-    print(f"bundle in {bundle}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(f"bundle in {bundle}")
     return 0
 
 
