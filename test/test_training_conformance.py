@@ -100,7 +100,8 @@ def step(network: D3Network, vectors: dict[Task, dict[str, Any]]) -> Step:
     with torch.no_grad():
         latent = network.encode(torch.from_numpy(vector["image"])[None])
         teacher = teacher_features(unet, latent, draw, network.prompt_embedding("depth")[None])
-        with tapped(unet) as student:
+        student: dict[str, torch.Tensor] = {}
+        with tapped(unet, student):
             answer = network.predict_latent(latent, "depth")
         return Step(student, teacher, network.decode(answer))
 

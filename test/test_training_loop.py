@@ -187,21 +187,12 @@ def test_two_processes_learn_what_one_does(frames: Path, tmp_path: Path) -> None
         assert json.loads(second) == pytest.approx(json.loads(first), rel=1e-4)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(frames: Path, tmp_path: Path) -> None:
-    failed = subprocess.run(
-        command(
-            *("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29515"),
-            data=frames,
-            output=tmp_path / "run",
-            overrides=(),
-        ),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert failed.returncode != 0
-    assert "batch 2 is not a multiple of micro_batch 2 x 2 processes" in failed.stderr
+def test_a_batch_that_processes_cannot_share_is_refused(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.Accelerator, "num_processes", 2)
+    with pytest.raises(DataError, match="batch 2 is not a multiple of micro_batch 2 x 2 processes"):
+        train(small_config(frames), tmp_path / "run")
 
 
 def test_recomputed_layers_give_the_same_gradients(frames: Path, tmp_path: Path) -> None:

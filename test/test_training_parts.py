@@ -19,8 +19,9 @@ from d3_ros.training.config import LoraConfig, TrainConfig
 from d3_ros.training.features import feature_channels, tapped, tapped_modules
 from d3_ros.training.latents import LatentCache
 from d3_ros.training.lora import add_lora, merge_lora
+from d3_ros.training.prompts import Prompts
 from d3_ros.training.sample import Batch, Sample, collate
-from d3_ros.training.start import start_from
+from d3_ros.training.start import caption_encoder, start_from
 from d3_ros.training.student import task_rows
 from d3_ros.training.train import train
 from d3_ros.training.validation import validate, write_picture
@@ -77,7 +78,8 @@ def test_features_are_the_up_blocks_outputs() -> None:
     inputs = (torch.randn(1, 4, 8, 8), 7, torch.randn(1, 3, CROSS_ATTENTION_DIM))
     seen: list[torch.Tensor] = []
     unet.up_blocks[0].register_forward_hook(lambda m, i, output: seen.append(output))
-    with tapped(unet) as features:
+    features: dict[str, torch.Tensor] = {}
+    with tapped(unet, features):
         plain = unet(*inputs, return_dict=False)[0]
     assert list(features) == ["mid", "us1", "us2"]
     assert {name: f.shape[1] for name, f in features.items()} == feature_channels(unet)
@@ -184,6 +186,44 @@ def test_lessons_do_not_depend_on_company(frames: Path, base: Path, tmp_path: Pa
     import json
 
     assert json.loads(logs[0]) == pytest.approx(json.loads(logs[1]), rel=1e-4)
+
+
+def test_captions_are_prompts_where_frames_have_them(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from d3_ros.network import text
+
+    network = tiny_network()
+    own = network.prompt_embedding("depth")
+    like = torch.zeros(1)
+    plain = Prompts(network, None).embed("depth", ["a chair", None], like)
+    assert torch.equal(plain, own.expand(2, -1, -1))
+    encoded: list[str] = []
+    real = text.PromptEncoder.__call__
+
+    def counted(self: Any, prompt: str) -> torch.Tensor:
+        encoded.append(prompt)
+        return real(self, prompt)
+
+    monkeypatch.setattr(text.PromptEncoder, "__call__", counted)
+    prompts = Prompts(network, base)
+    rows = prompts.embed("depth", ["a chair", None, "a door", "a chair"], like)
+    assert encoded == ["a chair", "a door"]
+    assert torch.equal(rows[1], own)
+    assert torch.equal(rows[0], rows[3])
+    assert not torch.equal(rows[0], rows[2])
+    expected = text.prompt_embeddings(base, {"depth": "a chair"})["depth"]
+    torch.testing.assert_close(rows[0], expected)
+
+
+def test_captions_need_a_text_encoder(frames: Path, base: Path, tiny_bundle: Path) -> None:
+    captions = "model.captions=true"
+    assert caption_encoder(tuned(frames, base, captions).model) == base
+    assert caption_encoder(tuned(frames, base).model) is None
+    taught = tuned(frames, tiny_bundle, captions, f"model.teacher={base}")
+    assert caption_encoder(taught.model) == base
+    with pytest.raises(DataError, match=r"captions needs the text encoder"):
+        caption_encoder(tuned(frames, tiny_bundle, captions).model)
 
 
 # --- LoRA

@@ -9,6 +9,7 @@ compare with. Only what somebody subscribes to is rendered.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -252,6 +253,8 @@ def main(args: list[str] | None = None) -> int:
         return 1
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_IGN)  # launch repeats what Ctrl-C has already sent
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

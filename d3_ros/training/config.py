@@ -57,6 +57,7 @@ class ModelConfig:
     new: NewModelConfig | None
     teacher: str | None
     adapters: AdapterConfig
+    captions: bool
     train_vae: bool
     lora: LoraConfig | None
 

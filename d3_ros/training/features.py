@@ -44,12 +44,11 @@ def feature_channels(unet: DiffusersModel) -> dict[str, int]:
 
 
 @contextmanager
-def tapped(unet: DiffusersModel) -> Iterator[dict[str, torch.Tensor]]:
-    """Collect the features, (B, C, h, w) each, of the forward pass made inside the block.
+def tapped(unet: DiffusersModel, features: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Put the features, (B, C, h, w) each, of the forward pass made inside into `features`.
 
     Leave the block before `backward`: gradient checkpointing runs the layers a second time.
     """
-    features: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: object, output: Any) -> None:
@@ -61,7 +60,7 @@ def tapped(unet: DiffusersModel) -> Iterator[dict[str, torch.Tensor]]:
         module.register_forward_hook(keep(name)) for name, module in tapped_modules(unet).items()
     ]
     try:
-        yield features
+        yield
     finally:
         for handle in handles:
             handle.remove()

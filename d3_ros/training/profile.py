@@ -186,6 +186,8 @@ def _step(parts: _Parts, watch: Watch) -> None:
         if config.precision == "fp32"
         else torch.autocast(device.type, DTYPES[config.precision])
     )
+    rows = {t: task_rows(len(batch), config.tasks.share(t)) for t in config.tasks.trained}
+    prompts = {t: network.prompt_embedding(t).expand(len(r), -1, -1) for t, r in rows.items()}
     latent, lessons = None, {}
     with autocast:
         with watch("encode"):
@@ -194,18 +196,17 @@ def _step(parts: _Parts, watch: Watch) -> None:
                     latent = network.encode(batch.image).float()
         with watch("teacher"):
             if parts.teacher is not None and latent is not None:
-                for task in config.tasks.trained:
-                    rows = task_rows(len(batch), config.tasks.share(task))
+                for task, chosen in rows.items():
                     draw = NoiseDraw(
-                        torch.ones(len(rows), LEVELS, dtype=torch.long, device=device),
-                        torch.randn(len(rows), LEVELS, *latent.shape[1:], device=device),
+                        torch.ones(len(chosen), LEVELS, dtype=torch.long, device=device),
+                        torch.randn(len(chosen), LEVELS, *latent.shape[1:], device=device),
                     )
-                    prompt = network.prompt_embedding(task).expand(len(rows), -1, -1)
-                    features = teacher_features(parts.teacher, latent[rows], draw, prompt)
+                    features = teacher_features(parts.teacher, latent[chosen], draw, prompts[task])
                     lessons[task] = Lesson(features, draw)
         with watch("forward"):
-            total = weighted_sum(parts.student(batch, latent, lessons), config.losses)
-    del lessons
+            raw = parts.student(batch, latent, prompts, lessons)
+            total = weighted_sum(raw, config.losses)
+    del lessons, raw
     with watch("backward"):
         total.backward()
     with watch("optimizer"):

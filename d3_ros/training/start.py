@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL
 
 from d3_ros.errors import DataError
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec, load_bundle
@@ -76,9 +76,9 @@ def _freeze(network: D3Network, config: TrainConfig) -> None:
             add_lora(unet, config.model.lora)
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
-    # AutoencoderTiny's own checkpointing forgets to map [-1, 1] to [0, 1] (diffusers 0.42); it is
-    # small enough to do without.
-    if config.gradient_checkpointing and not isinstance(vae, AutoencoderTiny):
+    # The small ones do without: AutoencoderTiny's own forgets to map [-1, 1] to [0, 1] (diffusers
+    # 0.42).
+    if config.gradient_checkpointing and type(network.vae) is AutoencoderKL:
         vae.enable_gradient_checkpointing()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
@@ -98,6 +98,22 @@ def blank_teacher(folder_or_repo: str) -> DiffusersModel:
     """The same UNet without weights."""
     folder = base_folder(folder_or_repo) / "unet"
     return build_module(folder, UNET_CLASSES).requires_grad_(False).eval()
+
+
+def caption_encoder(model: ModelConfig) -> Path | None:
+    """The Stable Diffusion folder whose text encoder embeds captions; None where none are used.
+
+    Raises:
+        DataError: neither the teacher nor the start is Stable Diffusion.
+    """
+    if not model.captions:
+        return None
+    if model.teacher is not None:
+        return base_folder(model.teacher)
+    folder = None if model.start is None else _stable_diffusion(model)
+    if folder is None:
+        raise DataError("model.captions needs the text encoder of a teacher: set it to false")
+    return folder
 
 
 def _stable_diffusion(model: ModelConfig) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -56,13 +56,18 @@ class Student(nn.Module):
                 self.adapters[task] = FeatureAdapters(feature_channels(unet), adapters)
 
     def forward(
-        self, batch: Batch, latent: torch.Tensor | None, lessons: Mapping[Task, Lesson]
+        self,
+        batch: Batch,
+        latent: torch.Tensor | None,
+        prompts: Mapping[Task, torch.Tensor],
+        lessons: Mapping[Task, Lesson],
     ) -> dict[str, torch.Tensor]:
         """Losses of a batch by TASK.LOSS, unweighted, each the mean over the task's images.
 
         Args:
             batch: images and labels.
             latent: (B, c, h, w) of the images where the VAE does not learn; None: encode here.
+            prompts: (n, L, C) embeddings for the images of each task, by task.
             lessons: the teacher's part for the images of each task (`task_rows`), by task.
         """
         network = self.network
@@ -72,16 +77,15 @@ class Student(nn.Module):
         for task in self.shares.trained:
             rows = task_rows(len(batch), self.shares.share(task))
             lesson = lessons.get(task)
-            with ExitStack() as stack:
-                features = (
-                    stack.enter_context(tapped(network.unets[network.specs[task].unet]))
-                    if lesson is not None
-                    else {}
-                )
-                answer = network.predict_latent(latent[rows], task)
+            unet = network.unets[network.specs[task].unet]
+            timestep = network.timesteps[task].expand(len(rows))
+            features: dict[str, torch.Tensor] = {}
+            with nullcontext() if lesson is None else tapped(unet, features):
+                # As D3Network.predict_latent does, with prompts that may differ by image.
+                answer = unet(latent[rows], timestep, prompts[task], return_dict=False)[0]
             values = task_losses(
                 task,
-                network.decode(answer),
+                network.decode_task(answer, task),
                 batch.rows(rows),
                 network.specs[task].axes,
                 self.losses.depth_unit,

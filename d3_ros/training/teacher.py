@@ -67,11 +67,12 @@ def teacher_features(
         draw: timesteps and noise of these images.
         prompt: (B, L, C) embeddings, those that the student gets.
     """
-    with tapped(teacher) as features:
+    features: dict[str, torch.Tensor] = {}
+    with tapped(teacher, features):
         teacher(
             noised(latent, draw),
             draw.timesteps.flatten().to(latent.device),
             prompt.repeat_interleave(LEVELS, dim=0),
             return_dict=False,
         )
-    return dict(features)
+    return features

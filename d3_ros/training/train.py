@@ -38,8 +38,9 @@ from d3_ros.training.frames import image_numbers, micro_batches, noise_generator
 from d3_ros.training.latents import LatentCache
 from d3_ros.training.lora import merge_lora
 from d3_ros.training.objective import weighted_sum
+from d3_ros.training.prompts import Prompts
 from d3_ros.training.sample import Batch
-from d3_ros.training.start import load_teacher, start_from
+from d3_ros.training.start import caption_encoder, load_teacher, start_from
 from d3_ros.training.student import Lesson, Student, task_rows
 from d3_ros.training.teacher import draw_noise, teacher_features
 from d3_ros.training.validation import SCORES, validate, write_picture
@@ -65,6 +66,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     ema: EMAModel | None
     latents: LatentCache
+    prompts: Prompts
     test: MixedSource
     books: checkpoints.Books
 
@@ -160,6 +162,7 @@ def prepare(config: TrainConfig, output: Path) -> Run:
         optimizer=optimizer,
         ema=ema,
         latents=LatentCache(network, config.latent_cache, output / "latents"),
+        prompts=Prompts(network, caption_encoder(config.model)),
         test=open_source(config.data, config.size, "test"),
         books=checkpoints.resume(accelerator, output, ema),
     )
@@ -176,11 +179,12 @@ def accumulate(run: Run, batches: Iterator[Batch], step: int) -> dict[str, float
         with accelerator.autocast():
             if not config.model.train_vae:
                 latent = run.latents.encode(batch)
+            prompts = embed(run, batch)
             if run.teacher is not None and latent is not None:
-                lessons = teach(run.teacher, run.network, latent, config, images)
+                lessons = teach(run, latent, prompts, images)
         # Processes exchange gradients once, with the last micro-batch.
         with nullcontext() if number == len(rounds) else accelerator.no_sync(run.model):
-            raw = run.model(batch, latent, lessons)
+            raw = run.model(batch, latent, prompts, lessons)
             raw["total"] = weighted_sum(raw, config.losses)
             accelerator.backward(raw["total"] / len(rounds))
         for name, value in raw.items():
@@ -231,21 +235,26 @@ def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterato
         yield from micro_batches(source, config.seed, numbers, config.workers)
 
 
+def embed(run: Run, batch: Batch) -> dict[Task, torch.Tensor]:
+    """The prompts of the images that each task learns on."""
+    prompts = {}
+    for task in run.config.tasks.trained:
+        rows = task_rows(len(batch), run.config.tasks.share(task))
+        captions = [batch.captions[row] for row in rows]
+        prompts[task] = run.prompts.embed(task, captions, batch.image)
+    return prompts
+
+
 def teach(
-    teacher: DiffusersModel,
-    network: D3Network,
-    latent: torch.Tensor,
-    config: TrainConfig,
-    images: range,
+    run: Run, latent: torch.Tensor, prompts: Mapping[Task, torch.Tensor], images: range
 ) -> dict[Task, Lesson]:
     """What the teacher shows, by task, for the latents of the images with these numbers."""
     lessons: dict[Task, Lesson] = {}
-    for task in config.tasks.trained:
-        rows = task_rows(len(images), config.tasks.share(task))
-        generators = [noise_generator(config.seed, images[row]) for row in rows]
+    for task, prompt in prompts.items():
+        rows = task_rows(len(images), run.config.tasks.share(task))
+        generators = [noise_generator(run.config.seed, images[row]) for row in rows]
         draw = draw_noise(latent.shape[1:], generators)
-        prompt = network.prompt_embedding(task).to(latent).expand(len(rows), -1, -1)
-        lessons[task] = Lesson(teacher_features(teacher, latent[rows], draw, prompt), draw)
+        lessons[task] = Lesson(teacher_features(run.teacher, latent[rows], draw, prompt), draw)
     return lessons
 
 
