@@ -18,14 +18,15 @@ from d3_ros.network.flops import Work
 from d3_ros.network.specialise import OPTIMISATIONS
 from d3_ros.types import TASKS
 
-SMALL_RUN = ["--architecture", "small", "--device", "cpu", "--frames", "1", "--size", "80x60"]
+SMALL_RUN = ["--device", "cpu", "--frames", "1", "--size", "80x60"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:transformers.*")
 def test_every_mode_small_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bench.json"
     sizes = ["--sizes", "64x64", "--rival-size", "64", "--outputs", "both", "--cameras", "2", "1"]
-    assert main(["bench", *SMALL_RUN, *sizes, "--json", str(file)]) == 0
+    arguments = ["--architecture", "small", *sizes, "--json", str(file)]
+    assert main(["bench", *SMALL_RUN, *arguments]) == 0
     out = capsys.readouterr().out
     report = json.loads(file.read_text())
     assert report["machine"]["torch"] == torch.__version__
@@ -66,6 +67,7 @@ def test_a_bundle_is_measured_in_its_own_modes(
         (["--size", "4:3"], "--size 4:3: give WIDTHxHEIGHT"),
         (["--frames", "0"], "--frames and --cameras must be at least 1"),
         (["--model", "nowhere"], "unknown model 'nowhere'"),
+        (["--model", "d3_nano", "--architecture", "small"], "random ones: give one"),
         (["--model", "d3_nano", "--modes", "fast", "--sizes", "64x64"], "has no tiny codec"),
     ],
 )

@@ -73,6 +73,11 @@ class NetworkRunner:
         self._pool: Any = None
         self._captured: dict[object, Callable[[torch.Tensor], Decoded]] = {}
 
+    @property
+    def captures(self) -> bool:
+        """Whether every new size, batch and choice of tasks costs the time of a capture."""
+        return self._graphs
+
     def __call__(self, image: torch.Tensor, tasks: tuple[Task, ...]) -> Decoded:
         """(N, 3, h, w) in [-1, 1] in the network's dtype -> decoded image per task.
 
