@@ -66,8 +66,8 @@ def test_from_a_bag_to_a_better_bundle(
     output = tmp_path / "mine"
     assert main(command(bag, start, output)) == 0
     told = capsys.readouterr().out
-    assert "better: bundle in" in told
-    assert "held-out frames" in told
+    assert "held-out frames: affine_depth.abs_rel 0." in told
+    assert f"bundle in {output}, report in" in told
     work = tmp_path / "mine.run"
     assert (work / "report/index.html").is_file()
     assert (work / "data/contact_sheet.png").is_file()
@@ -98,6 +98,32 @@ def test_what_is_not_better_is_not_called_better(
     assert len(error.strip().splitlines()[-1]) < 600
     assert not output.exists()
     assert load_bundle(tmp_path / "mine.run/training/last").name == "mine"
+
+
+def test_what_became_worse_is_told(
+    bag: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The judge that was chosen decides; what another says is not kept quiet."""
+    from d3_ros.evaluation.compare import Difference
+    from d3_ros.training import finetune as module
+
+    verdicts = {"affine_depth": "worse", "affine_disparity": "better", "sparse_fit": "better"}
+    differences = [
+        Difference(f"{name}.abs_rel", 7, 0.2, 0.1, -0.1, -0.2, -0.05, verdict)  # type: ignore[arg-type]
+        for name, verdict in verdicts.items()
+    ]
+    one = "stages=[{size: null, batch: 4, steps: 1}]"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "evaluate_bundles", lambda *_, **__: ([], differences))
+        chosen = command(bag, start, tmp_path / "a", one)
+        assert main([chosen[0], "--judge", "sparse_fit", *chosen[1:]]) == 0
+        told = capsys.readouterr().out
+        assert "better on 7 held-out frames: sparse_fit.abs_rel" in told
+        assert "but worse: affine_depth.abs_rel 0.2000 before, 0.1000 after" in told
+        assert main(command(bag, start, tmp_path / "b", one)) == 1
+    assert "not better than" in capsys.readouterr().err
+    assert (tmp_path / "a/bundle.json").is_file()
+    assert not (tmp_path / "b").exists()
 
 
 def test_too_few_frames_to_judge_by(

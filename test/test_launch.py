@@ -310,3 +310,43 @@ def test_ros2_launch_configures_and_activates_the_node(tiny_bundle: Path, tmp_pa
         launch.wait()
     assert "[front.predictor]" in log.read_text()
     assert "finished cleanly" in log.read_text()
+
+
+def parameters_of(section: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a section by ROS name."""
+
+    def flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            own = {f"{prefix}{name}": value}
+            found.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else own)
+        return found
+
+    return flat(section["ros__parameters"], "")
+
+
+@pytest.mark.parametrize("name", ["nav2_costmap", "rtabmap"])
+def test_a_recipe_names_outputs_and_parameters_of_the_node(name: str) -> None:
+    text = (ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
+    own = parameters_of(recipe["/**/predictor"])
+    assert set(own) <= set(PARAMETERS)
+    settings_from(own)
+    named = set(re.findall(r"/predictor/([a-z_/]+)", text))
+    assert named
+    assert {f"~/{topic}" for topic in named} <= set(TOPICS)
+
+
+def test_the_nav2_recipe_clears_where_it_sees_and_marks_only_obstacles() -> None:
+    """The order of distances that docs/consumers.md asks for, and heights that are set."""
+    recipe = yaml.safe_load((ROOT / "config" / "nav2_costmap.yaml").read_text(encoding="utf-8"))
+    costmap = recipe["local_costmap"]["local_costmap"]["ros__parameters"]
+    layer = costmap["voxel_layer"]
+    marks, clears = (layer[source] for source in layer["observation_sources"].split())
+    nav = recipe["/**/predictor"]["ros__parameters"]["points"]["nav"]
+    assert nav["max_range"] <= marks["obstacle_max_range"] < nav["clear_range"]
+    assert nav["clear_range"] <= clears["raytrace_max_range"]
+    assert 0 < marks["min_obstacle_height"] < marks["max_obstacle_height"]
+    assert marks["max_obstacle_height"] <= layer["z_voxels"] * layer["z_resolution"] + 1e-9
+    assert layer["z_voxels"] <= 16
+    assert nav["voxel_size"] <= min(costmap["resolution"], layer["z_resolution"])

@@ -16,6 +16,7 @@ from test_messages_compressed import compressed
 
 from d3_ros.ros.image_input import image_input
 from d3_ros.ros.inputs import stamp_ns
+from d3_ros.ros.parameter_row import ParameterError
 from d3_ros.ros.scale_report import STATES
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, POINTS, RELATIVE, RGB, SCALE
 from d3_ros.types import D3Prediction
@@ -93,12 +94,12 @@ def test_compressed_images_are_predicted_like_raw_ones(
 
 def test_a_cut_jpeg_is_one_line_and_the_next_frame_is_fine(robot: CompressedRobot) -> None:
     data = cv2.imencode(".jpg", HALVES)[1].tobytes()
-    before = robot.statistics.snapshot()
+    before = robot.settle(robot.statistics.snapshot().received)
     robot.show_encoded(data[: len(data) // 2], "jpeg")
     line = robot.wait_for_line("cut short")
     assert f"'{robot.namespace}/image/compressed'" in line
     robot.wait_for(RELATIVE, robot.show_encoded(data, "jpeg"))
-    now = robot.statistics.snapshot()
+    now = robot.settle(before.received + 2)
     assert (now.refused - before.refused, now.published - before.published) == (1, 1)
 
 
@@ -112,6 +113,7 @@ def test_raw_images_are_not_subscribed_to(robot: CompressedRobot) -> None:
     [
         ([], "/bot/image/compressed"),
         (["image:=/camera/image_raw"], "/camera/image_raw/compressed"),
+        (["image:=/camera/image_raw/compressed"], "/camera/image_raw/compressed"),
         (["image/compressed:=/camera/jpeg"], "/camera/jpeg"),
     ],
 )
@@ -121,8 +123,12 @@ def test_the_compressed_topic_follows_the_remapping_of_either(
     arguments = ["--ros-args"] + [word for rule in remapping for word in ("-r", rule)]
     node = Node("maps", namespace="/bot", cli_args=arguments)
     assert image_input(node, "compressed") == (CompressedImage, compressed_topic)
-    raw = "/camera/image_raw" if "image:=/camera/image_raw" in remapping else "/bot/image"
-    assert image_input(node, "raw") == (Image, raw)
+    if "image:=/camera/image_raw/compressed" in remapping:
+        with pytest.raises(ParameterError, match=r"set the parameter image\.transport"):
+            image_input(node, "raw")
+    else:
+        raw = "/camera/image_raw" if "image:=/camera/image_raw" in remapping else "/bot/image"
+        assert image_input(node, "raw") == (Image, raw)
     node.destroy_node()
 
 

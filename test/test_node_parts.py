@@ -380,6 +380,7 @@ def snapshot(**changes: object) -> Snapshot:
     [
         ({}, OK, "running"),
         ({"idle_lately": True, "published_hz": 0.0}, OK, "nobody subscribes"),
+        ({"idle_lately": True, "published_hz": 0.2}, OK, "running"),  # a capped output
         ({"published_hz": 0.1}, WARN, "0.10 Hz is below 0.5 Hz"),
         ({"published_hz": 0.1, "observed_s": 1.0}, OK, "running"),
         ({"since_input_s": 7.0, "published_hz": 0.0}, ERROR, "no image for 7 s"),

@@ -50,7 +50,6 @@ ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(TEST_FOLDER.parent),
     "OMP_NUM_THREADS": "1",
-    "ACCELERATE_USE_CPU": "1",
 }
 
 

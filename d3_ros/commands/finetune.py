@@ -2,26 +2,32 @@
 
 The frames are extracted from the bag ('bag extract' tells more) and split by time: the last part is
 held out. The bundle is trained on the rest, and both bundles are scored on the held-out part. Only
-where the new one is better beyond doubt is it written to OUTPUT; the run itself, with its report
-(report/index.html), is in OUTPUT.run. An interrupted command goes on where it was when it is given
-again. KEY=VALUE replaces what config/finetune.yaml says (config/finetune_lora.yaml for a bundle of
-Stable Diffusion's size): data.augment=false, 'stages=[{size: null, batch: 8, steps: 1000}]', ...
+where the new one is better beyond doubt (--judge) is it written to OUTPUT; the run itself, with its
+report (report/index.html), is in OUTPUT.run. An interrupted command goes on where it was when it is
+given again. KEY=VALUE replaces what config/finetune.yaml says (config/finetune_lora.yaml for a
+bundle of Stable Diffusion's size): 'stages=[{size: null, batch: 8, steps: 1000}]', ...
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d3_ros.commands import bag
 from d3_ros.commands.train import training_package_missing
 from d3_ros.errors import D3Error
+
+if TYPE_CHECKING:
+    from d3_ros.evaluation.compare import Difference
 
 TEST_SHARE = 0.3  # of the time, its end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
+    from d3_ros.evaluation.scores import PROTOCOLS
+
     frames = parser.add_mutually_exclusive_group(required=True)
     frames.add_argument("--bag", type=Path, help="folder with metadata.yaml, or .mcap, .db3, .bag")
     frames.add_argument(
@@ -30,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="d3_nano", help="bundle to start from: name or folder")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new bundle")
     parser.add_argument("--config", help="YAML file; default: the one that fits the bundle's size")
+    parser.add_argument(
+        "--judge",
+        default="affine_depth",
+        choices=[name for name in PROTOCOLS if name != "normals"],
+        help="whose AbsRel decides: after an affine fit to the truth in depth or in disparity, or "
+        "after the fit to some measured points, which is what a robot with a depth sensor has",
+    )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replaces the file's")
     bag.add_topic_arguments(parser)
     bag.add_choice_arguments(parser)
@@ -54,18 +67,24 @@ def run(args: argparse.Namespace) -> int:
             extraction = bag.extract_bag(bag.camera_options(args), bag.choice_options(args), data)
             print("\n".join(extraction.lines()))
     config = None if args.config is None else find_config(args.config)
-    outcome = finetune(
-        finetune_config(args.model, data, args.output, config, args.settings), args.output
-    )
-    found = outcome.decisive
-    told = (
-        f"AbsRel after an affine fit on {found.frames} held-out frames: {found.first:.4f} before, "
-        f"{found.second:.4f} after (difference {found.low:+.4f} to {found.high:+.4f})"
-    )
+    made = finetune_config(args.model, data, args.output, config, args.settings)
+    outcome = finetune(made, args.output, args.judge)
+    told = _told(outcome.decisive)
     if not outcome.better:
         raise D3Error(
-            f"not better than {args.model}: {told}; {args.output} is not written, what was trained "
-            f"is {outcome.trained}, see {outcome.report / 'index.html'}"
+            f"not better than {args.model} on {outcome.decisive.frames} held-out frames: {told}; "
+            f"{args.output} is not written, what was trained is {outcome.trained}, see "
+            f"{outcome.report / 'index.html'}"
         )
-    print(f"{told}\nbetter: bundle in {args.output}, report {outcome.report / 'index.html'}")
+    print(f"\nbetter on {outcome.decisive.frames} held-out frames: {told}")
+    for difference in outcome.worse:
+        print(f"but worse: {_told(difference)}")
+    print(f"bundle in {args.output}, report in {outcome.report / 'index.html'}")
     return 0
+
+
+def _told(difference: Difference) -> str:
+    return (
+        f"{difference.key} {difference.first:.4f} before, {difference.second:.4f} after "
+        f"(difference {difference.low:+.4f} to {difference.high:+.4f})"
+    )

@@ -10,6 +10,7 @@ its event files. Several GPUs: 'accelerate launch -m d3_ros train ...'. Several 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         with training_package_missing():
             from d3_ros.training.train import train
         bundle = train(load_config(path, settings), output)
-    print(f"bundle in {bundle}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(f"bundle in {bundle}")
     return 0
 
 

@@ -50,6 +50,8 @@ def rgb_from_compressed(message: CompressedImage, topic: str, bit_depth: int = 1
 
 def _encoding(pixels: np.ndarray, text: str, described: str) -> Packed:
     """The encoding of the decoded pixels, which are in OpenCV's order, blue first."""
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise MessageError(f"{described} has {pixels.dtype} pixels: publish 8 or 16 bits")
     original, _, rest = (part.strip() for part in text.partition(";"))
     bits = 8 * pixels.dtype.itemsize
     if pixels.ndim == 2:

@@ -25,19 +25,21 @@ from d3_ros.training.config import TrainConfig, find_config, load_config
 from d3_ros.training.datasets import open_source
 from d3_ros.training.train import LAST, train
 
-DECISIVE = "affine_depth.abs_rel"  # the score that says whether the bundle is better
 LARGE_UNET = 100_000_000  # parameters, from which on small matrices are trained beside it
 MIN_TEST_FRAMES = 5  # fewer do not show a difference
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: the difference that decides, on the held-out frames, and where things are.
+    """What came of it, on the held-out frames, and where things are.
 
-    `trained` is the trained bundle, better or not, `report` the folder of the comparison.
+    `decisive` is the difference in the score that was to decide; `worse` are the differences in
+    AbsRel, by whatever protocol, that are worse beyond doubt. `trained` is the trained bundle,
+    better or not, `report` the folder of the comparison.
     """
 
     decisive: Difference
+    worse: tuple[Difference, ...]
     trained: Path
     report: Path
 
@@ -68,10 +70,15 @@ def finetune_config(
     return load_config(config, [*start, *settings])
 
 
-def finetune(config: TrainConfig, output: Path) -> Outcome:
+def finetune(config: TrainConfig, output: Path, judge: str) -> Outcome:
     """Train, score both bundles on the held-out frames, write `output` where the new one is better.
 
     An interrupted run goes on where it was.
+
+    Args:
+        config: see `finetune_config`.
+        output: folder of the new bundle.
+        judge: the protocol of `evaluation.scores` whose AbsRel decides.
 
     Raises:
         D3Error: `output` exists, too few frames are held out, or training or scoring fails.
@@ -99,10 +106,11 @@ def finetune(config: TrainConfig, output: Path) -> Outcome:
     _, differences = evaluate_bundles(
         [before, after], folders, part="test", points=POINTS, output=report
     )
-    decisive = next((d for d in differences if d.key == DECISIVE), None)
-    if decisive is None:
-        raise DataError(f"{folders[0]}: no held-out frame has depth to score")
-    outcome = Outcome(decisive, trained, report)
+    scores = {d.key: d for d in differences if d.key.endswith(".abs_rel")}
+    if f"{judge}.abs_rel" not in scores:
+        raise DataError(f"{folders[0]}: no held-out frame has depth that {judge} can score")
+    worse = tuple(d for d in scores.values() if d.verdict == "worse")
+    outcome = Outcome(scores[f"{judge}.abs_rel"], worse, trained, report)
     if outcome.better:
         unfinished = output.with_name(f".{output.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)

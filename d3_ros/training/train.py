@@ -200,6 +200,7 @@ def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:
         torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or several processes would look for GPUs
         mixed_precision=PRECISIONS[config.precision],
         log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=output,
