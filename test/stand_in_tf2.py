@@ -43,6 +43,9 @@ class Buffer:
         self._stored[transform.child_frame_id] = [transform]
         self._static.add(transform.child_frame_id)
 
+    def clear(self) -> None:
+        self._stored = {frame: self._stored[frame] for frame in self._static}
+
     def can_transform(self, target: str, source: str, time: Any, timeout: Any = None) -> bool:
         try:
             self.lookup_transform(target, source, time)

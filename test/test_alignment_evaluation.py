@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from unittest import mock
+
 import numpy as np
 import pytest
 
+from d3_ros.__main__ import main
+from d3_ros.errors import DataError
 from d3_ros.evaluation.scale import Frame, draw, interpolate, mean_score, score
-from d3_ros.evaluation.scale_frames import load_frames
+from d3_ros.evaluation.scale_bench import timings
+from d3_ros.evaluation.scale_frames import frame_folders, load_frames
 from d3_ros.geometry.alignment import ScaleAligner
 
 V, U = np.mgrid[:60, :80]
@@ -86,3 +92,39 @@ def test_mean_leaves_out_what_was_refused():
     given = [draw(frame().truth, 100, "random", seed=0), empty]
     both = mean_score([frame()], lambda _, seed: given[seed], seeds=2)
     assert both.answered == 0.5 and both.aligned < 1e-3
+
+
+def test_refusals_are_told_and_not_scored():
+    refused = score(frame(), draw(frame().truth, 2, "random", seed=0))
+    assert refused.answered == 0.0 and "2 sensor points in range" in refused.refusal
+    assert score(frame(), draw(frame().truth, 100, "random", seed=0)).refusal == ""
+
+
+def test_frame_folders_are_found_in_a_folder_of_them(tmp_path):
+    for name, file in (("a", "depth/0.png"), ("b", "0_calib.txt"), ("empty", "notes.txt")):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).touch()
+    assert [folder.name for folder in frame_folders(tmp_path)] == ["a", "b"]
+    assert frame_folders(tmp_path / "a") == [tmp_path / "a"]
+    with pytest.raises(DataError, match="--data"):
+        frame_folders(tmp_path / "empty")
+
+
+def test_the_bench_times_every_stage_of_both_point_counts():
+    timed = list(timings(frames=2))
+    stages = {"usable points", "thinning", "global fits", "regression", "field", "detail"}
+    for count in (500, 20000):
+        rows = {one.stage: one for one in timed if one.points == count}
+        assert set(rows) == stages | {"apply", "total"}
+        assert all(0 <= one.p50_ms <= one.p95_ms for one in rows.values())
+        assert sum(one.p50_ms for stage, one in rows.items() if stage in stages) > 0
+
+
+def test_time_needs_no_frames_and_data_is_asked_for(capsys, tmp_path):
+    table = tmp_path / "times.json"
+    with mock.patch("d3_ros.commands.evaluate.TIMED_FRAMES", 1):
+        assert main(["evaluate", "--scale", "--time", "--json", str(table)]) == 0
+    assert "20000 detail" in capsys.readouterr().out
+    assert {row["stage"] for row in json.loads(table.read_text())} >= {"field", "total"}
+    assert main(["evaluate"]) != 0
+    assert "--data is missing" in capsys.readouterr().err

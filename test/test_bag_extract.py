@@ -17,6 +17,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from d3_ros.__main__ import main
 from d3_ros.errors import DataError, MessageError
+from d3_ros.geometry.image_file import read_rgb
 from d3_ros.ros.bag_camera import BagCamera, BagCameraOptions
 from d3_ros.ros.bag_transforms import StaticTransforms
 from d3_ros.training import plain_folder
@@ -141,7 +142,7 @@ def test_extract_writes_the_folder_that_training_reads(tmp_path: Path) -> None:
     }
     for i, frame in enumerate(frames):
         assert frame.depth is not None
-        assert np.abs(plain_folder.read_rgb(frame.rgb).astype(int) - picture(i)).mean() < 6
+        assert np.abs(read_rgb(frame.rgb).astype(int) - picture(i)).mean() < 6
         depth = plain_folder.read_depth(frame.depth)
         assert (depth > 0).sum() == 10 * WIDTH
         assert depth[10, 0] == pytest.approx(1.5)

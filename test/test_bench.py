@@ -15,16 +15,18 @@ from d3_ros.network.bench.architectures import SD21, SMALL, random_network
 from d3_ros.network.bench.measuring import Roofline, Times
 from d3_ros.network.bench.run import Result, Row, Stage
 from d3_ros.network.flops import Work
+from d3_ros.network.specialise import OPTIMISATIONS
 from d3_ros.types import TASKS
 
-SMALL_RUN = ["--architecture", "small", "--device", "cpu", "--frames", "1", "--size", "80x60"]
+SMALL_RUN = ["--device", "cpu", "--frames", "1", "--size", "80x60"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:transformers.*")
 def test_every_mode_small_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bench.json"
     sizes = ["--sizes", "64x64", "--rival-size", "64", "--outputs", "both", "--cameras", "2", "1"]
-    assert main(["bench", *SMALL_RUN, *sizes, "--json", str(file)]) == 0
+    arguments = ["--architecture", "small", *sizes, "--json", str(file)]
+    assert main(["bench", *SMALL_RUN, *arguments]) == 0
     out = capsys.readouterr().out
     report = json.loads(file.read_text())
     assert report["machine"]["torch"] == torch.__version__
@@ -65,6 +67,7 @@ def test_a_bundle_is_measured_in_its_own_modes(
         (["--size", "4:3"], "--size 4:3: give WIDTHxHEIGHT"),
         (["--frames", "0"], "--frames and --cameras must be at least 1"),
         (["--model", "nowhere"], "unknown model 'nowhere'"),
+        (["--model", "d3_nano", "--architecture", "small"], "random ones: give one"),
         (["--model", "d3_nano", "--modes", "fast", "--sizes", "64x64"], "has no tiny codec"),
     ],
 )
@@ -73,6 +76,31 @@ def test_wrong_arguments(
 ) -> None:
     assert main(["bench", "--device", "cpu", *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_operations_are_counted_change_by_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "flops.json"
+    arguments = ["--flops", "--architecture", "small", "--sizes", "64x64", "--outputs", "both"]
+    assert main(["bench", *arguments, "--json", str(file)]) == 0
+    rows = {row["change"]: row for row in json.loads(file.read_text())["operations"]}
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("64x64")]
+    assert len(lines) == len(rows)
+    official, plain, *changes, exact, fast = rows.values()
+    assert lines[0].endswith("100.0%")
+    assert [row["change"] for row in changes] == [f"plain + {name}" for name in OPTIMISATIONS]
+    assert official["encode"] == 2 * plain["encode"]
+    saved = {row["change"][8:]: _total(plain) - _total(row) for row in changes}
+    assert {name for name, count in saved.items() if count} == {
+        *("time", "prompt", "upsampling", "depth_channel")
+    }
+    assert _total(exact) == _total(plain) - sum(saved.values()) + saved["depth_channel"]
+    assert _total(fast) < _total(exact)
+
+
+def _total(row: dict[str, int]) -> int:
+    return row["encode"] + row["unet"] + row["decode"]
 
 
 def test_rows_are_those_that_make_sense() -> None:

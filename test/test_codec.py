@@ -382,6 +382,21 @@ def test_on_the_command_line(
     assert "unknown key 'speed'" in capsys.readouterr().err
 
 
+def test_evaluate_says_what_it_gives_up(
+    codec_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = tmp_path / "frames"
+    for kind in ("rgb", "depth"):
+        (frames / kind).mkdir(parents=True)
+    ramp = np.tile(np.linspace(1000, 4000, 80).astype(np.uint16), (60, 1))
+    for name in ("1", "2"):
+        cv2.imwrite(str(frames / "rgb" / f"{name}.png"), picture(60, 80))
+        cv2.imwrite(str(frames / "depth" / f"{name}.png"), ramp)
+    models = ["--model", str(codec_bundle), "--codec", "tiny", "--against", str(codec_bundle)]
+    assert main(["evaluate", *models, "--data", str(frames), "--device", "cpu"]) == 0
+    assert f"{codec_bundle} (codec tiny)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -149,8 +149,16 @@ def damage(root: Path, fault: str) -> None:
         ("another size", "another size", "b.png is 18 x 12, what belongs to it is 16 x 12"),
         ("nothing known", "nothing known", "b.png is known at 0 pixels only"),
         ("all NaN", "nothing known", "b.npy is known at 0 pixels only"),
-        ("cut depth", "cannot be read", "b.png is not a whole picture: was it cut off?"),
-        ("cut picture", "cannot be read", "b.png is not a whole picture: was it cut off?"),
+        (
+            "cut depth",
+            "cannot be read",
+            "b.png: not a whole picture",
+        ),
+        (
+            "cut picture",
+            "cannot be read",
+            "b.png: not a whole picture",
+        ),
         ("cut array", "cannot be read", "b.npy is missing or damaged"),
         ("8 bit", "cannot be read", "uint16 millimetres"),
         ("intrinsics", "intrinsics of another size", "are of 5 x 5"),

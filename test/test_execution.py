@@ -24,11 +24,11 @@ class Runner(NetworkRunner):
         super().__init__(tiny_network().requires_grad_(False), CPU)
         self._graphs = True
         self.fault = fault
-        self.captures: list[tuple[Any, ...]] = []
+        self.captured: list[tuple[Any, ...]] = []
         self.replays = 0
 
     def _capture(self, image: torch.Tensor, tasks: Any) -> Any:
-        self.captures.append((tuple(image.shape), tasks))
+        self.captured.append((tuple(image.shape), tasks))
         if self.fault is not None:
             raise self.fault
 
@@ -49,7 +49,7 @@ def test_one_graph_per_size_batch_and_choice_of_tasks() -> None:
                 assert {name: len(image) for name, image in decoded.items()} == dict.fromkeys(
                     tasks, shape[0]
                 )
-    assert runner.captures == kinds
+    assert runner.captured == kinds
     assert runner.replays == 9
 
 
@@ -66,7 +66,23 @@ def test_without_graphs_it_runs_all_the_same_and_says_so_once(
     assert [record.getMessage() for record in caplog.records] == [
         "no CUDA graph can be captured, running without: CUDA error: operation not permitted"
     ]
-    assert len(runner.captures) == 1
+    assert len(runner.captured) == 1
+
+
+def test_a_warm_up_captures_whatever_will_be_asked_for() -> None:
+    predictor = D3Predictor(tiny_network())
+    runner = predictor._run = Runner()
+    predictor.warm_up((48, 80), images=2)
+    warm = set(runner.captured)
+    assert warm == {
+        ((count, 3, *SIZE), tasks)
+        for count in (1, 2)
+        for tasks in (TASKS, ("depth",), ("normals",))
+    }
+    rgb = np.zeros((48, 80, 3), np.uint8)
+    predictor(rgb, tasks=("depth",))
+    predictor.predict_batch([rgb, rgb])
+    assert len(runner.captured) == len(warm)
 
 
 def test_too_little_memory_for_a_graph_is_not_hidden() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,3 +48,31 @@ def test_measured_where_nothing_is_predicted_is_kept():
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="size"):
         fuse(np.ones((2, 2), np.float32), np.ones((2, 3), np.float32))
+
+
+def test_sensor_depth_of_real_frames_is_kept_and_its_holes_are_filled(shared):
+    """Half of a real depth image is withheld: what is kept is exact, what is filled is closer."""
+    from d3_ros.geometry.alignment import ScaleAligner
+
+    for number in (0, 20):
+        file = sorted((shared / "data" / "osd" / "depth").glob("*.png"))[number]
+        truth = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        truth[truth == 0] = NAN
+        rows = np.linspace(0.95, 0.05, len(truth), dtype=np.float32)
+        relative = np.ascontiguousarray(np.broadcast_to(rows[:, None], truth.shape))
+        few = np.full_like(truth, NAN)
+        few[::24, ::24] = truth[::24, ::24]
+        predicted = ScaleAligner().update(relative, few, stamp=0.0).apply(relative)
+        sensor = truth.copy()
+        checks = (np.add.outer(np.arange(480) // 16, np.arange(640) // 16) % 2).astype(bool)
+        sensor[checks] = NAN
+        fusion = fuse(predicted, sensor)
+        passed = np.isfinite(sensor) & (fusion.depth == sensor)
+        assert fusion.kept == passed.sum()
+        assert fusion.kept + fusion.disagreeing == np.isfinite(sensor).sum()
+        assert fusion.kept > 0.8 * np.isfinite(sensor).sum()
+        hidden = checks & np.isfinite(truth)
+        before, after = (
+            np.abs(depth / truth - 1)[hidden].mean() for depth in (predicted, fusion.depth)
+        )
+        assert after < before

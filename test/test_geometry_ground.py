@@ -72,3 +72,22 @@ def test_mounting_by_tilt_and_by_pose_agree():
     np.testing.assert_allclose(posed.up, mounting.up, atol=1e-9)
     with pytest.raises(ValueError, match="above the floor"):
         mounting_from_pose(np.eye(4))
+
+
+def test_floor_of_rendered_rooms_is_where_the_renderer_has_it():
+    pytest.importorskip("embreex", reason="rendering needs the training requirements")
+    from d3_ros.training.render_dataset import render_walk
+
+    for seed in range(3):
+        (photo,) = render_walk(seed, frames=1, size=(160, 120))
+        pose, truth = photo.frame.T_world_camera, photo.frame.depth
+        # The world's z is up, its floor at 0. A camera knows its attitude to a few degrees.
+        up = pose[:3, :3].T @ [0.03, -0.03, 1.0]
+        floor = floor_depth(photo.frame.normals, photo.camera, float(pose[2, 3]), up=up)
+        assert floor.depth is not None
+        points = (ray_map(photo.camera) * truth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
+        on_floor = (truth > 0) & (np.abs(points[..., 2]) < 0.01)
+        found = np.isfinite(floor.depth)
+        assert (found & on_floor).sum() > 0.6 * on_floor.sum()
+        error = np.abs(floor.depth / truth - 1)[found & on_floor]
+        assert np.quantile(error, 0.95) < 0.02

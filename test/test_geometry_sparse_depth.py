@@ -105,3 +105,15 @@ def test_every_depth_is_that_of_a_point(points):
     values = depth[np.isfinite(depth)]
     assert len(values) <= len(array)
     assert np.isin(values, array[:, 0].astype(np.float32)).all()
+
+
+def test_nearest_wins_among_many_points_of_one_pixel_in_single_precision():
+    rng = np.random.default_rng(0)
+    z = rng.uniform(1, 50, 5000).astype(np.float32)
+    # A bundle of rays through 25 pixels: many points share one.
+    u, v = rng.integers(40, 45, 5000), rng.integers(30, 35, 5000)
+    points = np.column_stack([(u - 50) / 50 * z, (v - 40) / 50 * z, z]).astype(np.float32)
+    depth = project_points(points, np.eye(4), CAMERA, hidden_window_px=0)
+    assert np.isfinite(depth).sum() == 25
+    for column, row in zip(u[:50], v[:50], strict=True):
+        assert depth[row, column] == z[(u == column) & (v == row)].min()

@@ -57,6 +57,8 @@ def test_share_holds_launch_config_and_models(prefix: Path) -> None:
     for name in (
         "package.xml",
         "launch/predictor.launch.py",
+        "launch/synthetic.launch.py",
+        "config/presets/realsense.yaml",
         "config/predictor.yaml",
         "config/predictor.rviz",
         "models/d3_nano/bundle.json",

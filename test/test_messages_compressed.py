@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import array
+import contextlib
+import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage
 
 from d3_ros.errors import MessageError
@@ -140,11 +145,33 @@ def test_a_cut_or_damaged_image_is_one_line(kind: str, capfd: pytest.CaptureFixt
     """OpenCV itself would give a picture whose lower part is grey."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     data = bytes(encoded(noise, kind, kind).data)
-    with pytest.raises(MessageError, match=r"is cut short: check its publisher"):
+    with pytest.raises(MessageError, match=r"is damaged or cut short: check its publisher"):
         rgb_from_compressed(compressed(data[: len(data) // 2], kind), "image")
-    with pytest.raises(MessageError, match=r"is damaged"):
+    with pytest.raises(MessageError, match=r"is damaged or cut short"):
         rgb_from_compressed(compressed(data[:16] + data[-12:], kind), "image")
     assert capfd.readouterr().out == ""
+
+
+@given(
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]),
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"\xff\xd9", b"IEND\xaeB`\x82"]),
+)
+@settings(max_examples=50, deadline=None)
+def test_no_bytes_raise_anything_else(start: bytes, middle: bytes, end: bytes) -> None:
+    with contextlib.suppress(MessageError):
+        assert rgb_from_compressed(compressed(start + middle + end, "jpeg"), "i").ndim == 3
+
+
+def test_a_header_of_a_huge_image_and_floats_are_refused() -> None:
+    png = bytearray(encoded(np.zeros((2, 2, 3), np.uint8), "png", "png").data)
+    png[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    with pytest.raises(MessageError, match="damaged"):
+        rgb_from_compressed(compressed(bytes(png), "png"), "image")
+    tiff = encoded(np.zeros((4, 4, 3), np.float32), "tiff", "tiff")
+    with pytest.raises(MessageError, match="has float32 pixels"):
+        rgb_from_compressed(tiff, "image")
 
 
 def test_our_reading_is_cv_bridge_s() -> None:

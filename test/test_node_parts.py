@@ -206,6 +206,41 @@ def test_the_camera_info_of_the_same_stamp_is_taken_or_else_the_newest() -> None
     assert stamp_ns(newest.header) == 3_000_000_000
 
 
+def test_after_a_jump_back_in_time_sensors_are_of_the_new_time_and_awaited() -> None:
+    inputs = Inputs()
+    inputs.store_camera_info(at(99.0, CameraInfo))
+    for seconds in (98.8, 99.0):
+        inputs.store_sensor("image", at(seconds))
+        inputs.store_sensor("scan", at(seconds, LaserScan))
+    assert inputs.image_came(at(99.0).header) == 0
+    # A little back is a camera's disorder, not another pass of the bag.
+    assert inputs.image_came(at(98.9).header) == 0
+    inputs.store_sensor("image", at(5.1))  # the new pass may be heard before its first image
+    assert inputs.image_came(at(5.0).header) == pytest.approx(93.9)
+    found = inputs.companions_of(at(5.0))
+    assert stamp_ns(found.sensors["image"].header) == 5_100_000_000
+    assert set(found.sensors) == {"image"}
+    assert found.camera_info is not None, "a calibration holds in any time"
+    assert inputs.image_came(at(5.1).header) == 0
+    # The scan has sent before, so it is waited for, though not for ever.
+    assert not inputs.are_complete_for(at(5.0))
+    assert inputs.are_complete_for(at(6.2))
+    inputs.store_sensor("scan", at(5.0, LaserScan))
+    assert inputs.are_complete_for(at(5.0))
+
+
+def test_a_jump_back_in_time_does_not_make_a_sensor_unknown() -> None:
+    inputs = Inputs()
+    inputs.store_sensor("image", at(99.0))
+    inputs.image_came(at(99.0).header)
+    inputs.image_came(at(5.0).header)
+    assert dict(inputs.companions_of(at(5.0)).sensors) == {}
+    assert inputs.sensor_depth_seen
+    inputs.clear()
+    assert not inputs.sensor_depth_seen
+    assert inputs.image_came(at(1.0).header) == 0
+
+
 def test_whoever_waits_is_told_of_every_message() -> None:
     told: list[int] = []
     inputs = Inputs(lambda: told.append(1))
@@ -345,6 +380,7 @@ def snapshot(**changes: object) -> Snapshot:
     [
         ({}, OK, "running"),
         ({"idle_lately": True, "published_hz": 0.0}, OK, "nobody subscribes"),
+        ({"idle_lately": True, "published_hz": 0.2}, OK, "running"),  # a capped output
         ({"published_hz": 0.1}, WARN, "0.10 Hz is below 0.5 Hz"),
         ({"published_hz": 0.1, "observed_s": 1.0}, OK, "running"),
         ({"since_input_s": 7.0, "published_hz": 0.0}, ERROR, "no image for 7 s"),

@@ -128,6 +128,17 @@ def test_a_time_that_tf_does_not_know_is_an_error(rig: Rig) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_after_a_jump_back_in_time_the_new_transforms_hold_and_the_static_stay(rig: Rig) -> None:
+    rig.drives((100.0, 50.0), (101.0, 60.0))
+    rig.transforms.forget()
+    rig.drives((1.0, 0.0), (2.0, 2.0))  # 98 s older: tf2 keeps 10 s and refuses what is before
+    found = rig.transforms.lookup(at(1.5, "camera"), at(1.2, "lidar"), "odom", 0.0)
+    assert found.follows_motion
+    np.testing.assert_allclose(found.T_camera_sensor[:3, 3], [0.0, -0.5, -0.2 - 0.6], atol=1e-6)
+    with pytest.raises(TransformError):
+        rig.transforms.lookup(at(100.5, "camera"), at(100.2, "lidar"), "odom", 0.0)
+
+
 def test_an_empty_frame_id_is_told(rig: Rig) -> None:
     with pytest.raises(TransformError, match="the sensor's frame_id is empty"):
         rig.transforms.lookup(at(1.0, "camera"), at(1.0, ""), "", 0.0)

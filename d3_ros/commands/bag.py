@@ -10,9 +10,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from d3_ros.errors import D3Error
+
+if TYPE_CHECKING:
+    from d3_ros.ros.bag_camera import BagCameraOptions
+    from d3_ros.training.bag_extract import Extraction, ExtractOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,8 +107,8 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def camera_options(args: argparse.Namespace) -> Any:
-    """The `BagCameraOptions` that the command line says.
+def camera_options(args: argparse.Namespace) -> BagCameraOptions:
+    """What the command line says about the bag.
 
     Raises:
         D3Error: a number is out of range.
@@ -139,8 +143,8 @@ def camera_options(args: argparse.Namespace) -> Any:
     )
 
 
-def choice_options(args: argparse.Namespace) -> Any:
-    """The `ExtractOptions` that the command line says."""
+def choice_options(args: argparse.Namespace) -> ExtractOptions:
+    """What the command line says about the choice of frames."""
     from d3_ros.training.bag_extract import ExtractOptions
 
     return ExtractOptions(
@@ -152,8 +156,8 @@ def choice_options(args: argparse.Namespace) -> Any:
     )
 
 
-def extract_bag(camera: Any, choice: Any, output: Path) -> Any:
-    """Extract what `BagCameraOptions` and `ExtractOptions` say into `output`; an `Extraction`.
+def extract_bag(camera: BagCameraOptions, choice: ExtractOptions, output: Path) -> Extraction:
+    """Extract the frames of `camera` that `choice` takes into the folder `output`.
 
     Raises:
         D3Error: the bag, its topics or `output` are not usable.

@@ -1,10 +1,11 @@
 """Measure speed: the network in every mode beside other ways; or, with --ros, the message side.
 
-Without --model everything has random weights of the official network's size; they do not matter to
-the time. The modes: plain (diffusers' modules as they come), exact (specialised at load time, same
-numbers), fast (tiny codec instead of the VAE), and for comparison official (as the authors' code
-runs it), marigold (diffusers' pipeline, one step) and depth-anything-S, -B, -L (transformers). Each
-row is one frame of every camera, from the host's pixels to the host's answer.
+On a GPU everything has random weights of the official network's size; they do not matter to the
+time. On a CPU it is the bundled model, unless told otherwise. The modes: plain (diffusers' modules
+as they come), exact (specialised at load time, same numbers), fast (tiny codec instead of the VAE),
+and for comparison official (as the authors' code runs it), marigold (diffusers' pipeline, one step)
+and depth-anything-S, -B, -L (transformers). Each row is one frame of every camera, from the host's
+pixels to the host's answer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +23,32 @@ from d3_ros.types import TASKS, Task
 if TYPE_CHECKING:
     from d3_ros.network.bench.run import Setting
 
+CPU_MODEL, CPU_SIZES = "d3_nano", ("120x160", "240x320")
+OFFICIAL, SIZES = "sd21", ("480x640", "768x768")
+OUTPUTS: dict[str, tuple[Task, ...]] = {"depth": ("depth",), "both": TASKS}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "--ros", action="store_true", help="the node from message to message, without its network"
     )
+    parser.add_argument(
+        "--flops",
+        action="store_true",
+        help="only count operations, optimisation by optimisation; needs neither GPU nor memory",
+    )
     parser.add_argument("--size", default="640x480", help="camera image, WIDTHxHEIGHT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     network = parser.add_argument_group("the network")
-    network.add_argument("--model", help="a bundle, name or folder, instead of random weights")
+    network.add_argument(
+        "--model", help=f"a bundle, name or folder; on a CPU {CPU_MODEL}, without --architecture"
+    )
     network.add_argument(
         "--architecture",
-        default="sd21",
         choices=("sd21", "small"),
-        help="of random weights: the official one, or a few channels to try the command",
+        help="random weights: of the official network (on a GPU, without --model), or of a few "
+        "channels to try the command",
     )
     network.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     network.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
@@ -45,13 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--sizes",
         nargs="+",
-        default=["480x640", "768x768"],
         metavar="HxW",
-        help="processing sizes of our modes",
+        help=f"processing sizes of our modes; {' '.join(SIZES)}, for {CPU_MODEL} "
+        f"{' '.join(CPU_SIZES)}",
     )
-    network.add_argument(
-        "--outputs", nargs="+", default=["depth", "both"], choices=("depth", "both")
-    )
+    network.add_argument("--outputs", nargs="+", default=list(OUTPUTS), choices=tuple(OUTPUTS))
     parser.add_argument(
         "--cameras", nargs="+", type=int, default=[1, 2], metavar="N", help="how many at a time"
     )
@@ -81,7 +92,10 @@ def run(args: argparse.Namespace) -> int:
     width, height = _size(args.size, "--size", "WIDTHxHEIGHT, as in 640x480")
     if args.frames < 1 or min(args.cameras) < 1:
         raise DataError("--frames and --cameras must be at least 1")
-    report = _ros(args, width, height) if args.ros else _network(args, width, height)
+    if args.flops:
+        report = _flops(args)
+    else:
+        report = _ros(args, width, height) if args.ros else _network(args, width, height)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -92,21 +106,24 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
     from d3_ros.network.bench.measuring import machine, probe_roofline
     from d3_ros.network.predictor import choose_device, choose_dtype
 
-    sizes = [_size(text, "--sizes", "HEIGHTxWIDTH, as in 480x640") for text in args.sizes]
+    if args.model and args.architecture:
+        raise DataError("--model is a bundle's weights, --architecture random ones: give one")
+    device = choose_device(args.device)
+    if device.type == "cpu" and not args.architecture:
+        args.model = args.model or CPU_MODEL
+    sizes = _sizes(args, CPU_SIZES if args.model == CPU_MODEL else SIZES)
     modes = args.modes or run.available_modes(args.model)
     run.check_modes(modes)
-    device = choose_device(args.device)
     setting = run.Setting(
         bundle=args.model,
-        architecture=args.architecture,
+        architecture=args.architecture or OFFICIAL,
         device=device,
         dtype=choose_dtype(args.dtype, device),
         image_size=(height, width),
         rival_size=args.rival_size,
         frames=args.frames,
     )
-    outputs: dict[str, tuple[Task, ...]] = {"depth": ("depth",), "both": TASKS}
-    wanted = run.rows(modes, sizes, [outputs[name] for name in args.outputs], args.cameras)
+    wanted = run.rows(modes, sizes, [OUTPUTS[name] for name in args.outputs], args.cameras)
     found, roofline = machine(device), probe_roofline(device, setting.dtype)
     print(table.header(found, roofline, _about(setting)) + "\n")
     print(table.heading())
@@ -120,6 +137,30 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         for text in table.stage_lines(result, roofline):
             print(text)
     return table.report(found, roofline, results)
+
+
+def _flops(args: argparse.Namespace) -> dict[str, Any]:
+    from d3_ros.network.bench import table
+    from d3_ros.network.bench.architectures import ARCHITECTURES
+    from d3_ros.network.bench.operations import count_operations
+
+    architecture = args.architecture or OFFICIAL
+    print(f"random weights of {architecture}; two operations per multiply-accumulate\n")
+    print(table.operations_heading())
+    rows: list[dict[str, Any]] = []
+    for size in _sizes(args, SIZES):
+        for tasks in (OUTPUTS[name] for name in args.outputs):
+            official = None
+            for counted in count_operations(ARCHITECTURES[architecture], size, tasks):
+                official = official or counted
+                print(table.operations_line(size, tasks, counted, official), flush=True)
+                rows.append({"size": size, "tasks": tasks, **vars(counted)})
+    return {"operations": rows}
+
+
+def _sizes(args: argparse.Namespace, default: Sequence[str]) -> list[tuple[int, int]]:
+    texts = args.sizes or default
+    return [_size(text, "--sizes", "HEIGHTxWIDTH, as in 480x640") for text in texts]
 
 
 def _about(setting: Setting) -> str:

@@ -4,13 +4,15 @@ A folder has rgb/NAME.* and depth/NAME.png (16-bit millimetres, 0 = not measured
 and may have normals/ and split.txt, as 'render' and 'bag extract' write them; or it has the
 official layout. Depth is scored after an affine fit to the truth, in depth and in disparity, and as
 the robot has it, from a few measured points; normals as they are. With --scale: how metric scale
-depends on the number of points, beside the global affine fit and the interpolation of the points.
+depends on the number of points, beside the global affine fit and the interpolation of the points
+alone; --data may then be a folder of such folders, and --time prints how long it takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from d3_ros.network import D3Predictor
     from d3_ros.network.bundle import Codec
 
+# Where --scale looks when no --data is given, from the folder that the command is run in.
+FRAMES = Path("../shared/data")
+TIMED_FRAMES = 100
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
@@ -27,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from d3_ros.network.processing_size import HELP
 
     parser.add_argument("--model", default="d3_nano", help="bundle: name or folder")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of frames")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", default=[], help="folders of frames (or --scale --time)"
+    )
     parser.add_argument(
         "--against", metavar="MODEL", help="another bundle; says whether --model is better than it"
     )
@@ -57,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="draws of the points, for --scale")
     parser.add_argument("--limit", type=int, default=10, help="frames a folder, for --scale")
+    parser.add_argument(
+        "--time", action="store_true", help="time the stages of the alignment, with --scale"
+    )
     parser.add_argument("--csv", type=Path, help="write the table of --scale here")
+    parser.add_argument("--json", type=Path, help="write it here as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,12 +78,25 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         D3Error: a bundle or a folder is not usable.
     """
+    if args.time and not args.scale:
+        raise D3Error("--time measures the alignment: give --scale too")
+    table: list[dict[str, float | str]] = _time_scale() if args.time else []
+    folders = args.data
+    if args.scale:
+        from d3_ros.evaluation.scale_frames import frame_folders
+
+        given = folders or ([] if args.time else [FRAMES])
+        folders = [inner for folder in given for inner in frame_folders(folder)]
+    if not folders:
+        if not args.time:
+            raise D3Error("--data is missing: name folders of frames")
+        _write(args, table)
+        return 0
     predictor = _load(args.model, args, args.codec)
     if args.scale:
-        table: list[dict[str, float | str]] = []
-        for folder in args.data:
+        for folder in folders:
             table += _scale(folder, predictor, args.limit, args.seeds)
-        _write_csv(args.csv, table)
+        _write(args, table)
         return 0
     from d3_ros.evaluation.run import evaluate_bundles
 
@@ -81,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     bundles = [(name, predictor)]
     if args.against is not None:
         bundles.insert(0, (args.against, _load(args.against, args)))
-    evaluate_bundles(bundles, args.data, part=args.split, points=args.points, output=args.output)
+    evaluate_bundles(bundles, folders, part=args.split, points=args.points, output=args.output)
     return 0
 
 
@@ -112,15 +137,39 @@ def _scale(
     source = "predicted.npz" if predicted else "the bundle"
     print(f"\n{folder.name}: {len(frames)} frames, relative depth of {source}, {seeds} seeds")
     print(f"{'points':>7} {'taken':20} {'AbsRel':>8} {'global':>8} {'points':>8}", end=" ")
-    print(f"{'RMSE m':>8} {'global':>8} {'points':>8} {'pixels':>7} {'frames':>7}")
+    print(f"{'RMSE m':>8} {'global':>8} {'points':>8} {'better':>7} {'pixels':>7} {'frames':>7}")
     rows: list[dict[str, float | str]] = []
     for points, taken, score in table_rows(frames, seeds, predicted):
         figures = [score.aligned, score.global_fit, score.interpolated, score.aligned_rmse_m]
         figures += [score.global_fit_rmse_m, score.interpolated_rmse_m]
         print(f"{points:>7} {taken:20} " + " ".join(f"{one:8.4f}" for one in figures), end=" ")
-        print(f"{score.coverage:7.0%} {score.answered:7.0%}", flush=True)
+        print(f"{score.over_global:7.0%} {score.coverage:7.0%} {score.answered:7.0%}", end="")
+        print("" if score.beats_both else "  <", end="")
+        print(f"  refused: {score.refusal}" if score.refusal else "", flush=True)
         rows.append({"folder": str(folder), "points": points, "taken": taken, **vars(score)})
     return rows
+
+
+def _time_scale() -> list[dict[str, float | str]]:
+    """Print how long each stage of the alignment takes, and return it as rows."""
+    from tqdm import tqdm
+
+    from d3_ros.evaluation.scale_bench import timings
+
+    print(f"640 x 480 pixels, milliseconds over {TIMED_FRAMES} frames; CPU: of all cores together")
+    print(f"{'points':>7} {'stage':16} {'p50':>6} {'p95':>6} {'CPU':>6}")
+    rows: list[dict[str, float | str]] = []
+    for one in tqdm(timings(TIMED_FRAMES), desc="timing", leave=False):
+        figures = f"{one.p50_ms:6.2f} {one.p95_ms:6.2f} {one.cpu_ms:6.2f}"
+        tqdm.write(f"{one.points:>7} {one.stage:16} {figures}")
+        rows.append({"time": one.stage, **vars(one)})
+    return rows
+
+
+def _write(args: argparse.Namespace, table: list[dict[str, float | str]]) -> None:
+    _write_csv(args.csv, table)
+    if args.json is not None:
+        args.json.write_text(json.dumps(table, indent=1))
 
 
 def _write_csv(path: Path | None, table: list[dict[str, float | str]]) -> None:

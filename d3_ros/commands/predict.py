@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "fp16", "bf16", "fp32"),
         help="auto is fp16 on CUDA and fp32 on the CPU",
     )
+    parser.add_argument(
+        "--codec",
+        default="vae",
+        choices=("vae", "tiny"),
+        help="tiny: the small codec distilled from the VAE, where the model has one",
+    )
     parser.add_argument("--processing-size", default="bundle", metavar="SIZE", help=HELP)
     parser.add_argument(
         "--intrinsics",
@@ -74,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"--depth-range {near_m} {far_m}: needs 0 < NEAR < FAR")
     paths = _image_files(args.images)
     predictor = D3Predictor.from_pretrained(
-        args.model, args.device, args.dtype, args.processing_size
+        args.model, args.device, args.dtype, args.processing_size, codec=args.codec
     )
     try:
         args.output.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ frames each time: the player sends them in one process while the report scores t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 
 from d3_ros.demo.holdout import share_depth
 from d3_ros.errors import DataError
+from d3_ros.geometry.image_file import PICTURES, files_by_stem, read_millimetres, read_rgb
 from d3_ros.types import CameraIntrinsics
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
@@ -116,11 +115,11 @@ class FolderSource:
                 f"{folder}: no rgb/ folder in it and no metadata.yaml either: "
                 "put the pictures into rgb/ (and depth into depth/), or name a bag or a video"
             )
-        images = _files_by_stem(folder / "rgb", IMAGE_SUFFIXES)
+        images = files_by_stem(folder / "rgb", PICTURES)
         if not images:
             raise DataError(f"{folder / 'rgb'}: no pictures in it (png, jpg, bmp, tif, webp)")
         depths = (
-            _files_by_stem(folder / "depth", frozenset({".png"}))
+            files_by_stem(folder / "depth", frozenset({".png"}))
             if (folder / "depth").is_dir()
             else None
         )
@@ -151,7 +150,7 @@ class FolderSource:
 
     def __iter__(self) -> Iterator[Frame]:
         for index, (image, depth) in enumerate(self._files):
-            rgb = _read_rgb(image)
+            rgb = read_rgb(image)
             measured = None if depth is None else _read_depth(depth)
             if measured is not None and measured.shape != rgb.shape[:2]:
                 raise DataError(
@@ -236,39 +235,14 @@ def _without_camera(options: SourceOptions) -> tuple[str, ...]:
     return (f"{options.path}: no --intrinsics FX FY CX CY, so there will be no cloud",)
 
 
-def _files_by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    """Files by stem in the order in which people count: 9 before 10."""
-    files = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    ]
-    files.sort(key=lambda path: [part.zfill(12) for part in re.split(r"(\d+)", path.stem)])
-    return {path.stem: path for path in files}
-
-
 def _shortened(names: list[str], limit: int = 5) -> str:
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
-def _read_rgb(path: Path) -> np.ndarray:
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise DataError(f"{path}: not a picture that OpenCV can read")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-
-
 def _read_depth(path: Path) -> np.ndarray:
     """(H, W) float32 metres, NaN where the file has 0."""
-    millimetres = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if millimetres is None:
-        raise DataError(f"{path}: not a picture that OpenCV can read")
-    if millimetres.dtype != np.uint16 or millimetres.ndim != 2:
-        raise DataError(
-            f"{path}: depth must be a PNG of one channel of uint16 millimetres, this one is "
-            f"{millimetres.dtype} of shape {millimetres.shape}"
-        )
+    millimetres = read_millimetres(path)
     metres = millimetres.astype(np.float32) * np.float32(1e-3)
     metres[millimetres == 0] = np.nan
     return metres

@@ -21,6 +21,14 @@ Pattern = Literal["random", "outliers", "noise", "line", "lower"]
 OUTLIER_SHARE, OUTLIER_RANGE_M = 0.2, (0.5, 10.0)
 NOISE_SHARE = 0.02
 COUNTS = (10, 50, 100, 500, 2000)
+ERRORS = (
+    "aligned",
+    "global_fit",
+    "interpolated",
+    "aligned_rmse_m",
+    "global_fit_rmse_m",
+    "interpolated_rmse_m",
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,8 @@ class Frame:
 class Score:
     """AbsRel and RMSE (metres) of the three methods on the same pixels; NaN without an answer.
 
-    `coverage` is the share of measured pixels that the aligner answers, `answered` that of frames.
+    `coverage` is the share of measured pixels that the aligner answers, `answered` that of frames;
+    `refusal` is why another was refused.
     """
 
     aligned: float
@@ -51,6 +60,17 @@ class Score:
     interpolated_rmse_m: float
     coverage: float
     answered: float
+    refusal: str = ""
+
+    @property
+    def over_global(self) -> float:
+        """How much of the global fit's AbsRel is gone, 0 to 1; negative: worse."""
+        return 1.0 - self.aligned / self.global_fit
+
+    @property
+    def beats_both(self) -> bool:
+        """Whether neither the global fit nor the points alone have a smaller AbsRel."""
+        return self.aligned <= min(self.global_fit, self.interpolated)
 
 
 def draw(truth: np.ndarray, count: int, pattern: Pattern, seed: int) -> np.ndarray:
@@ -109,14 +129,20 @@ def score(frame: Frame, sparse: np.ndarray) -> Score:
     plain = ScaleAligner(min_points=3, min_inlier_ratio=0.1, local_correction=False).update(
         frame.relative, sparse, stamp=0.0
     )
-    nothing = float("nan")
     if not fit.ok or not plain.ok:
-        return Score(nothing, nothing, nothing, nothing, nothing, nothing, 0.0, 0.0)
-    answers = [fit.apply(frame.relative), plain.apply(frame.relative), interpolate(sparse)]
-    common = valid & np.isfinite(answers[0]) & np.isfinite(answers[1])
-    abs_rel = [metrics.abs_rel(answer, frame.truth, common) for answer in answers]
-    rmse_m = [metrics.rmse(answer, frame.truth, common) for answer in answers]
-    return Score(*abs_rel, *rmse_m, float(common.sum() / valid.sum()), 1.0)  # type: ignore[call-arg]
+        errors, coverage, answered = [float("nan")] * 6, 0.0, 0.0
+    else:
+        answers = [fit.apply(frame.relative), plain.apply(frame.relative), interpolate(sparse)]
+        common = valid & np.isfinite(answers[0]) & np.isfinite(answers[1])
+        errors = [
+            error(answer, frame.truth, common)
+            for error in (metrics.abs_rel, metrics.rmse)
+            for answer in answers
+        ]
+        coverage, answered = float(common.sum() / valid.sum()), 1.0
+    named = dict(zip(ERRORS, errors, strict=True))
+    reason = fit.reason or plain.reason
+    return Score(**named, coverage=coverage, answered=answered, refusal=reason)
 
 
 def mean_score(
@@ -125,11 +151,11 @@ def mean_score(
     """Mean over the frames and seeds with an answer; `sparse_of(frame, seed)` gives the points."""
     scores = [score(frame, sparse_of(frame, seed)) for frame in frames for seed in range(seeds)]
     means = {}
-    for name in Score.__dataclass_fields__:
+    for name in (*ERRORS, "coverage", "answered"):
         values = np.array([getattr(one, name) for one in scores])
         told = values[np.isfinite(values)]
         means[name] = float(told.mean()) if len(told) else float("nan")
-    return Score(**means)
+    return Score(**means, refusal=next((one.refusal for one in scores if one.refusal), ""))
 
 
 def table_rows(

@@ -23,6 +23,25 @@ from d3_ros.types import CameraIntrinsics
 RelativeDepth = Callable[[np.ndarray], np.ndarray]
 
 
+def frame_folders(folder: Path) -> list[Path]:
+    """The folder itself if it holds frames, or else those in it that do.
+
+    Raises:
+        DataError: neither does.
+    """
+    if _holds_frames(folder):
+        return [folder]
+    inner = [path for path in sorted(folder.glob("*/")) if _holds_frames(path)]
+    if not inner:
+        raise DataError(f"{folder} has no frames: name a folder that has, with --data")
+    return inner
+
+
+def _holds_frames(folder: Path) -> bool:
+    patterns = ("depth.npz", "depth.png", "depth/*.png", "*_calib.txt")
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+
 def load_frames(folder: Path, relative_depth: RelativeDepth, limit: int) -> Iterator[Frame]:
     """Frames of a folder, at most `limit`, evenly over it.
 

@@ -31,20 +31,14 @@ def flying_pixels(depth_m: np.ndarray, off_surface: float = OFF_SURFACE) -> np.n
     reach = max(2, round(EDGE_SHARE * max(depth_m.shape)))
     with np.errstate(divide="ignore"):
         inverse = np.float32(1.0) / depth_m
-    nearer, farther = inverse * np.float32(1 + off_surface), inverse * np.float32(1 - off_surface)
     flying = np.zeros(depth_m.shape, bool)
     for axis in (0, 1):
-        _mark(inverse, nearer, farther, flying, reach, axis)
+        _mark(inverse, flying, reach, axis, off_surface)
     return flying
 
 
 def _mark(
-    inverse: np.ndarray,
-    nearer: np.ndarray,
-    farther: np.ndarray,
-    flying: np.ndarray,
-    reach: int,
-    axis: int,
+    inverse: np.ndarray, flying: np.ndarray, reach: int, axis: int, off_surface: float
 ) -> None:
     """Mark what hangs between the surfaces at both sides along an axis."""
     length = inverse.shape[axis] - 4 * reach
@@ -57,7 +51,11 @@ def _mark(
 
     before = cv2.addWeighted(beside(inverse, -1), 2.0, beside(inverse, -2), -1.0, 0.0)
     after = cv2.addWeighted(beside(inverse, 1), 2.0, beside(inverse, 2), -1.0, 0.0)
+    farther = np.minimum(before, after)
+    nearer = np.maximum(before, after, out=before)
+    farther *= np.float32(1.0 / (1.0 - off_surface))
+    nearer *= np.float32(1.0 / (1.0 + off_surface))
     # NaN fails every comparison, so that next to a hole nothing is removed.
-    farthest, nearest = np.minimum(before, after), np.maximum(before, after)
-    between = (farthest < beside(farther)) & (nearest > beside(nearer))
+    here = beside(inverse)
+    between = (farther < here) & (here < nearer)
     np.logical_or(beside(flying), between, out=beside(flying))

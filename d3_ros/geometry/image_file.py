@@ -1,9 +1,18 @@
-"""Picture files to arrays, whole or not at all."""
+"""Picture files to arrays, whole or not at all, and the files of a folder in order."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+from pathlib import Path
+
 import cv2
 import numpy as np
+
+from d3_ros.errors import DataError
+
+# What OpenCV reads, and what people have.
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 # Beginning of a file -> what stands at its end: the end markers of JPEG and PNG.
 FILE_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PN": b"IEND"}
@@ -19,3 +28,55 @@ def decode_whole(data: bytes, flags: int) -> np.ndarray | None:
     if not data or (end is not None and end not in data.rstrip(b"\0")[-64:]):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+
+
+def read_image(path: Path, flags: int) -> np.ndarray:
+    """`cv2.imread`.
+
+    Raises:
+        DataError: the file cannot be read, is no picture, or was cut off.
+    """
+    try:
+        image = decode_whole(path.read_bytes(), flags)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    if image is None:
+        raise DataError(f"{path}: not a whole picture that OpenCV can read: was it cut off?")
+    return image
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    return cv2.cvtColor(read_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_millimetres(path: Path) -> np.ndarray:
+    """(H, W) uint16 millimetres of a depth PNG, 0 = not known.
+
+    Raises:
+        DataError: as `read_image`, or it is another kind of picture.
+    """
+    image = read_image(path, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        raise DataError(
+            f"{path}: depth must be a PNG of one channel of uint16 millimetres, this one is "
+            f"{image.dtype} of shape {image.shape}"
+        )
+    return image
+
+
+def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+    """Files by stem in the order in which people count, 9 before 10; none where no folder is."""
+    if not folder.is_dir():
+        return {}
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    ]
+    files.sort(key=lambda path: [part.zfill(20) for part in re.split(r"(\d+)", path.stem)])
+    return {path.stem: path for path in files}

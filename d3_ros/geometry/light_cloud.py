@@ -6,12 +6,10 @@ does. The first are points; the second are the ends of rays that were seen to go
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 
-from d3_ros.geometry.camera import ray_map
+from d3_ros.geometry.camera import ray_map, z_to_range
 from d3_ros.types import CameraIntrinsics
 
 # Relative depth that is saturated is at least as far as what the network puts just before it, but
@@ -38,30 +36,20 @@ def light_cloud(
         depth_m: (H, W) float32 z-depth in metres; NaN, infinity and values <= 0 are no point.
         intrinsics: the camera at this image's size; its distortion is undone per pixel.
         stride: rows and columns of a block, pixels.
-        voxel_size: keep one point, the nearest, of each cube of this size, metres; 0: keep all.
+        voxel_size: keep one point of each cube of this size, metres; 0: keep all.
         min_range: points nearer to the camera are left out, metres.
         max_range: points farther from the camera are left out, metres.
 
     Returns:
         (N, 3) float32 [x y z] metres, finite.
     """
-    columns = _blocks(depth_m.shape[1], stride)
-    best = np.full((_blocks(depth_m.shape[0], stride), columns), np.inf, np.float32)
-    pixel = np.zeros(best.shape, np.intp)
-    for (v, u), part in _parts(depth_m, stride):
-        here = best[: part.shape[0], : part.shape[1]]
-        nearer = (part > 0) & (part < here)
-        np.copyto(here, part, where=nearer)
-        pixel[: part.shape[0], : part.shape[1]][nearer] = v * depth_m.shape[1] + u
-    row, column = np.nonzero(np.isfinite(best))
-    pixel = pixel[row, column] + stride * (row * depth_m.shape[1] + column)
-    points = ray_map(intrinsics).reshape(-1, 3)[pixel] * best[row, column, None]
-    distance = np.linalg.norm(points, axis=1)
-    within = (distance >= min_range) & (distance <= max_range)
-    points, distance = points[within], distance[within]
-    if voxel_size > 0:
-        points = points[_nearest_of_each_voxel(points, distance, voxel_size)]
-    return points
+    valid = (depth_m > 0) & (depth_m < np.inf)
+    if min_range > 0:  # before the nearest is chosen: it must not hide what is behind it
+        valid &= z_to_range(depth_m, intrinsics) >= min_range
+    nearest, pixel = _nearest_of_each_block(depth_m, valid, stride)
+    points = ray_map(intrinsics).reshape(-1, 3)[pixel] * nearest[:, None]
+    points = points[np.linalg.norm(points, axis=1) <= max_range]
+    return points[_one_of_each_voxel(points, voxel_size)] if voxel_size > 0 else points
 
 
 def far_pixels(
@@ -81,13 +69,11 @@ def far_pixels(
     Returns:
         (H, W) bool; false where nothing is known.
     """
-    x, y, z = cv2.split(ray_map(intrinsics))
-    # A pixel without a ray (NaN) compares false.
-    far = depth_m * cv2.sqrt(x * x + y * y + z * z) > range_m
+    far = z_to_range(depth_m, intrinsics) > range_m  # NaN, of depth or of a ray, is not
     before = depth_m[(relative >= JUST_BEFORE_SATURATION) & (relative < 1.0)]
     before = before[np.isfinite(before)]
     if len(before) >= SATURATED_EVIDENCE and np.quantile(before, SATURATED_DOUBT) > range_m:
-        far |= (relative >= 1.0) & np.isfinite(z)
+        far |= (relative >= 1.0) & np.isfinite(ray_map(intrinsics)[..., 2])
     return far
 
 
@@ -106,35 +92,38 @@ def clearing_points(
         (N, 3) float32 [x y z] metres, along the rays of the middles of the blocks.
     """
     height, width = far.shape[0] // stride, far.shape[1] // stride  # whole blocks only
-    free = np.ones((height, width), bool)
-    for _, part in _parts(far, stride):
-        free &= part[:height, :width]
-    row, column = np.nonzero(free)
+    blocks = far[: height * stride, : width * stride].reshape(height, stride, width, stride)
+    row, column = np.nonzero(blocks.all(axis=(1, 3)))
     rays = ray_map(intrinsics)[row * stride + stride // 2, column * stride + stride // 2]
     return rays * (np.float32(range_m) / np.linalg.norm(rays, axis=1, keepdims=True))
 
 
-def _blocks(pixels: int, stride: int) -> int:
-    """Blocks along an axis, the last one perhaps not whole."""
-    return -(-pixels // stride)
+def _nearest_of_each_block(
+    depth_m: np.ndarray, valid: np.ndarray, stride: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest valid depth of each block that has one, and the flat index of its pixel."""
+    height, width = depth_m.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    padded = np.full((rows * stride, columns * stride), np.inf, np.float32)
+    # copyTo, because np.where is ten times slower on a mask without runs.
+    cv2.copyTo(depth_m, valid.view(np.uint8), padded[:height, :width])
+    blocks = padded.reshape(rows, stride, columns, stride).swapaxes(1, 2)
+    blocks = blocks.reshape(rows * columns, stride * stride)
+    place = blocks.argmin(axis=1)
+    nearest = blocks[np.arange(len(blocks)), place]
+    block = np.flatnonzero(nearest < np.inf)
+    v, u = np.divmod(place[block], stride)
+    row, column = np.divmod(block, columns)
+    return nearest[block], (row * stride + v) * width + column * stride + u
 
 
-def _parts(image: np.ndarray, stride: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """For each place (v, u) in a block, the pixels at that place of all blocks that have it."""
-    for v in range(min(stride, image.shape[0])):
-        for u in range(min(stride, image.shape[1])):
-            yield (v, u), image[v::stride, u::stride]
-
-
-def _nearest_of_each_voxel(
-    points: np.ndarray, distance: np.ndarray, voxel_size: float
-) -> np.ndarray:
-    """Indices of the points to keep."""
+def _one_of_each_voxel(points: np.ndarray, voxel_size: float) -> np.ndarray:
+    """Indices of the points to keep: the first of each cube in the order of the image."""
     cell = np.floor(points / np.float32(voxel_size)).astype(np.int64)
     cell -= cell.min(axis=0, initial=0)
     size = cell.max(axis=0, initial=0) + 1
     key = (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
-    order = np.lexsort((distance, key))
+    order = np.argsort(key, kind="stable")
     key = key[order]
     first = np.ones(len(key), bool)
     first[1:] = key[1:] != key[:-1]

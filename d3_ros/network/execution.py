@@ -73,6 +73,11 @@ class NetworkRunner:
         self._pool: Any = None
         self._captured: dict[object, Callable[[torch.Tensor], Decoded]] = {}
 
+    @property
+    def captures(self) -> bool:
+        """Whether every new size, batch and choice of tasks costs the time of a capture."""
+        return self._graphs
+
     def __call__(self, image: torch.Tensor, tasks: tuple[Task, ...]) -> Decoded:
         """(N, 3, h, w) in [-1, 1] in the network's dtype -> decoded image per task.
 
@@ -107,7 +112,8 @@ class NetworkRunner:
         # One pool for all graphs: they never run at once, so they may share their scratch memory.
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads of the process (another node, a viewer) may go on using the device meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             decoded = self.network(held, tasks)
 
         def replay(image: torch.Tensor) -> Decoded:

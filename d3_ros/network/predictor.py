@@ -145,9 +145,10 @@ class D3Predictor:
         """
         return {size: controller.state for size, controller in dict(self._controllers).items()}
 
-    def warm_up(self, image_size: tuple[int, int] = (480, 640)) -> None:
-        """Predict a black image of (height, width), so that the first real one is not slow.
+    def warm_up(self, image_size: tuple[int, int] = (480, 640), images: int = 1) -> None:
+        """Predict black images of (height, width), so that the first real ones are not slow.
 
+        Where CUDA graphs are captured, batches of up to `images` with each choice of tasks.
         Under a target latency, every size that keeps the image's aspect ratio is warmed up and
         measured; images of another size are measured anew when the first of them comes.
 
@@ -157,16 +158,23 @@ class D3Predictor:
         """
         black = [np.zeros((*image_size, 3), np.uint8)]
         if self._target_ms is None:
-            self._predict(black, self.tasks)
+            self._warm_up(black, images)
             return
         largest = max((self._asked_size(task, image_size) for task in self.tasks), key=prod)
         measured = []
         for size in size_ladder(image_size, largest):
             self._controllers[image_size] = SizeController([(size, 0.0)], self._target_ms)
-            self._predict(black, self.tasks)
+            self._warm_up(black, images)
             milliseconds = [self._timed(black, self.tasks)[1] for _ in range(MEASURED_FRAMES)]
             measured.append((size, statistics.median(milliseconds)))
         self._controllers[image_size] = SizeController(measured, self._target_ms)
+
+    def _warm_up(self, black: list[np.ndarray], images: int) -> None:
+        self._predict(black, self.tasks)
+        if self._run.captures:
+            for count in range(1, images + 1):
+                for tasks in dict.fromkeys([self.tasks, *((task,) for task in self.tasks)]):
+                    self._predict(black * count, tasks)
 
     def __call__(self, rgb: np.ndarray, tasks: Iterable[Task] | None = None) -> D3Prediction:
         """Predict one image.

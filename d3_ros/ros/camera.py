@@ -73,7 +73,7 @@ class Camera:
         self._submit = submit
         self._subscriptions: list[Subscription] = []
         self._outputs = Outputs(self._node, statistics.stage, self._tell.warn, prefix=name)
-        transforms = surroundings.transforms
+        self._transforms = transforms = surroundings.transforms
         self._image_kind, image_topic = image_input(self._node, settings.image.transport, name)
         self.image_topic = image_topic
         sensor_topics = {
@@ -138,6 +138,15 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.received()
+        jump_s = self.inputs.image_came(message.header)
+        if jump_s > 0:
+            self._tell.warn(
+                f"the stamps of '{self.image_topic}' jumped back by {jump_s:.1f} s (a bag that "
+                "starts again?): the scale, transforms and stored sensor depth begin anew"
+            )
+            self._transforms.forget()
+            self.statistics.forget_ages()
+            self.reset_scale()
         self._submit(ReceivedImage(message, time.monotonic()))
 
     def _full_name(self, topic: str) -> str:

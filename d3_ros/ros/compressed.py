@@ -14,13 +14,11 @@ import cv2
 import numpy as np
 
 from d3_ros.errors import MessageError
+from d3_ros.geometry.image_file import FILE_ENDS, decode_whole
 from d3_ros.ros.colour_encodings import PACKED, Packed, packed_to_rgb
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
     from sensor_msgs.msg import CompressedImage
-
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
 def rgb_from_compressed(message: CompressedImage, topic: str, bit_depth: int = 16) -> np.ndarray:
@@ -36,31 +34,24 @@ def rgb_from_compressed(message: CompressedImage, topic: str, bit_depth: int = 1
     """
     data = np.asarray(message.data, np.uint8).tobytes()
     described = f"'{topic}': {message.format!r} of {len(data)} bytes"
-    _check_whole(data, described)
     # Unchanged: as stored, which also leaves the image in the orientation of its camera_info.
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = decode_whole(data, cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise MessageError(f"{described} is damaged: check its publisher")
-    return packed_to_rgb(pixels, _encoding(pixels, message.format, described), bit_depth)
-
-
-def _check_whole(data: bytes, described: str) -> None:
-    """OpenCV fills the missing rest of an image with grey, and says nothing."""
-    if data.startswith(JPEG_START):
-        whole = JPEG_END in data
-    elif data.startswith(PNG_START):
-        whole = PNG_END in data
-    else:
+        if data[:3] in FILE_ENDS:
+            raise MessageError(
+                f"{described} is damaged or cut short: check its publisher and the network between"
+            )
         raise MessageError(
             f"{described} is neither JPEG nor PNG: publish one of them, or the raw image "
             "(image.transport: raw)"
         )
-    if not whole:
-        raise MessageError(f"{described} is cut short: check its publisher and the network between")
+    return packed_to_rgb(pixels, _encoding(pixels, message.format, described), bit_depth)
 
 
 def _encoding(pixels: np.ndarray, text: str, described: str) -> Packed:
     """The encoding of the decoded pixels, which are in OpenCV's order, blue first."""
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise MessageError(f"{described} has {pixels.dtype} pixels: publish 8 or 16 bits")
     original, _, rest = (part.strip() for part in text.partition(";"))
     bits = 8 * pixels.dtype.itemsize
     if pixels.ndim == 2:

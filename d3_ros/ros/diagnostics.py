@@ -59,7 +59,9 @@ def judge_frames(
             f"output is {age_s:.2f} s old (p95), above {longest_s:g} s (parameter "
             "diagnostics.max_age)"
         )
-    return OK, "nobody subscribes" if snapshot.idle_lately else "running"
+    # Frames are idle also where only outputs below their max_rate are subscribed to.
+    idle = snapshot.idle_lately and snapshot.published_hz == 0
+    return OK, "nobody subscribes" if idle else "running"
 
 
 def judge_scale(

@@ -45,12 +45,17 @@ from d3_ros.types import CameraIntrinsics, DepthFrame
 
 @dataclass(frozen=True)
 class Source:
-    """What the outputs take from the input image, and how its depth came to metres."""
+    """What the outputs take from the input image, and how its depth came to metres.
+
+    `camera_info` is the input's; `rgb` and `intrinsics` are those of the image that was predicted,
+    which is `rectified` or raw.
+    """
 
     header: Header
     rgb: np.ndarray
     camera_info: CameraInfo | None
     intrinsics: CameraIntrinsics | None
+    rectified: bool
     scale: ScaleReport
 
 
@@ -125,7 +130,7 @@ class FrameMessages:
             source.header,
             width,
             height,
-            rectified=self._settings.outputs_are_rectified,
+            rectified=source.rectified,
         )
 
     def _normals(self) -> Image | None:

@@ -164,8 +164,8 @@ class FrameProcessor:
                 intrinsics,
                 settings.sensor_depth,
             )
-        view = View(rgb, sensed.depth, intrinsics)
-        if settings.output.rectified and not settings.image.rectified:
+        view = View(rgb, sensed.depth, intrinsics, settings.image.rectified)
+        if settings.output.rectified and not view.rectified:
             with stage("rectify"):
                 view = rectified_view(
                     view, companions.camera_info, self._topics.camera_info, self._topics.image
@@ -217,6 +217,7 @@ class FrameProcessor:
             rgb=view.rgb,
             camera_info=begun.camera_info,
             intrinsics=view.intrinsics,
+            rectified=view.rectified,
             scale=report,
         )
         sent = self._outputs.publish(view.known(frame), source, begun.wanted, settings)

@@ -8,10 +8,12 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from d3_ros.ros.compressed import rgb_from_compressed
 from d3_ros.ros.from_messages import rgb_from_image
+from d3_ros.ros.parameter_row import ParameterError
 from d3_ros.ros.settings import ImageSettings
 
 RAW = "image"
-COMPRESSED = "image/compressed"
+SUB_TOPIC = "/compressed"
+COMPRESSED = RAW + SUB_TOPIC
 
 
 def image_input(node: Node, transport: str, camera: str = "") -> tuple[type, str]:
@@ -24,15 +26,23 @@ def image_input(node: Node, transport: str, camera: str = "") -> tuple[type, str
         node: whose remappings hold.
         transport: the parameter image.transport, "raw" or "compressed".
         camera: what goes before the topic's name, of one of several cameras.
+
+    Raises:
+        ParameterError: raw images are asked for of a topic of compressed ones.
     """
     prefix = f"{camera}/" if camera else ""
     raw = node.resolve_topic_name(prefix + RAW)
     if transport == "raw":
+        if raw.endswith(SUB_TOPIC):
+            raise ParameterError(
+                f"'{prefix}{RAW}' is remapped to '{raw}', where compressed images are: set the "
+                "parameter image.transport to compressed"
+            )
         return Image, raw
     remapped = node.resolve_topic_name(prefix + COMPRESSED)
     if remapped != node.resolve_topic_name(prefix + COMPRESSED, only_expand=True):
         return CompressedImage, remapped
-    return CompressedImage, f"{raw}/compressed"
+    return CompressedImage, raw if raw.endswith(SUB_TOPIC) else raw + SUB_TOPIC
 
 
 def rgb_from_message(

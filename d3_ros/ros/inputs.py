@@ -24,6 +24,8 @@ SENSORS: tuple[Sensor, ...] = get_args(Sensor)
 KEPT = 16
 # A sensor this far behind the image is not being waited for: it is gone.
 SENSOR_IS_GONE_NS = 1_000_000_000
+# Images whose stamps go back further than this are those of a bag that starts again.
+JUMP_BACK_NS = 1_000_000_000
 # The next message may come this share of a period early.
 JITTER = 0.2
 
@@ -56,6 +58,26 @@ class Inputs:
         self._camera_infos: deque[CameraInfo] = deque(maxlen=KEPT)
         self._sensors: dict[Sensor, deque[Any]] = {sensor: deque(maxlen=KEPT) for sensor in SENSORS}
         self._camera_info_is_missing = False
+        self._last_image_ns = 0
+        # Sensors that sent before time jumped back, and the stamp until which they may be late.
+        self._awaited_until_ns: dict[Sensor, int] = {}
+
+    def image_came(self, header: Header) -> float:
+        """Note an image; seconds by which time jumped back from the one before, mostly 0.
+
+        After a jump, what sensors have sent is of a time that is yet to come, and is forgotten.
+        """
+        stamp = stamp_ns(header)
+        with self._lock:
+            jump, self._last_image_ns = self._last_image_ns - stamp, stamp
+            if jump <= JUMP_BACK_NS:
+                return 0.0
+            for sensor, messages in self._sensors.items():
+                of_now = [m for m in messages if stamp_ns(m.header) <= stamp + JUMP_BACK_NS]
+                if messages and not of_now:
+                    self._awaited_until_ns[sensor] = stamp + SENSOR_IS_GONE_NS
+                self._sensors[sensor] = deque(of_now, maxlen=KEPT)
+        return jump * 1e-9
 
     def store_camera_info(self, message: CameraInfo) -> None:
         """Keep a calibration; the subscription's callback."""
@@ -68,12 +90,13 @@ class Inputs:
         """Keep a sensor's message, which has a header; the subscription's callback."""
         with self._lock:
             self._sensors[sensor].append(message)
+            self._awaited_until_ns.pop(sensor, None)
         self._arrived()
 
     @property
     def sensor_depth_seen(self) -> bool:
         """Whether any sensor has sent anything."""
-        return any(self._sensors.values())
+        return any(self._sensors.values()) or bool(self._awaited_until_ns)
 
     def clear(self) -> None:
         """Forget everything, as after a deactivation."""
@@ -82,6 +105,8 @@ class Inputs:
             for messages in self._sensors.values():
                 messages.clear()
             self._camera_info_is_missing = False
+            self._last_image_ns = 0
+            self._awaited_until_ns.clear()
 
     def are_complete_for(self, image: Image | CompressedImage) -> bool:
         """Whether nothing that belongs to an image can still be expected.
@@ -92,6 +117,8 @@ class Inputs:
         stamp = stamp_ns(image.header)
         with self._lock:
             if not self._camera_infos and not self._camera_info_is_missing:
+                return False
+            if any(stamp <= until for until in self._awaited_until_ns.values()):
                 return False
             return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 

@@ -47,7 +47,7 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
             f"model '{settings.model}' predicts {', '.join(predictor.tasks)} only: "
             "the node needs one with depth"
         )
-    predictor.warm_up()
+    predictor.warm_up(images=len(settings.cameras))
     precision = str(predictor.dtype).removeprefix("torch.")
     say(f"ready: {' and '.join(predictor.tasks)} on {predictor.device} in {precision}")
     return predictor

@@ -73,7 +73,7 @@ class NavPointsSettings:
     )
     voxel_size: float = row(
         0.05,
-        "~/points/nav has one point, the nearest, of each cube of this size; 0: all",
+        "~/points/nav has one point of each cube of this size; 0: all",
         "always",
         low=0.0,
         high=10.0,

@@ -215,11 +215,6 @@ class NodeSettings:
                     "digits and _, and no parameter's name"
                 )
 
-    @property
-    def outputs_are_rectified(self) -> bool:
-        """Whether the outputs are those of a camera without distortion: P of camera_info."""
-        return self.image.rectified or self.output.rectified
-
 
 def settings_from(values: Mapping[str, object], camera: str = "") -> NodeSettings:
     """Check values by ROS name; names that are missing have their defaults.

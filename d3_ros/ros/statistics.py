@@ -148,6 +148,11 @@ class FrameStatistics:
             self._fault = ""
             self._scale = scale
 
+    def forget_ages(self) -> None:
+        """Time has jumped: ages from before and after are not of one kind."""
+        with self._lock:
+            self._age_ms.clear()
+
     def snapshot(self) -> Snapshot:
         """The present figures."""
         with self._lock:

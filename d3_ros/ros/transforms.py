@@ -25,6 +25,8 @@ from d3_ros.geometry.rigid import rigid_transform
 
 # Discovery and the first transforms take about this long.
 SETTLE_S = 3.0
+# A jump back in time arrives with every camera, within this time.
+JUMP_S = 1.0
 # How long transforms of an image's time are waited for: odometry is about this late.
 TF_WAIT_S = 0.05
 
@@ -59,6 +61,7 @@ class Transforms:
         self._buffer: Any = None
         self._listener: Any = None
         self._since = math.inf
+        self._forgot = -math.inf
 
     @property
     def settling(self) -> bool:
@@ -124,6 +127,19 @@ class Transforms:
                 f"no transform from '{source}' to '{frame}' ({_one_line(error)}): publish it, or "
                 "set ground.frame to '' and the parameter ground.camera_height"
             ) from error
+
+    def forget(self) -> None:
+        """Time has jumped back: forget all transforms but the static ones.
+
+        tf2 refuses those that are older than what it knows. Its own watch for jumps looks at the
+        clock, which does not jump where a bag is played without use_sim_time. When several cameras
+        tell of the same jump, the first is heard.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if self._buffer is not None and now - self._forgot > JUMP_S:
+                self._buffer.clear()
+                self._since = self._forgot = now
 
     def close(self) -> None:
         """Listen no more and forget."""

@@ -19,12 +19,14 @@ class View:
     """An image with what belongs to it, pixel by pixel.
 
     `rgb`: (H, W, 3) uint8. `sparse`: (H, W) float32 metres or None. `intrinsics`: of this image.
-    `outside`: (H, W) bool, pixels that show nothing, or None where all show something.
+    `rectified`: it is the image of a pinhole camera, P of camera_info. `outside`: (H, W) bool,
+    pixels that show nothing, or None where all show something.
     """
 
     rgb: np.ndarray
     sparse: np.ndarray | None
     intrinsics: CameraIntrinsics | None
+    rectified: bool
     outside: np.ndarray | None = None
 
     def known(self, frame: DepthFrame) -> DepthFrame:
@@ -69,6 +71,7 @@ def rectified_view(view: View, info: CameraInfo | None, topic: str, image_topic:
         rgb=found.image(view.rgb),
         sparse=None if view.sparse is None else found.depth(view.sparse),
         intrinsics=found.camera,
+        rectified=True,
         outside=None if found.inside.all() else ~found.inside,
     )
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from d3_ros.errors import DataError, MessageError
 from d3_ros.geometry.drawing import save_picture
+from d3_ros.geometry.image_file import read_rgb
 from d3_ros.training.contact_sheet import contact_sheet
 from d3_ros.training.plain_folder import (
     MAX_DEPTH_M,
@@ -29,7 +30,6 @@ from d3_ros.training.plain_folder import (
     encode_depth,
     new_folder,
     read_depth,
-    read_rgb,
     write_intrinsics,
     write_split,
 )

@@ -21,6 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from d3_ros.errors import DataError, NonFiniteError
+from d3_ros.geometry.image_file import read_rgb
 from d3_ros.network import D3Network
 from d3_ros.network.bundle import add_codec, load_bundle
 from d3_ros.network.codec import CodecConfig, TinyCodec
@@ -28,7 +29,6 @@ from d3_ros.network.predictor import choose_device
 from d3_ros.network.specialise import specialise
 from d3_ros.training.codec_images import crop, image_files
 from d3_ros.training.nano import he_initialise
-from d3_ros.training.plain_folder import read_rgb
 from d3_ros.training.yaml_config import build, read_yaml
 from d3_ros.types import Task
 

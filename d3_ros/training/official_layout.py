@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from d3_ros.errors import D3Error, DataError
+from d3_ros.geometry.image_file import PICTURES
 from d3_ros.network import OFFICIAL_NORMAL_AXES
 from d3_ros.training.data_config import DatasetKind
-from d3_ros.training.plain_folder import PICTURES, refuse_unfinished, unit_or_zero
+from d3_ros.training.plain_folder import refuse_unfinished, unit_or_zero
 
 PREFIXES: dict[DatasetKind, str] = {"hypersim": "ai", "virtual_kitti": "Scene", "coco": "coco"}
 

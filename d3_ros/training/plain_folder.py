@@ -17,7 +17,6 @@ A single frame may also be rgb.* and depth.png right in the folder.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +28,11 @@ import cv2
 import numpy as np
 
 from d3_ros.errors import DataError
-from d3_ros.geometry.image_file import decode_whole
+from d3_ros.geometry.image_file import PICTURES, files_by_stem, read_image, read_millimetres
 from d3_ros.types import CameraIntrinsics
 
 Split = Literal["train", "test"]
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LABELS = (".png", ".npy")
 INTRINSICS, SPLIT = "intrinsics.json", "split.txt"
 MAX_DEPTH_M = 65.535  # what 16-bit millimetres can hold
@@ -90,10 +88,10 @@ def list_frames(folder: Path) -> tuple[list[FrameFiles], list[str]]:
     if not (folder / "rgb").is_dir() and (folder / "depth.png").is_file():
         for picture in sorted(folder.glob("rgb.*")):
             return [FrameFiles(folder.name, picture, folder / "depth.png", None)], []
-    pictures = _by_stem(folder / "rgb", PICTURES)
+    pictures = files_by_stem(folder / "rgb", PICTURES)
     if not pictures:
         raise DataError(f"{folder} has no frames: it needs rgb/NAME.jpg and depth/NAME.png")
-    depths, normals = (_by_stem(folder / kind, LABELS) for kind in ("depth", "normals"))
+    depths, normals = (files_by_stem(folder / kind, LABELS) for kind in ("depth", "normals"))
     strays = [
         f"{label} has no picture in rgb/"
         for labels in (depths, normals)
@@ -107,15 +105,6 @@ def list_frames(folder: Path) -> tuple[list[FrameFiles], list[str]]:
     return frames, strays
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB.
-
-    Raises:
-        DataError: missing, or not a whole picture.
-    """
-    return cv2.cvtColor(_read_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
 def read_depth(path: Path) -> np.ndarray:
     """(H, W) float32 metres of a .png or .npy file, 0 = not known; never NaN or infinite.
 
@@ -125,13 +114,7 @@ def read_depth(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         depth = _read_array(path, 2)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
-    image = _read_image(path, cv2.IMREAD_UNCHANGED)
-    if image.dtype != np.uint16 or image.ndim != 2:
-        raise DataError(
-            f"{path} is {image.dtype} of shape {image.shape}: depth must be a PNG of one channel "
-            "of uint16 millimetres, or .npy in metres"
-        )
-    return image.astype(np.float32) / np.float32(1000)
+    return read_millimetres(path).astype(np.float32) / np.float32(1000)
 
 
 def read_normals(path: Path) -> np.ndarray:
@@ -142,7 +125,7 @@ def read_normals(path: Path) -> np.ndarray:
     """
     if path.suffix == ".npy":
         return unit_or_zero(np.nan_to_num(_read_array(path, 3), posinf=0, neginf=0))
-    image = _read_image(path, cv2.IMREAD_UNCHANGED)
+    image = read_image(path, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise DataError(
             f"{path} is {image.dtype} of shape {image.shape}: normals must be 8-bit RGB, or .npy"
@@ -274,30 +257,6 @@ def _camera(entry: Mapping[str, Any]) -> CameraIntrinsics:
         distortion_model=entry.get("distortion_model", "none"),
         distortion=tuple(map(float, entry.get("distortion", ()))),
     )
-
-
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files by stem in the order in which people count: 9 before 10."""
-    if not folder.is_dir():
-        return {}
-    files = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    ]
-    files.sort(key=lambda path: [part.zfill(20) for part in re.split(r"(\d+)", path.stem)])
-    return {path.stem: path for path in files}
-
-
-def _read_image(path: Path, flags: int) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    image = decode_whole(data, flags)
-    if image is None:
-        raise DataError(f"{path} is not a whole picture: was it cut off?")
-    return image
 
 
 def _read_array(path: Path, axes: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from d3_ros.errors import DataError
+from d3_ros.geometry.image_file import read_rgb
 from d3_ros.training import official_layout, plain_folder
 from d3_ros.training.data_config import DatasetKind
 from d3_ros.training.frame import LabelledFrame
@@ -119,7 +120,7 @@ class FolderReader:
         entry = self._files[name]
         if self.has_depth and entry.depth is None:
             raise UnusableError("no depth", f"{entry.rgb} has no depth of its name")
-        rgb = plain_folder.read_rgb(entry.rgb)
+        rgb = read_rgb(entry.rgb)
         depth = normals = None
         if entry.depth is not None:
             depth = _believed(plain_folder.read_depth(entry.depth), MAX_DEPTH_M["folder"])
@@ -176,7 +177,7 @@ class OfficialReader:
         if self.has_depth and entry.depth is None:
             raise UnusableError("no depth", f"{entry.rgb} has no depth_ori of its name")
         caption = official_layout.read_caption(entry.caption)
-        rgb = plain_folder.read_rgb(entry.rgb)
+        rgb = read_rgb(entry.rgb)
         depth = normals = target = None
         if entry.depth is not None:
             depth = official_layout.read_official_depth(entry.depth)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +33,7 @@ class ScaleAligner:
     """Puts affine-invariant depth to metric scale, frame by frame; holds one camera's state.
 
     Args:
+        stage: gives, for the name of each stage that runs, a context to run it in; for measuring.
         **settings: fields of `AlignmentSettings`.
 
     Raises:
@@ -38,8 +41,13 @@ class ScaleAligner:
         TypeError: a setting is unknown.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self,
+        stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        **settings: Any,
+    ) -> None:
         self.settings = AlignmentSettings(**settings)
+        self._stage = stage
         self.reset()
 
     def reset(self) -> None:
@@ -47,7 +55,7 @@ class ScaleAligner:
         self._last: DepthFit | None = None
         self._last_stamp = float("-inf")
         self._now = float("-inf")
-        self._local = LocalCorrection(self.settings)
+        self._local = LocalCorrection(self.settings, self._stage)
         self._choice: SteadyChoice[Domain] = SteadyChoice(self.settings.domain_hysteresis)
         self._smoothers = {
             domain: GatedSmoother(self.settings.smoothing, self.settings.scale_step)
@@ -116,7 +124,8 @@ class ScaleAligner:
 
     def _measure(self, relative: np.ndarray, sparse: np.ndarray) -> DepthFit:
         settings = self.settings
-        points = usable_points(relative, sparse, settings)
+        with self._stage("usable points"):
+            points = usable_points(relative, sparse, settings)
         count = len(points)
         # Seeded by nothing but the count: the same frame always gives the same fit.
         rng = np.random.default_rng(count)
@@ -125,9 +134,10 @@ class ScaleAligner:
         held_out_count = min(int(settings.held_out_share * count), most)
         held_out = points[np.sort(shuffled[:held_out_count])]
         seen = points[np.sort(shuffled[held_out_count:])]
-        few, cell_of = thin(seen, settings.max_points)
-
-        fit, published = self._global_fit(few, rng)
+        with self._stage("thinning"):
+            few, cell_of = thin(seen, settings.max_points)
+        with self._stage("global fits"):
+            fit, published = self._global_fit(few, rng)
         metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
         error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
         agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)

@@ -14,7 +14,12 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.gaussian_process import Regression
-from d3_ros.geometry.alignment.prior import curve_kernel, depth_factor, grid_kernel
+from d3_ros.geometry.alignment.prior import (
+    curve_kernel,
+    depth_factor,
+    grid_distance,
+    image_kernel,
+)
 
 # Nodes across the image. Over depth the grid is evaluated at this step (log) and then refined by
 # cubic interpolation, which costs less than evaluating and keeps the linear look-up smooth.
@@ -118,14 +123,15 @@ def evaluate_field(
     alpha = regression.alpha.astype(np.float32)
     curve = curve_kernel(regression.prior, levels - origin, anchors.log_depth) @ alpha
     mean = np.repeat(curve[:, None], rows * COLUMNS, axis=1)
-    for field in regression.prior.fields:
-        factor = depth_factor(field, levels - origin, anchors.log_depth)
-        factor *= alpha
-        # A few rows of the grid at a time stay in the processor's cache.
-        for row in range(0, rows, ROWS_AT_ONCE):
-            block = v[row : row + ROWS_AT_ONCE]
-            nodes = slice(row * COLUMNS, (row + len(block)) * COLUMNS)
-            mean[:, nodes] += factor @ grid_kernel(field, u, block, anchors.position).T
+    fields = regression.prior.fields
+    factors = [depth_factor(field, levels - origin, anchors.log_depth) * alpha for field in fields]
+    # A few rows of the grid at a time stay in the processor's cache.
+    for row in range(0, rows, ROWS_AT_ONCE):
+        block = v[row : row + ROWS_AT_ONCE]
+        nodes = slice(row * COLUMNS, (row + len(block)) * COLUMNS)
+        distance = grid_distance(u, block, anchors.position)
+        for field, factor in zip(fields, factors, strict=True):
+            mean[:, nodes] += factor @ image_kernel(field, distance).T
     coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
     fine = np.clip(_refine_depth(coarse), -bound, bound)  # the cubic overshoots
     return CorrectionField(fine, low, step / REFINE_DEPTH)

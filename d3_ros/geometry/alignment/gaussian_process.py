@@ -21,7 +21,7 @@ from d3_ros.geometry.alignment.prior import PRIORS, Features, Prior, kernel
 NOISES = (0.1, 0.03, 0.01, 0.003)
 CANDIDATES = tuple(product(PRIORS, NOISES))
 # Points that find outliers, all over the image, and neighbouring points that compare priors.
-WEIGHING_POINTS, REVIEW_POINTS = 128, 220
+WEIGHING_POINTS, REVIEW_POINTS = 112, 220
 # Mean log-likelihood a point by which another prior must be better to take over.
 PRIOR_HYSTERESIS = 0.03
 STUDENT_NU = 4.0
@@ -63,7 +63,7 @@ class ResidualModel:
     `REVIEW_EVERY`-th frame those in use with one other pair, in turn.
     """
 
-    REVIEW_EVERY = 2
+    REVIEW_EVERY = 4
 
     def __init__(self) -> None:
         self.reset()

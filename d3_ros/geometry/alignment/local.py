@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,8 +38,13 @@ class LocalFit:
 class LocalCorrection:
     """Bends global fits to points; remembers what suits the network and the scene."""
 
-    def __init__(self, settings: AlignmentSettings) -> None:
+    def __init__(
+        self,
+        settings: AlignmentSettings,
+        stage: Callable[[str], AbstractContextManager[object]],
+    ) -> None:
         self.settings = settings
+        self._stage = stage
         self.reset()
 
     def reset(self) -> None:
@@ -78,40 +85,36 @@ class LocalCorrection:
         if known_few < self.settings.min_points:
             return None
         origin = float(np.median(log_fit[known]))
-        regression = self._residuals.regress(
-            Features(position[known], log_fit[known] - origin),
-            (log_truth - log_fit)[known],
-            known_few,
-            join=not dense,
-            rng=rng,
-        )
+        with self._stage("regression"):
+            regression = self._residuals.regress(
+                Features(position[known], log_fit[known] - origin),
+                (log_truth - log_fit)[known],
+                known_few,
+                join=not dense,
+                rng=rng,
+            )
         bound = float(np.log1p(self.settings.max_correction))
-        field = evaluate_field(regression, origin, width, height, _depth_range(fit), bound)
+        with self._stage("field"):
+            field = evaluate_field(regression, origin, width, height, _depth_range(fit), bound)
         metric_map = MetricMap(fit, field, None, bound, self.settings.max_depth)
 
         trust = np.zeros(len(log_fit))
         trust[known] = regression.weight
-        samples = _samples(metric_map, seen, width, trust[cell_of])
-        if dense:
-            doubted = np.flatnonzero(samples.trust < DOUBTED)
-            alone = doubted[~_has_company(samples, doubted, (height, width))]
-            samples.trust[:] = 1.0
-            samples.trust[alone] = 0.0
         hidden = known[known_few:]
         judges = held_out[hidden - len(few)]
         honest = log_fit[hidden] + np.clip(regression.held_out, -bound, bound)
-
-        def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-            return metric_map.log_depth(relative[np.ix_(rows, columns)])[1]
-
-        detail, errors = self._detail.fit(
-            samples,
-            _samples(metric_map, judges, width, trust[hidden]),
-            honest,
-            choose=dense,
-            shape=(height, width),
-            base=base,
-        )
+        with self._stage("detail"):
+            samples = _samples(metric_map, seen, width, trust[cell_of])
+            if dense:
+                _trust_all_but_lone(samples, (height, width))
+            detail, errors = self._detail.fit(
+                samples,
+                _samples(metric_map, judges, width, trust[hidden]),
+                honest,
+                choose=dense,
+                shape=(height, width),
+                base=lambda rows, columns: metric_map.log_depth(relative[np.ix_(rows, columns)])[1],
+            )
         return LocalFit(
             replace(metric_map, detail=detail),
             np.abs(np.expm1(errors)),
@@ -129,20 +132,23 @@ def _samples(metric_map: MetricMap, points: Points, width: int, trust: np.ndarra
     return Samples(points.rows, points.columns, base, np.log(points.depth), trust[known])
 
 
-def _has_company(samples: Samples, which: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(M,) bool: whether samples `which` have others about them at the same depth.
+def _trust_all_but_lone(samples: Samples, shape: tuple[int, int]) -> None:
+    """Believe dense samples, in place, but those doubted that are alone at their depth.
 
-    Where points are dense, so has every real thing.
+    Where points are dense, every real thing has several.
     """
+    doubted = np.flatnonzero(samples.trust < DOUBTED)
     measured = np.full(shape, np.nan, np.float32)
     measured[samples.rows, samples.columns] = samples.truth
     reach = round(COMPANY_REACH * (measured.size / len(samples)) ** 0.5)
     window = np.arange(-reach, reach + 1)
-    rows = np.clip(samples.rows[which, None] + window, 0, shape[0] - 1)
-    columns = np.clip(samples.columns[which, None] + window, 0, shape[1] - 1)
+    rows = np.clip(samples.rows[doubted, None] + window, 0, shape[0] - 1)
+    columns = np.clip(samples.columns[doubted, None] + window, 0, shape[1] - 1)
     around = measured[rows[:, :, None], columns[:, None, :]]
-    agree = np.abs(around - samples.truth[which, None, None]) < COMPANY_TOLERANCE
-    return np.asarray(agree.sum(axis=(1, 2)) > COMPANY)  # one of them is the sample itself
+    agree = np.abs(around - samples.truth[doubted, None, None]) < COMPANY_TOLERANCE
+    lone = agree.sum(axis=(1, 2)) <= COMPANY  # one of them is the sample itself
+    samples.trust[:] = 1.0
+    samples.trust[doubted[lone]] = 0.0
 
 
 def _depth_range(fit: GlobalFit) -> tuple[float, float]:

@@ -80,44 +80,37 @@ def depth_factor(field: LocalField, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _squared_exponential(a.astype(np.float32), b.astype(np.float32), field.depth)
 
 
-def image_kernel(field: LocalField, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The field's covariance between image positions at one depth, (len(a), len(b)) float32."""
-    a, b = _scaled(field, a), _scaled(field, b)
+def image_kernel(field: LocalField, distance: np.ndarray) -> np.ndarray:
+    """The field's covariance at distances over the image (in widths), same shape, float32."""
+    scaled = distance * np.float32(-(1.0 if field.rough else 3.0**0.5) / field.width)
+    covariance = cv2.exp(scaled)
+    if not field.rough:
+        np.subtract(covariance, np.multiply(scaled, covariance, out=scaled), out=covariance)
+    return np.multiply(covariance, np.float32(field.sigma**2), out=covariance)
+
+
+def image_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(len(a), len(b)) float32 distances between image positions (N, 2)."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
     squared = np.square(a[:, None, 0] - b[None, :, 0])
     squared += np.square(a[:, None, 1] - b[None, :, 1])
-    return _of_squared_distance(field, squared)
+    return np.asarray(cv2.sqrt(squared, dst=squared))
 
 
-def grid_kernel(
-    field: LocalField, columns: np.ndarray, rows: np.ndarray, b: np.ndarray
-) -> np.ndarray:
-    """`image_kernel` between the nodes of a grid and positions, (rows * columns, len(b))."""
-    b = _scaled(field, b)
-    across = np.square(_scaled(field, columns)[:, None] - b[:, 0])
-    along = np.square(_scaled(field, rows)[:, None] - b[:, 1])
-    squared = along[:, None] + across[None]
-    return _of_squared_distance(field, squared.reshape(-1, len(b)))
-
-
-def _scaled(field: LocalField, positions: np.ndarray) -> np.ndarray:
-    return (positions * ((1.0 if field.rough else 3.0**0.5) / field.width)).astype(np.float32)
-
-
-def _of_squared_distance(field: LocalField, squared: np.ndarray) -> np.ndarray:
-    distance = cv2.sqrt(squared, dst=squared)
-    if field.rough:
-        covariance = cv2.exp(np.negative(distance, out=distance), dst=distance)
-    else:
-        covariance = cv2.exp(-distance)
-        np.add(covariance, np.multiply(distance, covariance, out=distance), out=covariance)
-    return np.multiply(covariance, np.float32(field.sigma**2), out=covariance)
+def grid_distance(columns: np.ndarray, rows: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`image_distance` of the nodes of a grid to positions, (rows * columns, len(b))."""
+    across = np.square(columns.astype(np.float32)[:, None] - b[:, 0].astype(np.float32))
+    along = np.square(rows.astype(np.float32)[:, None] - b[:, 1].astype(np.float32))
+    squared = (along[:, None] + across[None]).reshape(-1, len(b))
+    return np.asarray(cv2.sqrt(squared, dst=squared))
 
 
 def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:
     """Prior covariance of the residual at two sets of points, (len(a), len(b)) float64."""
     covariance = curve_kernel(prior, a.log_depth, b.log_depth)
+    distance = image_distance(a.position, b.position)
     for field in prior.fields:
-        local = image_kernel(field, a.position, b.position)
+        local = image_kernel(field, distance)
         local *= depth_factor(field, a.log_depth, b.log_depth)
         covariance += local
     return covariance.astype(np.float64)

@@ -8,11 +8,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d3_ros.network.bench.measuring import Roofline
+from d3_ros.network.bench.operations import Operations
 from d3_ros.network.bench.run import Result
 from d3_ros.network.flops import Work
 
 ROW = "{:<17}{:<9}{:<15}{:>3}{:>10}{:>9}{:>8}{:>8}{:>9}{:>10}{:>12}"
 STAGE = "{:<17}{:<9}{:<15}{:<11}{:>9}{:>9}{:>9}{:>9}{:>13}  {:<11}{:>7}"
+
+
+OPERATIONS = "{:<9}{:<15}{:<34}{:>10}{:>10}{:>10}{:>10}{:>9}"
+
+
+def operations_heading() -> str:
+    """The columns of `operations_line`."""
+    return OPERATIONS.format(
+        *("size", "outputs", "GFLOP of a frame", "encode", "unet", "decode", "all", "share")
+    )
+
+
+def operations_line(
+    size: tuple[int, int], tasks: Sequence[str], counted: Operations, official: Operations
+) -> str:
+    """One row of counted operations; its last column is the share of the official way's."""
+    return OPERATIONS.format(
+        f"{size[0]}x{size[1]}",
+        "+".join(tasks),
+        counted.change,
+        *(f"{n / 1e9:.2f}" for n in (counted.encode, counted.unet, counted.decode, counted.total)),
+        f"{counted.total / official.total:.1%}",
+    )
 
 
 def header(machine: Mapping[str, str], roofline: Roofline, about: str) -> str:
