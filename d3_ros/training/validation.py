@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from d3_ros.evaluation import metrics
 from d3_ros.geometry.colour import colour_depth, colour_normals
 from d3_ros.network import D3Network
+from d3_ros.network.image import to_depth, to_normals
 from d3_ros.training.sample import Sample, SampleSource
 from d3_ros.types import Task
 
@@ -22,12 +23,21 @@ SCORES = ("abs_rel", "normals_deg")  # the first that there is decides which bun
 
 @dataclass(frozen=True)
 class Answer:
-    """A frame and what the network makes of it, at the network's size: `depth` (H, W) in [0, 1],
-    `normals` (H, W, 3) unit vectors in the optical frame; None where the task is not asked for."""
+    """A frame and what the network makes of it, as inference turns it into maps."""
 
     sample: Sample
-    depth: np.ndarray | None
-    normals: np.ndarray | None
+    decoded: Mapping[Task, torch.Tensor]
+    network: D3Network
+
+    def depth(self, size: tuple[int, int]) -> np.ndarray:
+        """(*size) float32 in [0, 1]."""
+        return to_depth(self.decoded["depth"], size).cpu().numpy()
+
+    def normals(self, size: tuple[int, int]) -> np.ndarray:
+        """(*size, 3) float32 unit vectors in the optical frame, NaN where there is none."""
+        axes = self.network.specs["normals"].axes
+        assert axes is not None
+        return to_normals(self.decoded["normals"], size, axes).cpu().numpy()
 
 
 def validate(
@@ -40,17 +50,20 @@ def validate(
     """
     scores: dict[str, list[float]] = {name: [] for name in SCORES}
     for answer in _answers(network, source, range(len(source)), tasks, device):
-        truth = answer.sample.depth
-        if answer.depth is not None and truth is not None and int((truth > 0).sum()) >= 2:
-            metric = truth.numpy()
-            relative = _at(answer.depth, metric.shape)
+        depth, normals = answer.sample.depth, answer.sample.normals
+        if "depth" in tasks and depth is not None and int((depth > 0).sum()) >= 2:
+            metric = depth.numpy()
+            height, width = metric.shape
+            relative = answer.depth((height, width))
             scale, shift = metrics.affine_align(relative, metric, metric > 0)
             scores["abs_rel"].append(metrics.abs_rel(scale * relative + shift, metric, metric > 0))
-        if answer.normals is not None and answer.sample.normals is not None:
-            normals = answer.sample.normals.permute(1, 2, 0).numpy()
-            valid = normals.any(axis=-1)
+        if "normals" in tasks and normals is not None:
+            truth = normals.permute(1, 2, 0).numpy()
+            height, width = truth.shape[:2]
+            predicted = answer.normals((height, width))
+            valid = truth.any(axis=-1) & np.isfinite(predicted).all(axis=-1)
             if valid.any():
-                angles = metrics.normal_angles(_at(answer.normals, valid.shape), normals, valid)
+                angles = metrics.normal_angles(predicted, truth, valid)
                 scores["normals_deg"].append(float(angles.mean()))
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
@@ -73,21 +86,21 @@ def write_picture(
         image = ((sample.image.permute(1, 2, 0).numpy() + 1) * 127.5).clip(0, 255)
         height, width = image.shape[:2]
         tiles = [image.round().astype(np.uint8)]
-        if answer.depth is not None:
+        if "depth" in tasks:
             truth = np.full((height, width), np.nan, np.float32)
             if sample.depth is not None and sample.depth_target is not None:
-                known = _at(sample.depth.numpy(), (height, width), cv2.INTER_NEAREST) > 0
+                known = _at(sample.depth.numpy(), (height, width)) > 0
                 target = sample.depth_target.numpy()
-                unit = _at(target, (height, width), cv2.INTER_NEAREST) / 2 + 0.5
+                unit = _at(target, (height, width)) / 2 + 0.5
                 truth = np.where(known, unit, np.nan).astype(np.float32)
-            tiles += [colour_depth(truth, 0, 1), colour_depth(answer.depth, 0, 1)]
-        if answer.normals is not None:
+            tiles += [colour_depth(truth, 0, 1), colour_depth(answer.depth((height, width)), 0, 1)]
+        if "normals" in tasks:
             normals = np.zeros((height, width, 3), np.float32)
             if sample.normals is not None:
                 vectors = sample.normals.permute(1, 2, 0).numpy()
-                normals = _at(vectors, (height, width), cv2.INTER_NEAREST)
+                normals = _at(vectors, (height, width))
             normals = np.where(normals.any(axis=-1, keepdims=True), normals, np.nan)
-            tiles += [colour_normals(normals), colour_normals(answer.normals)]
+            tiles += [colour_normals(normals), colour_normals(answer.normals((height, width)))]
         rows.append(np.hstack(tiles))
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
@@ -106,25 +119,11 @@ def _answers(
     try:
         for index in indices:
             sample = source.sample(index, None)
-            decoded = network(sample.image[None].to(device), tasks)
-            depth = normals = None
-            if "depth" in decoded:
-                grey = decoded["depth"][0].float().mean(dim=0) / 2 + 0.5
-                depth = grey.clamp(0, 1).cpu().numpy()
-            if "normals" in decoded:
-                axes = network.specs["normals"].axes
-                vectors = decoded["normals"][0].float().permute(1, 2, 0).cpu().numpy() * axes
-                length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-                normals = (vectors / np.maximum(length, 1e-6)).astype(np.float32)
-            yield Answer(sample, depth, normals)
+            yield Answer(sample, network(sample.image[None].to(device), tasks), network)
     finally:
         network.train()
 
 
-def _at(
-    array: np.ndarray, size: tuple[int, ...], interpolation: int = cv2.INTER_LINEAR
-) -> np.ndarray:
-    """(H, W) or (H, W, C) at another (height, width)."""
-    if array.shape[:2] == tuple(size):
-        return array
-    return cv2.resize(array, (size[1], size[0]), interpolation=interpolation)
+def _at(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) or (H, W, C) at another (height, width), nothing mixed."""
+    return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
