@@ -312,6 +312,35 @@ def test_ros2_launch_configures_and_activates_the_node(tiny_bundle: Path, tmp_pa
     assert "finished cleanly" in log.read_text()
 
 
+PAGES = [ROOT / "README.md", ROOT / "docs" / "field-guide.md", ROOT / "docs" / "consumers.md"]
+
+
+def arguments_of(path: Path) -> set[str]:
+    """A launch file's arguments, read without running it."""
+    names: set[str] = set()
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            names |= {key.value for key in statement.value.keys if isinstance(key, ast.Constant)}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_links_and_parameters_of_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    commands = re.findall(r"ros2 launch d3_ros\s+(\S+\.launch\.py)((?:[^`\n]|\\\n)*)", text)
+    for name, rest in commands:
+        given = re.findall(r"(\w+):=", rest.partition("#")[0])
+        assert set(given) <= arguments_of(ROOT / "launch" / name), (name, given)
+    for preset in re.findall(r"preset:=(\w+)", text):
+        assert preset in {path.stem for path in PRESETS}
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+    groups = {name.partition(".")[0] for name in PARAMETERS if "." in name}
+    for name in re.findall(r"`([a-z_]+\.[a-zA-Z_.]+?)[:`]", text):
+        if name.partition(".")[0] in groups:
+            assert any(row == name or row.startswith(f"{name}.") for row in PARAMETERS), name
+
+
 def parameters_of(section: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a section by ROS name."""
 

@@ -132,6 +132,15 @@ def test_the_compressed_topic_follows_the_remapping_of_either(
     node.destroy_node()
 
 
+def test_one_of_several_cameras_has_its_own_compressed_topic() -> None:
+    arguments = ["--ros-args", "-r", "rear/image:=/usb/image_raw"]
+    node = Node("maps", namespace="/bot", cli_args=arguments)
+    for camera, raw in (("front", "/bot/front/image"), ("rear", "/usb/image_raw")):
+        assert image_input(node, "raw", camera) == (Image, raw)
+        assert image_input(node, "compressed", camera) == (CompressedImage, f"{raw}/compressed")
+    node.destroy_node()
+
+
 def test_a_bayer_camera() -> None:
     with Robot(Watching(), topics=(RELATIVE,)) as robot:
         image = robot.new_image()

@@ -6,6 +6,7 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import ros_context, wait_until
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
+from d3_ros.demo.room.scene import Scene
 from d3_ros.demo.room.sensors import T_BASE_LIDAR, T_BASE_SCANNER, camera_pose
 from d3_ros.geometry.camera import project
 from d3_ros.geometry.rigid import rigid_transform
@@ -73,8 +75,15 @@ class Listener:
         self.node.destroy_node()
 
 
+@lru_cache
+def furnished() -> Scene:
+    """One room for all: to furnish it takes a second or two."""
+    return Scene(seed=1)
+
+
 def make(namespace: str, **parameters: Any) -> SyntheticCamera:
     return SyntheticCamera(
+        furnished(),
         namespace=namespace,
         parameter_overrides=[Parameter(n, value=v) for n, v in {**SMALL, **parameters}.items()],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,9 +38,15 @@ def grey() -> Texture:
     return Texture(np.full((4, 4, 3), 0.5, np.float32), 0.1)
 
 
+@lru_cache
+def room_of(seed: int) -> Scene:
+    """Furnished once: it takes a second or two. Hypothesis takes no fixture, so this is none."""
+    return Scene(seed)
+
+
 @pytest.fixture(scope="module")
 def room() -> Scene:
-    return Scene(seed=0)
+    return room_of(0)
 
 
 @pytest.fixture(scope="module")
@@ -110,21 +118,11 @@ def brute_force(scene: Scene, camera: CameraIntrinsics, pose: np.ndarray) -> np.
 @given(way=st.floats(0.0, 1.0), pitch=st.floats(-0.6, 0.6), turn=st.floats(-np.pi, np.pi))
 def test_no_body_is_left_out_of_a_picture(way: float, pitch: float, turn: float) -> None:
     """Also not those that reach behind the camera."""
-    scene = shared_room()
+    scene = room_of(1)
     motion = Loop(2.2, 1.4, start=way).at(0.0, 0.0)
     motion = Motion(motion.x, motion.y, motion.yaw + turn, 0.0, 0.0)
     pose = motion.T_world_base @ camera_pose(0.5, pitch)
     np.testing.assert_array_equal(scene.look(CAMERA, pose).depth, brute_force(scene, CAMERA, pose))
-
-
-ROOMS: list[Scene] = []
-
-
-def shared_room() -> Scene:
-    """Hypothesis takes no fixtures of a function's life; the room is costly."""
-    if not ROOMS:
-        ROOMS.append(Scene(seed=3))
-    return ROOMS[0]
 
 
 def test_a_distorted_picture_shows_the_same_room(room: Scene) -> None:
@@ -226,7 +224,7 @@ def test_the_walk_is_closed_and_its_speed_is_as_told() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_nothing_stands_in_the_way(seed: int) -> None:
-    scene, loop = Scene(seed), Loop(2.2, 1.4)
+    scene, loop = room_of(seed), Loop(2.2, 1.4)
     for way in np.linspace(0.0, 1.0, 60, endpoint=False):
         pose = Loop(2.2, 1.4, start=way).at(0.0, 1.0).T_world_base @ T_BASE_SCANNER
         assert scan_ranges(scene, pose, 180).min() > 0.3, f"at {way * loop.length:.1f} m"
@@ -234,7 +232,9 @@ def test_nothing_stands_in_the_way(seed: int) -> None:
 
 def test_the_picture_is_made_of_the_seed() -> None:
     pose = Loop(2.2, 1.4).at(0.0, 1.0).T_world_base @ camera_pose(0.5, 0.1)
-    pictures = [scene.colours(scene.look(CAMERA, pose)) for scene in (Scene(1), Scene(1), Scene(2))]
+    pictures = [
+        scene.colours(scene.look(CAMERA, pose)) for scene in (room_of(1), Scene(1), room_of(0))
+    ]
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert (pictures[0] != pictures[2]).any()
     assert pictures[0].dtype == np.uint8

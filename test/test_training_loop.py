@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from training_configs import small_config, write_frames
 
+from d3_ros.__main__ import main
 from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.network import load_bundle
 from d3_ros.training import checkpoints
@@ -97,7 +98,7 @@ CUTS: dict[str, tuple[str, int]] = {
     "before a checkpoint is written": ("accelerate.Accelerator.save_state", 1),
     "within a checkpoint": ("torch.save", 3),
     "before a checkpoint is given its name": ("pathlib.Path.rename", 1),
-    "before the old checkpoint is removed": ("pathlib.Path.iterdir", 1),
+    "before the old checkpoint is removed": ("d3_ros.training.checkpoints._remove_all_but", 1),
 }
 
 
@@ -194,6 +195,12 @@ def test_a_batch_that_processes_cannot_share_is_refused(
         train(small_config(frames), tmp_path / "run")
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+def test_half_precision_without_a_gpu_is_refused(frames: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fp16 needs a GPU"):
+        train(small_config(frames, "precision=fp16"), tmp_path / "run")
+
+
 def test_recomputed_layers_give_the_same_gradients(frames: Path, tmp_path: Path) -> None:
     for checkpointing in ("true", "false"):
         train(
@@ -278,3 +285,18 @@ def test_loss_falls_on_one_frame(tmp_path: Path) -> None:
     lines = (tmp_path / "run/log.jsonl").read_text().splitlines()
     totals = [json.loads(line)["loss/total"] for line in lines if "loss/total" in line]
     assert totals[-1] < totals[0] / 2
+
+
+def test_without_accelerate_one_line_says_what_to_install(
+    frames: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.delitem(sys.modules, "d3_ros.training.train")
+    arguments = ["--config", "finetune.yaml", f"data={frames}", f"output={tmp_path / 'run'}"]
+    assert main(["train", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "training needs accelerate: pip install -r scripts/requirements/training.txt" in error
+    assert len(error.splitlines()) == 1

@@ -69,13 +69,14 @@ class SyntheticCamera(Node):
     """Publishes one robot's sensors.
 
     Args:
+        scene: the room; None furnishes one by the parameter `seed`.
         **node_arguments: as for rclpy's Node (namespace, parameter_overrides, …).
 
     Raises:
         ParameterError: a parameter is not usable.
     """
 
-    def __init__(self, **node_arguments: Any) -> None:
+    def __init__(self, scene: Scene | None = None, **node_arguments: Any) -> None:
         super().__init__(
             "synthetic_camera",
             automatically_declare_parameters_from_overrides=True,
@@ -91,7 +92,7 @@ class SyntheticCamera(Node):
         self._T_base_camera = camera_pose(settings.camera_height, settings.camera_pitch)
         self._rng = np.random.default_rng(settings.seed)
         self._loop = Loop(*WAY, start=float(self._rng.random()))
-        self._scene = Scene(settings.seed)
+        self._scene = Scene(settings.seed) if scene is None else scene
         self._rays, self._rings = lidar_rays(settings.points_rings)
         # One more than one: a best-effort reader must not lose a frame to the next one's haste.
         qos = QoSProfile(depth=2)

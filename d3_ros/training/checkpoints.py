@@ -3,10 +3,12 @@
     OUTPUT/checkpoints/step_00000150/   accelerate's files, and ours: books.pt
 
 A checkpoint is written beside its place and renamed; the one before it is removed only then.
+Several machines need OUTPUT on a disk that they share.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +52,10 @@ def save(accelerator: Accelerator, output: Path, books: Books, ema: EMAModel | N
         if ema is not None:
             state["ema"] = ema.state_dict()
         torch.save(state, unfinished / BOOKS)
+        _to_disk(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
+        _to_disk(folder.parent)
         _remove_all_but(folder)
     accelerator.wait_for_everyone()
     return folder
@@ -80,6 +84,16 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Book
     if accelerator.is_main_process:
         _remove_all_but(folder)
     return Books(step=state["step"], best=state["best"])
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until a folder's files are on the disk: a name must not outlive a power cut alone."""
+    for path in (*(p for p in folder.iterdir() if p.is_file()), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove_all_but(folder: Path) -> None:

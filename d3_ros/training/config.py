@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from d3_ros.errors import DataError
 from d3_ros.training.adapters import AdapterConfig
 from d3_ros.training.data_config import DataConfig
@@ -186,6 +188,13 @@ class TrainConfig:
                     f"tasks.{task} of {self.micro_batch} images (micro_batch) must be a whole "
                     f"number of images, not {self.micro_batch * self.tasks.share(task)}"
                 )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What layers compute in; weights, losses and the optimizer are float32."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            self.precision
+        ]
 
     @property
     def size(self) -> tuple[int, int]:

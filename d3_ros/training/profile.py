@@ -37,7 +37,6 @@ from d3_ros.training.student import Lesson, Student, task_rows
 from d3_ros.training.teacher import LEVELS, NoiseDraw, teacher_features
 
 STAGES = ("encode", "teacher", "forward", "backward", "optimizer")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FLOP = 1e12  # a step of more is counted only, where there is no GPU
 REPEATS = 5  # real steps, after one that is not timed
 
@@ -151,7 +150,7 @@ def _parts(
 ) -> _Parts:
     _fill(network, device, torch.float32)
     if teacher is not None:
-        _fill(teacher, device, DTYPES[config.precision])
+        _fill(teacher, device, config.dtype)
     adapters = config.model.adapters if teacher is not None else None
     with device:
         student = Student(network, config.tasks, config.losses, adapters)
@@ -182,9 +181,7 @@ def _step(parts: _Parts, watch: Watch) -> None:
     config, network, batch = parts.config, parts.network, parts.batch
     device = batch.image.device
     autocast = (
-        nullcontext()
-        if config.precision == "fp32"
-        else torch.autocast(device.type, DTYPES[config.precision])
+        nullcontext() if config.precision == "fp32" else torch.autocast(device.type, config.dtype)
     )
     rows = {t: task_rows(len(batch), config.tasks.share(t)) for t in config.tasks.trained}
     prompts = {t: network.prompt_embedding(t).expand(len(r), -1, -1) for t, r in rows.items()}

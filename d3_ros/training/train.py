@@ -47,7 +47,6 @@ from d3_ros.training.validation import SCORES, validate, write_picture
 from d3_ros.types import Task
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours, accelerate's
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BEST, LAST = "best", "last"  # bundles in the output folder
 
 
@@ -135,7 +134,7 @@ def prepare(config: TrainConfig, output: Path) -> Run:
     config, network = start.config, start.network
     teacher = None
     if config.model.teacher is not None:
-        teacher = load_teacher(config.model.teacher, DTYPES[config.precision])
+        teacher = load_teacher(config.model.teacher, config.dtype)
         teacher.to(accelerator.device)
     torch.manual_seed(config.seed)  # the same adapters in every process
     adapters = config.model.adapters if teacher is not None else None
@@ -199,8 +198,11 @@ def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:
     if config.threads:
         torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
+    cpu = not torch.accelerator.is_available()
+    if cpu and config.precision == "fp16":
+        raise DataError("precision fp16 needs a GPU: set precision to bf16 or fp32")
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # or several processes would look for GPUs
+        cpu=cpu,  # unless it is told, it looks for as many GPUs as there are processes
         mixed_precision=PRECISIONS[config.precision],
         log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=output,
