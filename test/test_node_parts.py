@@ -347,6 +347,16 @@ def test_a_line_is_said_once_in_a_while() -> None:
     assert log.lines == ["a", "b", "a"]
 
 
+def test_a_line_with_another_time_is_the_same_line() -> None:
+    """tf tells the times that it knows."""
+    log = Log()
+    tell = Teller(log)
+    for count in range(3):
+        tell.error(f"camera1: no transform at {1000 + count}.5: the latest is {999 + count}.25")
+    tell.error("camera2: no transform at 1000.5: the latest is 999.25")
+    assert [line[:7] for line in log.lines] == ["camera1", "camera2"]
+
+
 def test_lines_that_differ_in_a_number_do_not_flood() -> None:
     log = Log()
     tell = Teller(log, most=5)

@@ -112,7 +112,7 @@ class NetworkRunner:
         # One pool for all graphs: they never run at once, so they may share their scratch memory.
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # Other threads of the process (another node, a viewer) may go on using the device meanwhile.
+        # Other threads of the process may go on using the device meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             decoded = self.network(held, tasks)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+DECIMAL = re.compile(r"\d+\.\d+")
+
 
 class Teller:
     """Logs each distinct line at once, and again at most every `period_s` while it stays true.
 
-    Lines that differ in a number each time are many: no more than `most` in a period are said.
+    Lines that differ only in a time or another decimal fraction are the same line; of others that
+    differ in a number each time, no more than `most` in a period are said.
     """
 
     def __init__(self, logger: RcutilsLogger, period_s: float = 10.0, most: int = 20) -> None:
@@ -33,6 +37,7 @@ class Teller:
 
     def _is_news(self, line: str) -> bool:
         now = time.monotonic()
+        line = DECIMAL.sub("#", line)
         with self._lock:
             self._said = {said: at for said, at in self._said.items() if now - at < self._period_s}
             news = line not in self._said and len(self._said) < self._most
