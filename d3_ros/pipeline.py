@@ -171,8 +171,8 @@ class DepthPipeline:
                     predicted_normals = self.predictor(rgb, tasks=("normals",)).normals
             with self._stage("scale from the floor"):
                 floor = self.ground.update(relative, predicted_normals, intrinsics, mounting, stamp)
-                # Why no sensor gave a scale, and where the floor gave none either, why not.
-                fit = replace(floor, reason="; ".join(filter(None, [fit.reason, floor.reason])))
+            # Why no sensor gave a scale, and where the floor gave none either, why not.
+            fit = replace(floor, reason="; ".join(filter(None, [fit.reason, floor.reason])))
 
         from_geometry = "normals" in outputs and not has_normals and intrinsics is not None
         metric = None
@@ -194,10 +194,10 @@ class DepthPipeline:
             fit=fit,
         )
         fusion = self.fusion
-        if fusion is None or sparse is None or frame.metric is None or fit.state != "measured":
-            return frame
-        with self._stage("fusion"):
-            return _fused(frame, sparse, aligner.settings, fusion)
+        if fusion and sparse is not None and frame.metric is not None and fit.state == "measured":
+            with self._stage("fusion"):
+                frame = _fused(frame, sparse, aligner.settings, fusion)
+        return frame
 
 
 def _fused(
