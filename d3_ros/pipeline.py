@@ -181,18 +181,13 @@ class DepthPipeline:
                 metric = fit.apply(relative)
 
         normals = predicted_normals if "normals" in outputs else None
-        if from_geometry and metric is not None:
+        if from_geometry and metric is not None and intrinsics is not None:
             # Affine-invariant depth bends planes, so without a scale there are no honest normals.
-            assert intrinsics is not None
             with self._stage("normals from depth"):
                 normals = normals_from_depth(metric, intrinsics)
 
-        frame = DepthFrame(
-            relative=relative,
-            metric=metric if "metric" in outputs else None,
-            normals=normals,
-            fit=fit,
-        )
+        wanted = metric if "metric" in outputs else None
+        frame = DepthFrame(relative=relative, metric=wanted, normals=normals, fit=fit)
         fusion = self.fusion
         if fusion and sparse is not None and frame.metric is not None and fit.state == "measured":
             with self._stage("fusion"):
