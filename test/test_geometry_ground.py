@@ -77,9 +77,10 @@ def test_mounting_by_tilt_and_by_pose_agree():
 def test_floor_of_rendered_rooms_is_where_the_renderer_has_it():
     pytest.importorskip("embreex", reason="rendering needs the training requirements")
     from d3_ros.training.render_dataset import render_walk
+    from d3_ros.training.render_rig import Rig
 
     for seed in range(3):
-        (photo,) = render_walk(seed, frames=1, size=(160, 120))
+        (photo,) = render_walk(seed, 1, Rig((160, 120)))
         pose, truth = photo.frame.T_world_camera, photo.frame.depth
         # The world's z is up, its floor at 0. A camera knows its attitude to a few degrees.
         up = pose[:3, :3].T @ [0.03, -0.03, 1.0]

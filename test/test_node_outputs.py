@@ -182,9 +182,10 @@ def test_previews_come_as_jpeg_too(robot: Robot, raw: str, compressed: str) -> N
 
 
 def test_the_quality_of_the_previews(robot: Robot, setting: Callable[..., None]) -> None:
+    time.sleep(0.02)  # color.max_rate is 100 Hz
     fine = len(robot.wait_for(DEPTH_JPEG, robot.show().header).data)
     setting(color__jpeg_quality=5)
-    time.sleep(0.02)  # color.max_rate is 100 Hz
+    time.sleep(0.02)
     assert len(robot.wait_for(DEPTH_JPEG, robot.show().header).data) < fine
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -87,6 +87,12 @@ class Rig:
         wait_until(future.done, f"{name} answers", patience_s=90.0)
         self.node.destroy_client(client)
         return future.result()
+
+    def known(self, ask: Callable[[str], list], topic: str) -> list:
+        """Who publishes or subscribes, as soon as discovery knows of somebody."""
+        full = self.node.resolve_topic_name(topic)
+        wait_until(lambda: ask(full), f"somebody on {full}")
+        return ask(full)
 
     def change(self, transition: str) -> bool:
         number = getattr(Transition, f"TRANSITION_{transition.upper()}")
@@ -232,13 +238,13 @@ def test_what_the_process_offers(start, tiny_bundle: Path) -> None:
     try:
         wait_until(rig.images[""].get_subscription_count, "the node listens", patience_s=90.0)
         for output in OUTPUTS:
-            (offer,) = rig.node.get_publishers_info_by_topic(f"/offers/predictor/{output}")
+            (offer,) = rig.known(rig.node.get_publishers_info_by_topic, f"predictor/{output}")
             assert offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE
             assert offer.qos_profile.durability == DurabilityPolicy.VOLATILE
-        (status,) = rig.node.get_publishers_info_by_topic("/offers/predictor/status")
+        (status,) = rig.known(rig.node.get_publishers_info_by_topic, "predictor/status")
         assert status.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
         for topic in ("image", "camera_info", "sensor_depth/points", "sensor_depth/scan"):
-            (asks,) = rig.node.get_subscriptions_info_by_topic(f"/offers/{topic}")
+            (asks,) = rig.known(rig.node.get_subscriptions_info_by_topic, topic)
             assert asks.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
     finally:
         rig.close()
