@@ -40,6 +40,7 @@ from d3_ros.types import CameraIntrinsics
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
+COLOR_PERIOD_S = 0.02  # and a bit: color.max_rate is 100 Hz
 
 
 def xyz(cloud: PointCloud2) -> np.ndarray:
@@ -54,6 +55,12 @@ def xyz(cloud: PointCloud2) -> np.ndarray:
 def robot(ros: None) -> Iterator[Robot]:
     with Robot(parameters={"color.max_rate": 100.0, "input.wait": 0.5}) as robot:
         yield robot
+
+
+@pytest.fixture(autouse=True)
+def previews_are_due() -> None:
+    """The test before has had its own a moment ago."""
+    time.sleep(COLOR_PERIOD_S)
 
 
 @pytest.fixture
@@ -182,10 +189,9 @@ def test_previews_come_as_jpeg_too(robot: Robot, raw: str, compressed: str) -> N
 
 
 def test_the_quality_of_the_previews(robot: Robot, setting: Callable[..., None]) -> None:
-    time.sleep(0.02)  # color.max_rate is 100 Hz
     fine = len(robot.wait_for(DEPTH_JPEG, robot.show().header).data)
     setting(color__jpeg_quality=5)
-    time.sleep(0.02)
+    time.sleep(COLOR_PERIOD_S)
     assert len(robot.wait_for(DEPTH_JPEG, robot.show().header).data) < fine
 
 
