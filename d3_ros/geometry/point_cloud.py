@@ -63,14 +63,7 @@ def pack_cloud(
         rgb = None if rgb is None else np.ascontiguousarray(rgb[::stride, ::stride])
         normals = None if normals is None else np.ascontiguousarray(normals[::stride, ::stride])
     rays = _ray_planes(intrinsics, stride)
-    z = np.full(size, np.nan, np.float32)
-    valid = (depth_m > 0) & (depth_m < np.inf)
-    if min_range > 0:
-        valid &= cv2.multiply(depth_m, rays.length) >= min_range
-    if max_range < np.inf:
-        valid &= cv2.multiply(depth_m, rays.length) <= max_range
-    # copyTo, because np.where is ten times slower on a mask without runs.
-    cv2.copyTo(depth_m, valid.view(np.uint8), z)
+    z = _within(depth_m, rays.length, min_range, max_range)
     if rays.z is not None:
         z *= rays.z
     planes = [cv2.multiply(z, rays.x), cv2.multiply(z, rays.y), z, _pack_rgb(rgb, size)]
@@ -85,6 +78,21 @@ def pack_cloud(
     with_curvature[..., 3] = 0.0
     halves[..., 1] = with_curvature.view(np.complex128)[..., 0]
     return out
+
+
+def _within(
+    depth_m: np.ndarray, ray_length: np.ndarray, min_range: float, max_range: float
+) -> np.ndarray:
+    """(H, W) float32 depth, NaN where there is none or one at another distance from the camera."""
+    valid = (depth_m > 0) & (depth_m < np.inf)
+    if min_range > 0:
+        valid &= cv2.multiply(depth_m, ray_length) >= min_range
+    if max_range < np.inf:
+        valid &= cv2.multiply(depth_m, ray_length) <= max_range
+    z = np.full(depth_m.shape, np.nan, np.float32)
+    # copyTo, because np.where is ten times slower on a mask without runs.
+    cv2.copyTo(depth_m, valid.view(np.uint8), z)
+    return z
 
 
 def cloud_size(height: int, width: int, stride: int) -> tuple[int, int]:
