@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from d3_ros.geometry.camera import ray_map
 from d3_ros.geometry.normals import normals_from_depth
-from d3_ros.training.augment import augmented, relit
+from d3_ros.training.augment import augmented, bordered, relit
 from d3_ros.training.frame import LabelledFrame, depth_target
 from d3_ros.types import CameraIntrinsics
 
@@ -176,3 +176,22 @@ def test_relighting_keeps_a_picture() -> None:
         assert lit.dtype == np.float32
         assert lit.shape == rgb.shape
         assert 0 <= lit.min() <= lit.max() <= 1
+
+
+def test_a_border_is_not_image_and_has_no_labels() -> None:
+    camera = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
+    slanted = wall(camera, (0.6, 0.0, -0.8))
+    frame = LabelledFrame(
+        np.full((48, 64, 3), 0.5, np.float32), slanted.depth, slanted.normals, camera
+    )
+    colours = set()
+    for seed in range(20):
+        framed = bordered(frame, np.random.default_rng(seed))
+        assert framed.depth is not None
+        assert framed.normals is not None
+        border = framed.rgb[..., 0] != 0.5
+        np.testing.assert_array_equal(framed.depth == 0, border)
+        np.testing.assert_array_equal(~framed.normals.any(axis=2), border)
+        assert not border[2:-2, 3:-3].any()
+        colours |= set(np.unique(framed.rgb[border]).tolist())
+    assert colours == {0.0, 1.0}

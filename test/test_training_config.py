@@ -43,7 +43,16 @@ def test_the_official_recipe() -> None:
     assert normals.optimizer == config.optimizer
 
 
-NAMES = ("train_depth", "train_normals", "train_d3_nano", "finetune", "finetune_lora")
+NAMES = (
+    "train_depth",
+    "train_normals",
+    "nano_1_autoencoder",
+    "nano_2_prior",
+    "nano_3_teacher",
+    "train_d3_nano",
+    "finetune",
+    "finetune_lora",
+)
 
 
 @pytest.mark.parametrize("path", [CONFIGS / f"{name}.yaml" for name in NAMES], ids=NAMES)
@@ -96,7 +105,10 @@ def test_data_folder_in_short() -> None:
         ("stages=[{size: [8, 8, 8], batch: 8, steps: 1}]", "size must have 2 entries"),
         ("stages=[{size: [8, 8], batch: 8, steps: 0}]", r"stages\[0\]: .* must be at least 1"),
         ("micro_batch=3", "micro_batch 3 does not divide a stage's batch 16"),
-        ("micro_batch=2", r"tasks.normals of 2 images \(micro_batch\) must be a whole"),
+        ("micro_batch=1", r"tasks.normals of 1 images \(micro_batch\) must be a whole"),
+        ("model.input_noise=5", "input_noise must be .* train_vae false"),
+        ("objective=diffusion", "objective diffusion: set model.train_vae to false"),
+        ("objective=gan", "objective must be one of d3, autoencoder, diffusion"),
         ("tasks.normals=1.5", r"tasks.normals must be in \[0, 1\]"),
         ("tasks={depth: 0.0, normals: 0.0}", "at least one share"),
         ("model.start=d3_nano", "either start .* or new"),

@@ -25,6 +25,7 @@ from d3_ros.training.start import caption_encoder, start_from
 from d3_ros.training.student import task_rows
 from d3_ros.training.train import train
 from d3_ros.training.validation import validate, write_picture
+from d3_ros.types import TASKS, Task
 
 LORA = LoraConfig(rank=2, alpha=4, targets=("to_q", "to_k", "to_v", "to_out.0", "conv1"))
 LORA_TEXT = "model.lora={rank: 2, alpha: 4, targets: [to_q, to_k, to_v, to_out.0, conv1]}"
@@ -397,11 +398,15 @@ def known_sample() -> Sample:
 def test_scores_by_hand() -> None:
     network = Oracle().train()
     source = Frames([known_sample()])
-    scores = validate(network, source, ("depth", "normals"), torch.device("cpu"))
+
+    def answer(image: torch.Tensor, index: int) -> dict[Task, torch.Tensor]:
+        return network(image, TASKS)
+
+    scores = validate(network, source, TASKS, torch.device("cpu"), answer)
     assert scores["abs_rel"] == pytest.approx(0, abs=1e-6)
     assert scores["normals_deg"] == pytest.approx((24 * 0 + 16 * 90) / 40, abs=1e-3)
     assert network.training
-    assert validate(network, Frames([]), ("depth",), torch.device("cpu")) == {}
+    assert validate(network, Frames([]), ("depth",), torch.device("cpu"), answer) == {}
 
 
 def test_picture_of_predictions(tmp_path: Path) -> None:
@@ -425,7 +430,7 @@ def test_the_best_bundle_by_validation_is_kept(
     from d3_ros.training import train as training
 
     scores = iter([0.5, 0.2, 0.3, 0.25])
-    monkeypatch.setattr(training, "validate", lambda *_: {"abs_rel": next(scores)})
+    monkeypatch.setattr(training, "scored", lambda *_: {"abs_rel": next(scores)})
     config = tuned(
         frames,
         tiny_bundle,

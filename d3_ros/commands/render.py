@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--output", type=Path, help="folder to write: rgb/ depth/ normals/")
     where.add_argument("--bag", type=Path, help="ROS 2 bag to write instead (with --walk)")
     parser.add_argument("--frames", type=int, default=100, help="how many frames")
+    parser.add_argument(
+        "--test", type=int, default=0, help="how many of them split.txt keeps for testing"
+    )
     parser.add_argument("--seed", type=int, default=0, help="number of the series of scenes")
     parser.add_argument(
         "--size", metavar="WxH", help="pixels (default: the camera's own, or 320x240)"
@@ -69,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.frames < 1 or args.jobs < 1 or args.rate <= 0:
         raise D3Error("--frames, --jobs and --rate must be positive")
+    if not 0 <= args.test < args.frames or (args.test and (args.walk or args.bag is not None)):
+        raise D3Error("--test must be less than --frames, and is not for a walk")
     rig = _rig(args)
     kinds = args.kind.split(",") if args.kind else DEFAULT_KINDS
     if not (args.walk or args.bag is not None):
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             rig=rig,
             kinds=kinds,
             jobs=args.jobs,
+            test_frames=args.test,
         )
     elif not args.walk:
         raise D3Error("--bag holds a walk: add --walk")

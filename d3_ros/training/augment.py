@@ -29,12 +29,32 @@ def augmented(
     if rng.random() < 0.5:
         seen = seen.mirrored()
     rgb = relit(seen.rgb.astype(np.float32) / 255, rng)
-    return LabelledFrame(rgb, seen.depth, seen.normals, seen.camera)
+    relit_frame = LabelledFrame(rgb, seen.depth, seen.normals, seen.camera)
+    return bordered(relit_frame, rng) if rng.random() < 0.1 else relit_frame
+
+
+def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
+    """With a black or white margin that is not image, as registered and rectified images have."""
+    height, width = frame.rgb.shape[:2]
+    top, bottom = (int(rng.integers(round(0.04 * height) + 1)) for _ in range(2))
+    left, right = (int(rng.integers(round(0.04 * width) + 1)) for _ in range(2))
+    image = np.zeros((height, width), dtype=bool)
+    image[top : height - bottom, left : width - right] = True
+    colour = np.float32(rng.integers(2))
+
+    def known(label: np.ndarray | None) -> np.ndarray | None:
+        if label is None:
+            return None
+        return np.where(image if label.ndim == 2 else image[..., None], label, 0)
+
+    rgb = np.where(image[..., None], frame.rgb, colour)
+    return LabelledFrame(rgb, known(frame.depth), known(frame.normals), frame.camera)
 
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
-    image = rgb * np.exp(rng.normal(-0.1, 0.3)) * np.exp(rng.normal(0, 0.17, 3)).astype(np.float32)
+    white = np.exp(rng.normal(0, 0.17, 3)).astype(np.float32)
+    image = rgb * np.exp(rng.normal(-0.15, 0.35)) * white
     if rng.random() < 0.3:  # colours leak into each other: another sensor
         mix = np.eye(3) + rng.normal(0, 0.12, (3, 3))
         image = image @ mix.T.astype(np.float32)
@@ -50,4 +70,14 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.3:
         grain = rng.standard_normal(image.shape, dtype=np.float32)
         image = image + grain * np.float32(rng.uniform(0.0, 0.06))
-    return np.clip(image, 0, 1).astype(np.float32)
+    image = np.clip(image, 0, 1).astype(np.float32)
+    if rng.random() < 0.2:
+        image = _compressed(image, int(rng.integers(30, 95)))
+    return image
+
+
+def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1] as it comes back from a JPEG."""
+    pixels = np.rint(image * 255).astype(np.uint8)
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32) / 255

@@ -61,6 +61,8 @@ class ModelConfig:
     adapters: AdapterConfig
     captions: bool
     train_vae: bool
+    learn_timestep: bool
+    input_noise: int | None
     lora: LoraConfig | None
 
     def __post_init__(self) -> None:
@@ -68,6 +70,10 @@ class ModelConfig:
             raise DataError("model: give either start (a bundle or a folder) or new (sizes)")
         if self.new is not None and not self.train_vae:
             raise DataError("model: train_vae must be true for a new model")
+        if self.input_noise is not None and (self.train_vae or not 0 <= self.input_noise < 1000):
+            raise DataError(
+                "model.input_noise must be a timestep, 0 to 999, and train_vae false with it"
+            )
         if self.teacher is not None and self.train_vae:
             raise DataError(
                 "model: a teacher knows only the VAE that it has: set train_vae to false"
@@ -152,6 +158,7 @@ class TrainConfig:
 
     name: str
     license: str | None
+    objective: Literal["d3", "autoencoder", "diffusion"]
     seed: int
     threads: int
     workers: int
@@ -171,6 +178,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise DataError("stages must be at least one")
+        if self.objective != "d3" and self.model.train_vae != (self.objective == "autoencoder"):
+            wanted = "true" if self.objective == "autoencoder" else "false"
+            raise DataError(f"objective {self.objective}: set model.train_vae to {wanted}")
         if self.model.new is not None and self.license is None:
             raise DataError("license must be given for a new model")
         if self.model.new is not None and any(stage.size is None for stage in self.stages):

@@ -30,11 +30,12 @@ from torch.utils.flop_counter import (
 from d3_ros.network import D3Network
 from d3_ros.network.model import DiffusersModel
 from d3_ros.training.config import TrainConfig
+from d3_ros.training.lessons import learner, lesson
 from d3_ros.training.objective import weighted_sum
 from d3_ros.training.sample import Batch
 from d3_ros.training.start import blank_teacher, start_from
-from d3_ros.training.student import Lesson, Student, task_rows
-from d3_ros.training.teacher import LEVELS, NoiseDraw, teacher_features
+from d3_ros.training.student import task_rows
+from d3_ros.training.teacher import LEVELS, NoiseDraw
 
 STAGES = ("encode", "teacher", "forward", "backward", "optimizer")
 CPU_FLOP = 1e12  # a step of more is counted only, where there is no GPU
@@ -59,7 +60,7 @@ class _Parts:
     config: TrainConfig
     network: D3Network
     teacher: DiffusersModel | None
-    student: Student
+    student: nn.Module
     optimizer: torch.optim.Optimizer
     batch: Batch
 
@@ -151,9 +152,8 @@ def _parts(
     _fill(network, device, torch.float32)
     if teacher is not None:
         _fill(teacher, device, config.dtype)
-    adapters = config.model.adapters if teacher is not None else None
     with device:
-        student = Student(network, config.tasks, config.losses, adapters)
+        student = learner(config, network, teacher is not None)
     learned = [p for p in student.parameters() if p.requires_grad]
     count, (height, width) = config.micro_batch, config.size
 
@@ -192,14 +192,13 @@ def _step(parts: _Parts, watch: Watch) -> None:
                 with torch.no_grad():
                     latent = network.encode(batch.image).float()
         with watch("teacher"):
-            if parts.teacher is not None and latent is not None:
+            if latent is not None and (parts.teacher or config.objective == "diffusion"):
                 for task, chosen in rows.items():
                     draw = NoiseDraw(
                         torch.ones(len(chosen), LEVELS, dtype=torch.long, device=device),
                         torch.randn(len(chosen), LEVELS, *latent.shape[1:], device=device),
                     )
-                    features = teacher_features(parts.teacher, latent[chosen], draw, prompts[task])
-                    lessons[task] = Lesson(features, draw)
+                    lessons[task] = lesson(parts.teacher, latent[chosen], prompts[task], draw)
         with watch("forward"):
             raw = parts.student(batch, latent, prompts, lessons)
             total = weighted_sum(raw, config.losses)

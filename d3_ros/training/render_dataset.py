@@ -18,11 +18,13 @@ from tqdm import tqdm
 from d3_ros.errors import D3Error
 from d3_ros.training import render_scenes
 from d3_ros.training.plain_folder import (
+    Split,
     camera_entry,
     encode_depth,
     encode_normals,
     new_folder,
     write_intrinsics,
+    write_split,
 )
 from d3_ros.training.render import RayCaster, RenderedFrame
 from d3_ros.training.render_photo import photograph
@@ -190,11 +192,19 @@ def _run(job: _Job) -> list[tuple[str, dict[str, object]]]:
 
 
 def render_folder(
-    output: Path, *, frames: int, seed: int, rig: Rig, kinds: Sequence[str], jobs: int
+    output: Path,
+    *,
+    frames: int,
+    seed: int,
+    rig: Rig,
+    kinds: Sequence[str],
+    jobs: int,
+    test_frames: int = 0,
 ) -> int:
     """Render about `frames` single frames into `output`; returns how many there are.
 
-    A scene gives up to `VIEWS_PER_SCENE` frames, fewer where no camera finds room.
+    A scene gives up to `VIEWS_PER_SCENE` frames, fewer where no camera finds room. split.txt keeps
+    the scenes of the last `test_frames` for testing; without these there is no split.txt.
 
     Raises:
         D3Error: an unknown kind, a folder that exists, or no camera finds room anywhere.
@@ -214,6 +224,13 @@ def render_folder(
         if not index:
             raise D3Error("the camera found room in none of the scenes: another height or tilt")
         write_intrinsics(folder, index)
+        if test_frames:
+            first = (frames - test_frames) // VIEWS_PER_SCENE  # the first scene to test on
+            sides: dict[str, Split] = {
+                name: "test" if int(name.split("_")[0]) >= first else "train"
+                for name in sorted(index)
+            }
+            write_split(folder, sides)
     return len(index)
 
 

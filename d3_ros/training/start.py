@@ -67,8 +67,9 @@ def _freeze(network: D3Network, config: TrainConfig) -> None:
     vae: DiffusersModel = network.vae
     network.requires_grad_(False)
     vae.requires_grad_(config.model.train_vae)
-    for task in config.tasks.trained:
-        network.timesteps[task].requires_grad_(True)
+    for task in config.tasks.trained if config.objective != "autoencoder" else ():
+        learn_timestep = config.objective == "d3" and config.model.learn_timestep
+        network.timesteps[task].requires_grad_(learn_timestep)
         unet: DiffusersModel = network.unets[network.specs[task].unet]
         if config.model.lora is None:
             unet.requires_grad_(True)

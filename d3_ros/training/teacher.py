@@ -48,11 +48,14 @@ def draw_noise(shape: torch.Size, generators: list[torch.Generator]) -> NoiseDra
 
 def noised(latent: torch.Tensor, draw: NoiseDraw) -> torch.Tensor:
     """(B, c, h, w) clean latents -> (B · LEVELS, c, h, w), each at its levels of noise."""
-    schedule: DiffusersModel = DDPMScheduler(num_train_timesteps=1000, **NOISE)
     repeated = latent.repeat_interleave(LEVELS, dim=0)
-    return schedule.add_noise(
-        repeated, draw.noise.flatten(0, 1).to(repeated), draw.timesteps.flatten().to(latent.device)
-    )
+    return noised_at(repeated, draw.noise.flatten(0, 1), draw.timesteps.flatten())
+
+
+def noised_at(latent: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """(N, c, h, w) latents under as much noise (N, c, h, w) as there is at timesteps (N,)."""
+    schedule: DiffusersModel = DDPMScheduler(num_train_timesteps=1000, **NOISE)
+    return schedule.add_noise(latent, noise.to(latent), timesteps.to(latent.device))
 
 
 @torch.no_grad()

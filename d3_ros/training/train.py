@@ -34,17 +34,16 @@ from d3_ros.network.model import DiffusersModel
 from d3_ros.training import checkpoints
 from d3_ros.training.config import OptimizerConfig, TrainConfig
 from d3_ros.training.datasets import MixedSource, open_source
-from d3_ros.training.frames import image_numbers, micro_batches, noise_generator
+from d3_ros.training.frames import image_numbers, micro_batches
 from d3_ros.training.latents import LatentCache
+from d3_ros.training.lessons import embed, learner, noised_input, scored, teach
 from d3_ros.training.lora import merge_lora
 from d3_ros.training.objective import weighted_sum
+from d3_ros.training.pretraining import scale_latents
 from d3_ros.training.prompts import Prompts
 from d3_ros.training.sample import Batch
 from d3_ros.training.start import caption_encoder, load_teacher, start_from
-from d3_ros.training.student import Lesson, Student, task_rows
-from d3_ros.training.teacher import draw_noise, teacher_features
-from d3_ros.training.validation import SCORES, validate, write_picture
-from d3_ros.types import Task
+from d3_ros.training.validation import SCORES, write_picture
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours, accelerate's
 BEST, LAST = "best", "last"  # bundles in the output folder
@@ -116,7 +115,7 @@ def train(config: TrainConfig, output: Path) -> Path:
         if done % every.log == 0 or final:
             bar.set_postfix_str(told(losses), refresh=False)
             record(run, {f"loss/{name}": value for name, value in losses.items()})
-        if done % every.pictures == 0:
+        if done % every.pictures == 0 and config.objective == "d3":
             draw(run)
         if done % every.validation == 0 or final:
             judge(run)
@@ -136,9 +135,10 @@ def prepare(config: TrainConfig, output: Path) -> Run:
     if config.model.teacher is not None:
         teacher = load_teacher(config.model.teacher, config.dtype)
         teacher.to(accelerator.device)
+    if config.objective == "diffusion":
+        scale_latents(network, open_source(config.data, config.size, "train"))
     torch.manual_seed(config.seed)  # the same adapters in every process
-    adapters = config.model.adapters if teacher is not None else None
-    student = Student(network, config.tasks, config.losses, adapters)
+    student = learner(config, network, teacher is not None)
     learned = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         learned, betas=config.optimizer.betas, weight_decay=config.optimizer.weight_decay
@@ -178,9 +178,11 @@ def accumulate(run: Run, batches: Iterator[Batch], step: int) -> dict[str, float
         with accelerator.autocast():
             if not config.model.train_vae:
                 latent = run.latents.encode(batch)
-            prompts = embed(run, batch)
-            if run.teacher is not None and latent is not None:
-                lessons = teach(run, latent, prompts, images)
+            prompts = embed(run.prompts, config.tasks, batch)
+            if latent is not None and (run.teacher or config.objective == "diffusion"):
+                lessons = teach(run.teacher, config, latent, prompts, images)
+            if latent is not None and config.model.input_noise is not None:
+                latent = noised_input(latent, config, images)
         # Processes exchange gradients once, with the last micro-batch.
         with nullcontext() if number == len(rounds) else accelerator.no_sync(run.model):
             raw = run.model(batch, latent, prompts, lessons)
@@ -238,29 +240,6 @@ def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterato
         yield from micro_batches(source, config.seed, numbers, config.workers)
 
 
-def embed(run: Run, batch: Batch) -> dict[Task, torch.Tensor]:
-    """The prompts of the images that each task learns on."""
-    prompts = {}
-    for task in run.config.tasks.trained:
-        rows = task_rows(len(batch), run.config.tasks.share(task))
-        captions = [batch.captions[row] for row in rows]
-        prompts[task] = run.prompts.embed(task, captions, batch.image)
-    return prompts
-
-
-def teach(
-    run: Run, latent: torch.Tensor, prompts: Mapping[Task, torch.Tensor], images: range
-) -> dict[Task, Lesson]:
-    """What the teacher shows, by task, for the latents of the images with these numbers."""
-    lessons: dict[Task, Lesson] = {}
-    for task, prompt in prompts.items():
-        rows = task_rows(len(images), run.config.tasks.share(task))
-        generators = [noise_generator(run.config.seed, images[row]) for row in rows]
-        draw = draw_noise(latent.shape[1:], generators)
-        lessons[task] = Lesson(teacher_features(run.teacher, latent[rows], draw, prompt), draw)
-    return lessons
-
-
 def learning_rate(config: OptimizerConfig, steps: int, step: int) -> float:
     """The rate at `step`, from 0, of `steps`: a linear warm-up, then the schedule's descent."""
     warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
@@ -296,9 +275,7 @@ def judge(run: Run) -> None:
     if run.accelerator.is_main_process:
         with averaged(run.network, run.ema):
             with run.accelerator.autocast():
-                scores = validate(
-                    run.network, run.test, run.config.tasks.trained, run.accelerator.device
-                )
+                scores = scored(run.config, run.network, run.test, run.accelerator.device)
             export(run, LAST)
             score = next((scores[name] for name in SCORES if name in scores), math.inf)
             if score < run.books.best:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -18,7 +19,10 @@ from d3_ros.training.sample import Sample, SampleSource
 from d3_ros.types import Task
 
 ROWS = 6  # frames in a picture
-SCORES = ("abs_rel", "normals_deg")  # the first that there is decides which bundle is best
+# Scores of all objectives; the first that there is decides which bundle is best.
+SCORES = ("abs_rel", "depth_error", "noise_error", "normals_deg")
+
+Forward: TypeAlias = Callable[[torch.Tensor, int], Mapping[Task, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -41,26 +45,32 @@ class Answer:
 
 
 def validate(
-    network: D3Network, source: SampleSource, tasks: tuple[Task, ...], device: torch.device
+    network: D3Network,
+    source: SampleSource,
+    tasks: tuple[Task, ...],
+    device: torch.device,
+    answer: Forward,
 ) -> dict[str, float]:
     """Mean scores over all frames of `source`, as they are.
+
+    `answer` computes the decoded images of (1, 3, H, W) image number `index`, by task.
 
     `abs_rel` after an affine fit to the truth, without unit; `normals_deg`, the mean angle in
     degrees. A score that no frame has is left out.
     """
     scores: dict[str, list[float]] = {name: [] for name in SCORES}
-    for answer in _answers(network, source, range(len(source)), tasks, device):
-        depth, normals = answer.sample.depth, answer.sample.normals
+    for given in _answers(network, source, range(len(source)), answer, device):
+        depth, normals = given.sample.depth, given.sample.normals
         if "depth" in tasks and depth is not None and int((depth > 0).sum()) >= 2:
             metric = depth.numpy()
             height, width = metric.shape
-            relative = answer.depth((height, width))
+            relative = given.depth((height, width))
             scale, shift = metrics.affine_align(relative, metric, metric > 0)
             scores["abs_rel"].append(metrics.abs_rel(scale * relative + shift, metric, metric > 0))
         if "normals" in tasks and normals is not None:
             truth = normals.permute(1, 2, 0).numpy()
             height, width = truth.shape[:2]
-            predicted = answer.normals((height, width))
+            predicted = given.normals((height, width))
             valid = truth.any(axis=-1) & np.isfinite(predicted).all(axis=-1)
             if valid.any():
                 angles = metrics.normal_angles(predicted, truth, valid)
@@ -81,7 +91,7 @@ def write_picture(
     """
     indices = np.unique(np.linspace(0, len(source) - 1, ROWS).round().astype(int)).tolist()
     rows = []
-    for answer in _answers(network, source, indices, tasks, device):
+    for answer in _answers(network, source, indices, lambda x, _: network(x, tasks), device):
         sample = answer.sample
         image = ((sample.image.permute(1, 2, 0).numpy() + 1) * 127.5).clip(0, 255)
         height, width = image.shape[:2]
@@ -111,7 +121,7 @@ def _answers(
     network: D3Network,
     source: SampleSource,
     indices: range | list[int],
-    tasks: tuple[Task, ...],
+    answer: Forward,
     device: torch.device,
 ) -> Iterator[Answer]:
     """One frame after the other; the network is in eval mode meanwhile."""
@@ -119,7 +129,7 @@ def _answers(
     try:
         for index in indices:
             sample = source.sample(index, None)
-            yield Answer(sample, network(sample.image[None].to(device), tasks), network)
+            yield Answer(sample, answer(sample.image[None].to(device), index), network)
     finally:
         network.train()
 
