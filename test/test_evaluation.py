@@ -152,6 +152,34 @@ def test_a_folder_is_scored_and_bad_frames_are_counted(tmp_path: Path) -> None:
         depth_files(root)
 
 
+def test_normals_are_scored_against_measured_depth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A floor 1 m below a level camera: z = fy / (v - cy), its normal (0, -1, 0)."""
+    for kind in ("rgb", "depth"):
+        (tmp_path / kind).mkdir()
+    cv2.imwrite(str(tmp_path / "rgb" / "a.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    v = np.tile(np.arange(HEIGHT)[:, None], (1, WIDTH))
+    millimetres = np.rint(1000 * 50 / (v + 5)).astype(np.uint16)  # fy 50, cy -5
+    cv2.imwrite(str(tmp_path / "depth" / "a.png"), millimetres)
+
+    class Tilted:
+        tasks = ("normals",)
+
+        def __call__(self, rgb: np.ndarray, tasks: object = None) -> D3Prediction:
+            up = np.array([0, -np.cos(0.2), -np.sin(0.2)], np.float32)
+            return D3Prediction(None, np.tile(up, (HEIGHT, WIDTH, 1)))
+
+    frames = FrameSet(tmp_path, intrinsics=(50.0, 50.0, 19.5, -5.0))
+    (row,) = evaluate(Tilted(), frames, points=60)
+    assert row.scores["normals.mean_deg"] == pytest.approx(np.degrees(0.2), abs=0.2)
+    (row,) = evaluate(Tilted(), FrameSet(tmp_path), points=60)
+    assert "normals.mean_deg" not in row.scores
+    options = ["--data", str(tmp_path), "--intrinsics", "0", "50", "1", "1"]
+    assert main(["evaluate", *options]) == 1
+    assert "fx and fy must be positive" in capsys.readouterr().err
+
+
 def test_the_part_of_split_txt_is_scored(tmp_path: Path) -> None:
     root = folder(tmp_path / "f")
     (root / "split.txt").write_text("a train\nb train\nc test\n")

@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--points", type=int, default=POINTS, help="measured points a frame, for the sparse fit"
     )
+    parser.add_argument(
+        "--intrinsics",
+        type=float,
+        nargs=4,
+        metavar=("FX", "FY", "CX", "CY"),
+        help="of folders without normals, pixels: score normals against the measured depth's",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
     parser.add_argument(
@@ -106,7 +113,16 @@ def run(args: argparse.Namespace) -> int:
     bundles = [(name, predictor)]
     if args.against is not None:
         bundles.insert(0, (args.against, _load(args.against, args)))
-    evaluate_bundles(bundles, folders, part=args.split, points=args.points, output=args.output)
+    if args.intrinsics is not None and min(args.intrinsics[:2]) <= 0:
+        raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
+    evaluate_bundles(
+        bundles,
+        folders,
+        part=args.split,
+        points=args.points,
+        output=args.output,
+        intrinsics=args.intrinsics,
+    )
     return 0
 
 

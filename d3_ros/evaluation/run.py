@@ -21,6 +21,7 @@ def evaluate_bundles(
     part: Part,
     points: int,
     output: Path | None,
+    intrinsics: Sequence[float] | None = None,
 ) -> tuple[list[Evaluated], list[Difference]]:
     """Score bundles on the frames of some folders, print the means, and write a report.
 
@@ -30,6 +31,7 @@ def evaluate_bundles(
         part: of each folder, as its split.txt says; all where there is none.
         points: measured pixels that the sparse fit is given.
         output: folder of the report, or None.
+        intrinsics: of frames without normals, to score against those of their measured depth.
 
     Returns:
         each bundle's scores, and the differences of the second from the first.
@@ -39,7 +41,7 @@ def evaluate_bundles(
     """
     if len({name for name, _ in bundles}) < len(bundles):
         raise D3Error("the two bundles have one name: rename the folder of one of them")
-    sets = [FrameSet(folder, part) for folder in folders]
+    sets = [FrameSet(folder, part, intrinsics) for folder in folders]
     for frames in sets:
         print(frames.summary)
     evaluated = [

@@ -81,12 +81,15 @@ class LabelledFrame:
         camera = self.camera and self.camera.resized(width, height)
         return LabelledFrame(rgb, depth, normals, camera)
 
-    def with_derived_normals(self) -> LabelledFrame:
-        """With normals from its own depth and camera, which it must have at one size."""
+    def with_derived_normals(self, share: int = 128) -> LabelledFrame:
+        """With normals from its own depth and camera, which it must have at one size.
+
+        Neighbours in measured depth are too noisy: points are compared that are a `share`-th of the
+        view's width apart.
+        """
         assert self.depth is not None
         assert self.camera is not None
-        # Neighbours in measured depth are too noisy: compare over a share of the view.
-        step = max(2, self.camera.width // 128)
+        step = max(2, self.camera.width // share)
         normals = normals_from_depth(np.ascontiguousarray(self.depth), self.camera, step)
         known = np.isfinite(normals).all(axis=2, keepdims=True)
         return replace(self, normals=np.where(known, normals, 0).astype(np.float32))
