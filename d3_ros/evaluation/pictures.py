@@ -43,7 +43,7 @@ def frame_pictures(
                 pictures[f"{name}: metric depth from the dots"] = metric
             error = np.abs(fitted - truth) / truth
             caption = f"{name}: error, bright = {ERROR_LIMIT:.0%} of the depth and more"
-            pictures[caption] = enlarged(_colour_error(error), cv2.INTER_NEAREST)
+            pictures[caption] = enlarged(colour_error(error), cv2.INTER_NEAREST)
     if normals is not None:
         known = normals.any(axis=2, keepdims=True)
         truth = np.where(known, normals, np.float32(np.nan)).astype(np.float32)
@@ -62,7 +62,7 @@ def _camera(read: ReadFrame, given: np.ndarray | None) -> np.ndarray:
     return with_points(rgb, given)
 
 
-def _colour_error(error: np.ndarray) -> np.ndarray:
+def colour_error(error: np.ndarray) -> np.ndarray:
     """(H, W) relative error to RGB: dark is right, bright is wrong, grey is not known."""
     known = np.isfinite(error)
     levels = np.where(known, np.clip(error / ERROR_LIMIT, 0, 1) * 255, 0).astype(np.uint8)

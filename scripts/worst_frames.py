@@ -1,0 +1,71 @@
+"""Draw the frame of each folder on which a bundle is worst: the failure pictures of its card.
+
+    .venv/bin/python scripts/worst_frames.py docs/d3_nano_worst.png FOLDER... --model models/d3_nano
+
+A row a folder: the image (left out of a folder named with --hide, whose frames may not be shown),
+the network's depth after its affine fit to the truth, how far it is off, and its normals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from d3_ros.evaluation.evaluate import evaluate, predict
+from d3_ros.evaluation.frame_set import FrameSet
+from d3_ros.evaluation.pictures import ERROR_LIMIT, colour_error
+from d3_ros.evaluation.scores import affine_depth
+from d3_ros.geometry.colour import colour_depth, colour_normals
+from d3_ros.geometry.drawing import save_picture, strip, with_bar
+from d3_ros.network import D3Predictor
+
+SCORE = "affine_depth.abs_rel"
+
+
+def row(predictor: D3Predictor, frames: FrameSet, hidden: bool) -> np.ndarray:
+    """The strip of pictures of the worst frame of a set."""
+    worst = max(evaluate(predictor, frames, points=100), key=lambda one: one.scores[SCORE])
+    read = frames.read(worst.name)
+    answer, truth = predict(predictor, read), read.frame.depth
+    assert answer.depth is not None and answer.normals is not None and truth is not None
+    known = np.where(truth > 0, truth, np.float32(np.nan))
+    near, far = (float(q) for q in np.nanquantile(known, (0.02, 0.98)))
+    fitted = affine_depth(answer.depth, truth).astype(np.float32)
+    error = np.abs(fitted - known) / known
+    pictures = {} if hidden else {"image": read.frame.rgb}
+    pictures |= {
+        f"{frames.folder.name}/{worst.name}: depth, AbsRel {worst.scores[SCORE]:.3f}": with_bar(
+            colour_depth(fitted, near, far), near, far, "m"
+        ),
+        f"error, bright: {ERROR_LIMIT:.0%} and more": colour_error(error),
+        "normals": colour_normals(answer.normals),
+    }
+    return strip(pictures, {})
+
+
+def main() -> None:
+    """Draw and write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, help="picture to write")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of frames")
+    parser.add_argument("--hide", nargs="*", default=[], help="names of folders without an image")
+    parser.add_argument("--model", default="d3_nano", help="bundle: name or folder")
+    args = parser.parse_args()
+    predictor = D3Predictor.from_pretrained(args.model, device="cpu", dtype="fp32")
+    rows = [row(predictor, FrameSet(f), f.name in args.hide) for f in args.folders]
+    width = max(one.shape[1] for one in rows)
+    padded = [
+        cv2.copyMakeBorder(one, 0, 6, 0, width - one.shape[1], cv2.BORDER_CONSTANT, value=(32,) * 3)
+        for one in rows
+    ]
+    save_picture(args.output, np.concatenate(padded))
+
+
+if __name__ == "__main__":
+    main()
