@@ -14,7 +14,7 @@ from d3_ros.geometry.alignment.domain import (
     DOMAINS,
     Domain,
     GlobalFit,
-    fit_domain,
+    fit_domains,
 )
 from d3_ros.geometry.alignment.local import LocalCorrection
 from d3_ros.geometry.alignment.metric_map import MetricMap
@@ -165,7 +165,7 @@ class ScaleAligner:
 
     def _global_fit(self, seen: Points, rng: np.random.Generator) -> tuple[GlobalFit, GlobalFit]:
         """The smoothed fit in the best domain, and that in the depth domain."""
-        fits = {domain: fit_domain(domain, seen.relative, seen.depth, rng) for domain in DOMAINS}
+        fits = fit_domains(DOMAINS, seen.relative, seen.depth, rng)
         errors: dict[Domain, float] = {
             domain: fit.left_out_error(seen.depth) for domain, fit in fits.items() if fit.rises
         }
@@ -186,7 +186,7 @@ class ScaleAligner:
         share = 1.0 - len(rest) / len(seen)
         if share >= self.settings.min_inlier_ratio or len(rest) < self.settings.min_points:
             return
-        other = fit_domain(fit.domain, rest.relative, rest.depth, rng)
+        other = fit_domains([fit.domain], rest.relative, rest.depth, rng)[fit.domain]
         other_error = np.abs(other.metres(rest.relative) / rest.depth - 1.0)
         agreeing = error[error < self.settings.inlier_tolerance]
         if max(np.median(agreeing), np.nanmedian(other_error)) < CONTRADICTION_ERROR:

@@ -87,16 +87,23 @@ class Detail:
     weight: np.ndarray | None
     step: int
 
-    def maps(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Offset and weight for every pixel of the image, (height, width) each."""
-        weight = None if self.weight is None else self._per_pixel(self.weight, height, width)
-        return self._per_pixel(self.offset, height, width), weight
+    def maps(self, top: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Offset and weight for every pixel of a band of the image, (height, width) each.
 
-    def _per_pixel(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
+        `top`, the image's row that is the band's first, is a multiple of `step`.
+        """
+        weight = None if self.weight is None else self._per_pixel(self.weight, top, height, width)
+        return self._per_pixel(self.offset, top, height, width), weight
+
+    def _per_pixel(self, cells: np.ndarray, top: int, height: int, width: int) -> np.ndarray:
         if self.step > 1:
+            first = top // self.step
+            above = min(first, 1)  # a row more on either side, as the whole image has it there
+            cells = cells[first - above : -(-(top + height) // self.step) + 1]
             size = (cells.shape[1] * self.step, cells.shape[0] * self.step)
             cells = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
-        return cells[:height, :width]
+            top = above * self.step
+        return cells[top : top + height, :width]
 
 
 @dataclass(frozen=True)

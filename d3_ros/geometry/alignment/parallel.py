@@ -1,0 +1,52 @@
+"""A second core for work that lets go of the interpreter lock, as NumPy and OpenCV do.
+
+Results do not depend on which thread does what, nor on whether there is a second one at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+
+# Threads start when there is work for them; all aligners of the process share them.
+_POOL = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="alignment")
+
+
+def together(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    """Results of both: `first` by this thread, `second` by another, if one is free by then.
+
+    The second has ended, one way or the other, when this returns or raises. Calls may be nested:
+    nobody waits for work that has not begun.
+    """
+    future = _POOL.submit(second)
+    try:
+        result = first()
+    finally:
+        untouched = future.cancel()
+        if not untouched:
+            wait([future])
+    return result, second() if untouched else future.result()
+
+
+def in_bands(work: Callable[[slice], None], rows: int, at_once: int) -> None:
+    """Call `work` with slices that cover so many rows, at most `at_once` each, by two threads.
+
+    Bands that are small enough to stay in a core's cache take half the time of whole images.
+    """
+    bands = deque(slice(top, min(top + at_once, rows)) for top in range(0, rows, at_once))
+
+    def take_from_the_heap() -> None:
+        while bands:
+            try:
+                band = bands.popleft()
+            except IndexError:  # the other thread took the last one
+                return
+            work(band)
+
+    together(take_from_the_heap, take_from_the_heap)
