@@ -9,17 +9,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from d3_ros.geometry.alignment.correction import evaluate_field, points_in_widths
-from d3_ros.geometry.alignment.detail import DetailModel, Samples
+from d3_ros.geometry.alignment.detail import DetailModel
 from d3_ros.geometry.alignment.domain import GlobalFit
 from d3_ros.geometry.alignment.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.prior import Features
 from d3_ros.geometry.alignment.settings import AlignmentSettings
+from d3_ros.geometry.alignment.voronoi import Samples
 
 # A dense point has company when so many others within so many spacings are at its log depth.
 COMPANY, COMPANY_REACH, COMPANY_TOLERANCE = 2, 1.5, 0.05
 DOUBTED = 0.5
+# Points whose correction is looked up at once.
+POINTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,14 @@ def _samples(metric_map: MetricMap, points: Points, width: int, trust: np.ndarra
     log_fit = np.log(metric_map.fit.metres(points.relative))
     known = np.isfinite(log_fit)
     points, log_fit = points[known], log_fit[known]
-    assert metric_map.field is not None
+    field, base = metric_map.field, log_fit.copy()
+    assert field is not None
     position = points_in_widths(points.columns, points.rows, width)
-    base = log_fit + metric_map.field.at_points(position, log_fit)
+
+    def correct(some: slice) -> None:
+        base[some] += field.at_points(position[some], log_fit[some])
+
+    in_bands(correct, len(points), POINTS_AT_ONCE)
     return Samples(points.rows, points.columns, base, np.log(points.depth), trust[known])
 
 
