@@ -185,7 +185,9 @@ def _means(
     image = values[nearest[rows.start - top : rows.stop + RADII[-1]]]
 
     def mean(x: int, y: int) -> np.ndarray:
-        blurred = cv2.blur(image, (2 * x + 1, 2 * y + 1), borderType=cv2.BORDER_REPLICATE)
+        blurred = image
+        if x or y:
+            blurred = cv2.blur(image, (2 * x + 1, 2 * y + 1), borderType=cv2.BORDER_REPLICATE)
         return np.asarray(blurred[top : top + rows.stop - rows.start])
 
     return mean
@@ -255,12 +257,17 @@ def _average(
     inner = mean(0, 0)
     average = inner.copy()
     for radius, share in zip(RADII, shares, strict=True):
-        outer = mean(round(style.window_x * radius), round(style.window_y * radius))
-        np.subtract(outer, inner, out=inner)
-        inner *= share
-        average += inner
+        outer = mean(*_window(style, radius))
+        difference = outer - inner
+        difference *= share
+        average += difference
         inner = outer
     return average
+
+
+def _window(style: Style, radius: int) -> tuple[int, int]:
+    """Cells to either side, and up and down."""
+    return round(style.window_x * radius), round(style.window_y * radius)
 
 
 def _combine(
@@ -281,6 +288,9 @@ def _combine(
     return strength * (style.detail * carried + share * alone), strength * share
 
 
+WINDOWS = sorted({(0, 0)} | {_window(style, radius) for style in STYLES for radius in RADII})
+
+
 class _Guesses:
     """Log depth of samples that the diagram does not know, under every style."""
 
@@ -291,32 +301,25 @@ class _Guesses:
         rows, columns = asked.rows // diagram.step, asked.columns // diagram.step
         self._shares = _shares(diagram.distance[rows, columns])
         self._strength = _strength(diagram.distance[rows, columns], diagram.spacing)
-        self._reach = int(max(style.window_x for style in STYLES) * RADII[-1])
-        window = np.arange(-self._reach, self._reach + 1)
+        reach = max(max(window) for window in WINDOWS)
+        window = np.arange(-reach, reach + 1)
         height, width = diagram.nearest.shape
         patch = diagram.nearest[
             np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
             np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
-        ]
-        truth = np.exp(samples.truth)
-        channels = [_residual(samples, False), _residual(samples, True), truth]
-        size = 2 * self._reach + 2
-        self._integrals = np.zeros((len(channels), len(asked), size, size))
-        values = np.stack(channels)[:, patch]
-        values.cumsum(axis=2, out=values).cumsum(axis=3, out=self._integrals[:, :, 1:, 1:])
+        ].reshape(len(asked), -1)
+        within = [(np.abs(window)[:, None] <= y) & (np.abs(window) <= x) for x, y in WINDOWS]
+        share = np.stack([mask.ravel() / mask.sum() for mask in within], axis=1)
+        channels = [_residual(samples, False), _residual(samples, True), np.exp(samples.truth)]
+        self._means = [(values[patch] @ share).T for values in channels]
         self._averages: dict[tuple[int, float, float], np.ndarray] = {}
 
     def _average(self, channel: int, style: Style) -> np.ndarray:
         key = channel, style.window_x, style.window_y
         if key not in self._averages:
-            integral = self._integrals[channel]
 
             def mean(x: int, y: int) -> np.ndarray:
-                middle = self._reach
-                left, right, top, bottom = middle - x, middle + x + 1, middle - y, middle + y + 1
-                total = integral[:, bottom, right] - integral[:, top, right]
-                total += integral[:, top, left] - integral[:, bottom, left]
-                return np.asarray(total / ((right - left) * (bottom - top)))
+                return np.asarray(self._means[channel][WINDOWS.index((x, y))])
 
             self._averages[key] = _average(mean, self._shares, style)
         return self._averages[key]

@@ -52,25 +52,22 @@ def diagram_of(samples: Samples, shape: tuple[int, int]) -> Diagram:
     while 2 * step <= min(spacing / CELLS_A_SPACING, MAX_STEP):
         step *= 2
     height, width = -(-shape[0] // step), -(-shape[1] // step)
-    sample = np.full((height, width), -1, np.int32)
-    sample[samples.rows // step, samples.columns // step] = np.arange(len(samples))
+    sample_rows, sample_columns = samples.rows // step, samples.columns // step
+    empty = np.ones((height, width), np.uint8)
+    empty[sample_rows, sample_columns] = 0
     nearest = np.empty((height, width), np.intp)
     distance = np.empty((height, width), np.float32)
     # Each half of the image by itself, with as much of the other as the samples reach.
     reach = int(np.ceil(REACH * spacing / step))
 
     def fill(rows: slice) -> np.ndarray:
-        top = max(rows.start - reach, 0)
-        part = sample[top : rows.stop + reach]
+        top, bottom = max(rows.start - reach, 0), min(rows.stop + reach, height)
         far, label = cv2.distanceTransformWithLabels(
-            (part < 0).astype(np.uint8),
-            cv2.DIST_L2,
-            cv2.DIST_MASK_5,
-            labelType=cv2.DIST_LABEL_PIXEL,
+            empty[top:bottom], cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
         )
-        taken = np.nonzero(part >= 0)
-        sample_of_label = np.zeros(len(taken[0]) + 1, np.intp)
-        sample_of_label[label[taken]] = part[taken]
+        here = np.flatnonzero((sample_rows >= top) & (sample_rows < bottom))
+        sample_of_label = np.zeros(len(here) + 1, np.intp)
+        sample_of_label[label[sample_rows[here] - top, sample_columns[here]]] = here
         inner = slice(rows.start - top, rows.stop - top)
         nearest[rows], distance[rows] = sample_of_label[label[inner]], far[inner]
         return np.bincount(nearest[rows].ravel(), minlength=len(samples))
@@ -89,19 +86,20 @@ def insert(diagram: Diagram, samples: Samples, first: int) -> Diagram:
     """
     reach = int(2 * diagram.spacing)
     window = np.arange(-reach, reach + 1)
-    apart = np.hypot(window[:, None], window).astype(np.float32)
-    height, width = diagram.nearest.shape
-    rows = samples.rows[:, None, None] // diagram.step + window[:, None]
-    columns = samples.columns[:, None, None] // diagram.step + window
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    cell = np.where(inside, rows * width + columns, 0)
-    nearer = inside & (apart < diagram.distance.ravel()[cell])
-    which, *_ = np.nonzero(nearer)
-    cell, closeness = cell[nearer], np.broadcast_to(apart, nearer.shape)[nearer]
-    order = np.argsort(-closeness, kind="stable")  # of several the last, nearest, stays
+    apart = np.hypot(window[:, None], window).astype(np.float32).ravel()
+    # A border in which everything is near enough already.
+    bordered = np.pad(diagram.distance, reach, constant_values=-1.0)
+    stride = bordered.shape[1]
+    rows, columns = samples.rows // diagram.step, samples.columns // diagram.step
+    own = (rows + reach) * stride + columns + reach
+    around = (window[:, None] * stride + window).ravel()
+    which, place = np.nonzero(apart < bordered.ravel()[own[:, None] + around])
+    order = np.argsort(-apart[place], kind="stable")  # of several the last, nearest, stays
+    which, place = which[order], place[order]
+    down, right = np.divmod(place, len(window))
+    cells = rows[which] + down - reach, columns[which] + right - reach
     nearest, distance = diagram.nearest.copy(), diagram.distance.copy()
-    nearest.flat[cell[order]] = first + which[order]
-    distance.flat[cell[order]] = closeness[order]
+    nearest[cells], distance[cells] = first + which, apart[place]
     return replace(diagram, nearest=nearest, distance=distance)
 
 
