@@ -18,9 +18,11 @@ from d3_ros.geometry.alignment.domain import (
 )
 from d3_ros.geometry.alignment.local import LocalCorrection
 from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.parallel import meanwhile
 from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.smoothing import GatedSmoother
+from d3_ros.geometry.alignment.voronoi import Diagram, diagram_of
 from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.
@@ -134,16 +136,21 @@ class ScaleAligner:
         held_out_count = min(int(settings.held_out_share * count), most)
         held_out = points[np.sort(shuffled[:held_out_count])]
         seen = points[np.sort(shuffled[held_out_count:])]
-        with self._stage("thinning"):
-            few, cell_of = thin(seen, settings.max_points)
-        with self._stage("global fits"):
-            fit, published = self._global_fit(few, rng)
-        metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
-        error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
-        agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
-        local = None
+        shape = relative.shape[0], relative.shape[1]
+        ahead: AbstractContextManager[Callable[[], Diagram] | None] = nullcontext()
         if settings.local_correction:
-            local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng)
+            ahead = meanwhile(lambda: diagram_of(seen.rows, seen.columns, shape))
+        with ahead as diagram:
+            with self._stage("thinning"):
+                few, cell_of = thin(seen, settings.max_points)
+            with self._stage("global fits"):
+                fit, published = self._global_fit(few, rng)
+            metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
+            error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
+            agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
+            local = None
+            if diagram is not None:
+                local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng, diagram)
         if local is not None:
             metric_map, error, agreement = local.metric_map, local.held_out, local.left_out
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))

@@ -23,7 +23,7 @@ from d3_ros.geometry.alignment.voronoi import (
     Diagram,
     Samples,
     concatenate,
-    diagram_of,
+    hand_on,
     insert,
 )
 
@@ -109,6 +109,7 @@ class DetailModel:
         choose: bool,
         shape: tuple[int, int],
         base: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        diagram: Diagram,
     ) -> tuple[Detail | None, np.ndarray]:
         """The detail that samples add to the base, or None, and how well it predicts.
 
@@ -120,16 +121,17 @@ class DetailModel:
                 else it is `PLAIN`.
             shape: height and width of the image.
             base: rows (h,) and columns (w,) of pixels to their (h, w) log depth so far.
+            diagram: of the seen samples, of the believed and the others.
 
         Returns:
             The detail, and errors (log depth) of the held-out samples that settled nothing.
         """
         choose = choose and len(held_out) >= MIN_JUDGES
         measured = slice(1, None, 2) if choose else slice(None)
-        seen = seen[seen.trust > MIN_TRUST]
-        if len(seen) == 0:
+        believed = seen.trust > MIN_TRUST
+        if not believed.any():
             return None, (honest - held_out.truth)[measured]
-        diagram = diagram_of(seen, shape)
+        diagram = hand_on(diagram, seen, ~believed)
         joining = held_out[held_out.trust > MIN_TRUST]
 
         def judge() -> tuple[Style | None, np.ndarray]:
@@ -223,7 +225,8 @@ def _residual(samples: Samples, denoise: bool) -> np.ndarray:
     """(N,) what the base lacks at the samples, less what may be noise."""
     residual = samples.truth - samples.base
     if denoise:
-        noise = NOISE_FACTOR * MAD_TO_SIGMA * float(np.median(np.abs(residual)))
+        believed = np.abs(residual[samples.trust > MIN_TRUST])
+        noise = NOISE_FACTOR * MAD_TO_SIGMA * float(np.median(believed))
         squared = residual**2
         residual = residual * (squared / (squared + max(noise**2, 1e-12)))
     return residual * samples.trust

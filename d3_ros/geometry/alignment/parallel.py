@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 First = TypeVar("First")
@@ -18,20 +19,25 @@ Second = TypeVar("Second")
 _POOL = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="alignment")
 
 
-def together(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
-    """Results of both: `first` by this thread, `second` by another, if one is free by then.
+@contextmanager
+def meanwhile(work: Callable[[], Second]) -> Iterator[Callable[[], Second]]:
+    """Another thread works while the block runs; call what is yielded for the result, once.
 
-    The second has ended, one way or the other, when this returns or raises. Calls may be nested:
-    nobody waits for work that has not begun.
+    Who calls it before that thread has begun does the work himself, so that calls may be nested.
+    At the block's end the work has ended, too, or will never begin.
     """
-    future = _POOL.submit(second)
+    future = _POOL.submit(work)
     try:
-        result = first()
+        yield lambda: work() if future.cancel() else future.result()
     finally:
-        untouched = future.cancel()
-        if not untouched:
+        if not future.cancel():
             wait([future])
-    return result, second() if untouched else future.result()
+
+
+def together(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    """Results of both: `first` by this thread, `second` by another, if one is free by then."""
+    with meanwhile(second) as result:
+        return first(), result()
 
 
 def in_bands(work: Callable[[slice], None], rows: int, at_once: int) -> None:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
-from d3_ros.geometry.alignment.parallel import together
-
 # A grid cell for every so many cells of spacing between points, at most so many pixels.
 CELLS_A_SPACING, MAX_STEP = 4.0, 8
-# So far, in spacings of the points, the nearest sample is the nearest; beyond, it is some sample.
-REACH = 4.0
+# Cells that are handed on or joined by a sample are looked for within so many spacings.
+REACH = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,46 +43,61 @@ class Diagram:
     step: int
 
 
-def diagram_of(samples: Samples, shape: tuple[int, int]) -> Diagram:
-    """Diagram of at least one sample in an image of that height and width."""
-    spacing = np.sqrt(shape[0] * shape[1] / len(samples))
+def diagram_of(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Diagram:
+    """Diagram of N >= 1 samples at pixels (N,), (N,) of an image of that height and width."""
+    spacing = np.sqrt(shape[0] * shape[1] / len(rows))
     step = 1
     while 2 * step <= min(spacing / CELLS_A_SPACING, MAX_STEP):
         step *= 2
-    height, width = -(-shape[0] // step), -(-shape[1] // step)
-    sample_rows, sample_columns = samples.rows // step, samples.columns // step
-    empty = np.ones((height, width), np.uint8)
-    empty[sample_rows, sample_columns] = 0
-    nearest = np.empty((height, width), np.intp)
-    distance = np.empty((height, width), np.float32)
-    # Each half of the image by itself, with as much of the other as the samples reach.
-    reach = int(np.ceil(REACH * spacing / step))
-
-    def fill(rows: slice) -> np.ndarray:
-        top, bottom = max(rows.start - reach, 0), min(rows.stop + reach, height)
-        far, label = cv2.distanceTransformWithLabels(
-            empty[top:bottom], cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-        )
-        here = np.flatnonzero((sample_rows >= top) & (sample_rows < bottom))
-        sample_of_label = np.zeros(len(here) + 1, np.intp)
-        sample_of_label[label[sample_rows[here] - top, sample_columns[here]]] = here
-        inner = slice(rows.start - top, rows.stop - top)
-        nearest[rows], distance[rows] = sample_of_label[label[inner]], far[inner]
-        return np.bincount(nearest[rows].ravel(), minlength=len(samples))
-
-    middle = height // 2
-    areas = together(lambda: fill(slice(0, middle)), lambda: fill(slice(middle, height)))
-    cell_area = np.sum(areas, axis=0)
+    rows, columns = rows // step, columns // step
+    empty = np.ones((-(-shape[0] // step), -(-shape[1] // step)), np.uint8)
+    empty[rows, columns] = 0
+    distance, label = cv2.distanceTransformWithLabels(
+        empty, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    sample_of_label = np.zeros(len(rows) + 1, np.intp)
+    sample_of_label[label[rows, columns]] = np.arange(len(rows))
+    nearest = sample_of_label[label]
+    cell_area = np.bincount(nearest.ravel())
     typical = np.sqrt(np.median(cell_area[cell_area > 0]))
     return Diagram(nearest, distance, float(typical), step)
 
 
-def insert(diagram: Diagram, samples: Samples, first: int) -> Diagram:
-    """The diagram with more samples, numbered from `first`, in the cells that are nearest to them.
+def hand_on(diagram: Diagram, samples: Samples, leaving: np.ndarray) -> Diagram:
+    """The diagram in which the cells of those that leave, (N,) bool, go to their neighbours.
 
-    Their cells are looked for within two spacings.
+    The cells of one all go to that which is nearest to it of those that stay.
     """
-    reach = int(2 * diagram.spacing)
+    leavers = np.flatnonzero(leaving)
+    if len(leavers) == 0:
+        return diagram
+    rows, columns = samples.rows // diagram.step, samples.columns // diagram.step
+    reach = int(REACH * diagram.spacing)
+    window = np.arange(-reach, reach + 1)
+    height, width = diagram.nearest.shape
+    around = diagram.nearest[
+        np.clip(rows[leavers, None] + window, 0, height - 1)[:, :, None],
+        np.clip(columns[leavers, None] + window, 0, width - 1)[:, None, :],
+    ].reshape(len(leavers), -1)
+    apart = np.hypot(rows[around] - rows[leavers, None], columns[around] - columns[leavers, None])
+    apart[leaving[around]] = np.inf
+    best = np.argmin(apart, axis=1)[:, None]
+    heir = np.arange(len(samples))
+    heir[leavers] = np.take_along_axis(around, best, axis=1)[:, 0]
+    lonely = np.zeros(len(samples), bool)
+    lonely[leavers] = np.isinf(np.take_along_axis(apart, best, axis=1)[:, 0])
+
+    v, u = np.nonzero(leaving[diagram.nearest])
+    before = diagram.nearest[v, u]
+    nearest, distance = diagram.nearest.copy(), diagram.distance.copy()
+    nearest[v, u] = after = heir[before]
+    distance[v, u] = np.where(lonely[before], np.inf, np.hypot(rows[after] - v, columns[after] - u))
+    return replace(diagram, nearest=nearest, distance=distance)
+
+
+def insert(diagram: Diagram, samples: Samples, first: int) -> Diagram:
+    """The diagram that these samples join, numbered from `first`: they take what is nearest."""
+    reach = int(REACH * diagram.spacing)
     window = np.arange(-reach, reach + 1)
     apart = np.hypot(window[:, None], window).astype(np.float32).ravel()
     # A border in which everything is near enough already.
