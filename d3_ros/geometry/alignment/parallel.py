@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ def meanwhile(work: Callable[[], Second]) -> Iterator[Callable[[], Second]]:
         yield lambda: work() if future.cancel() else future.result()
     finally:
         if not future.cancel():
-            wait([future])
+            future.exception()  # waits; it is raised where the result is asked for
 
 
 def together(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
@@ -41,7 +41,7 @@ def together(first: Callable[[], First], second: Callable[[], Second]) -> tuple[
 
 
 def in_bands(work: Callable[[slice], None], rows: int, at_once: int) -> None:
-    """Call `work` with slices that cover so many rows, at most `at_once` each, by two threads.
+    """Call `work` with slices that cover so many rows, at most `at_once` each, in two threads.
 
     Bands that are small enough to stay in a core's cache take half the time of whole images.
     """
@@ -55,4 +55,7 @@ def in_bands(work: Callable[[slice], None], rows: int, at_once: int) -> None:
                 return
             work(band)
 
-    together(take_from_the_heap, take_from_the_heap)
+    if len(bands) > 1:
+        together(take_from_the_heap, take_from_the_heap)
+    else:
+        take_from_the_heap()

@@ -93,7 +93,7 @@ def _nearest_lines(
     """(K, 2) scale and shift of the lines through two points with the least truncated residuals."""
     first = rng.integers(0, len(x), PAIRS)
     second = rng.integers(0, len(x), PAIRS)
-    low, high = np.quantile(x, (0.05, 0.95))
+    low, high = np.sort(x)[[len(x) // 20, -1 - len(x) // 20]]
     # Pairs far apart tell a slope, pairs close together tell noise.
     useful = np.abs(x[second] - x[first]) > 0.25 * (high - low)
     first = np.append(first[useful], np.argmin(x))
