@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.choice import SteadyChoice
-from d3_ros.geometry.alignment.parallel import in_bands, together
+from d3_ros.geometry.alignment.parallel import in_image_bands, together
 from d3_ros.geometry.alignment.voronoi import (
     Diagram,
     Samples,
@@ -37,8 +37,6 @@ RADII = (1, 2, 4)
 # Difference of log depth between a pixel and its nearest point that is an edge.
 EDGE = 0.2
 MIN_JUDGES = 100
-# Rows of cells at once.
-BAND = 120
 MIN_TRUST = 0.1
 # Log depth; a held-out point that is off by more may itself be an outlier.
 ERROR_CAP = 0.5
@@ -175,7 +173,7 @@ def _carry(samples: Samples, diagram: Diagram, style: Style, coarse: np.ndarray)
         if weight is not None and share is not None:
             weight[rows] = share
 
-    in_bands(carry, height, BAND)
+    in_image_bands(carry, height, width)
     return Detail(offset, weight, diagram.step)
 
 

@@ -16,11 +16,7 @@ from d3_ros.geometry.alignment.limits import (
     NEAREST_UNSATURATED,
     NOTHING,
 )
-from d3_ros.geometry.alignment.parallel import in_bands
-
-# Rows at once: several float images of so many fit into a core's cache. A multiple of every
-# `Detail.step`.
-BAND = 120
+from d3_ros.geometry.alignment.parallel import in_image_bands
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class MetricMap:
         def fill(rows: slice) -> None:
             metric[rows] = self._band(relative[rows], rows.start, height)
 
-        in_bands(fill, height, BAND)
+        in_image_bands(fill, height, relative.shape[1])
         return metric
 
     def _band(self, relative: np.ndarray, top: int, height: int) -> np.ndarray:

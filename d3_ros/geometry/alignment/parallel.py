@@ -15,6 +15,9 @@ from typing import TypeVar
 First = TypeVar("First")
 Second = TypeVar("Second")
 
+# Several float images of so many pixels fit into a core's cache, and OpenCV takes no threads of its
+# own for them.
+BAND_PIXELS, BAND_STEP = 76800, 8
 # Threads start when there is work for them; all aligners of the process share them.
 _POOL = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="alignment")
 
@@ -59,3 +62,9 @@ def in_bands(work: Callable[[slice], None], rows: int, at_once: int) -> None:
         together(take_from_the_heap, take_from_the_heap)
     else:
         take_from_the_heap()
+
+
+def in_image_bands(work: Callable[[slice], None], height: int, width: int) -> None:
+    """`in_bands` of an image, each of a multiple of `BAND_STEP` rows but for the last."""
+    rows = BAND_PIXELS // max(width, 1) // BAND_STEP * BAND_STEP
+    in_bands(work, height, max(rows, BAND_STEP))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
-# A grid cell for every so many cells of spacing between points, at most so many pixels.
+# A grid cell for every so many cells of spacing between points, at most so many pixels, which
+# divide `parallel.BAND_STEP`.
 CELLS_A_SPACING, MAX_STEP = 4.0, 8
 # Cells that are handed on or joined by a sample are looked for within so many spacings.
 REACH = 2.0
