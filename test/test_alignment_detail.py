@@ -11,7 +11,7 @@ import torch
 from d3_ros.evaluation.scale import draw, interpolate, table_rows
 from d3_ros.evaluation.scale_frames import frame_folders, load_frames
 from d3_ros.geometry.alignment import ScaleAligner
-from d3_ros.geometry.alignment.detail import Samples, _diagram, _insert
+from d3_ros.geometry.alignment.voronoi import Samples, diagram_of, insert
 
 SHAPE = (120, 160)
 V, U = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -75,7 +75,7 @@ def test_inserted_samples_win_the_cells_that_are_nearest_to_them():
     rows, columns = np.divmod(cells, 60)
     ones = np.ones(150)
     every = Samples(rows, columns, ones, ones, ones)
-    diagram = _insert(replace(_diagram(every[:120], (40, 60)), step=1), every[120:], 120)
+    diagram = insert(diagram_of(rows[:120], columns[:120], (40, 60)), every[120:], 120)
     v, u = np.mgrid[:40, :60]
     exact = np.hypot(v[..., None] - rows, u[..., None] - columns)
     taken = np.take_along_axis(exact, diagram.nearest[..., None], axis=2)[..., 0]

@@ -14,13 +14,15 @@ from d3_ros.geometry.alignment.domain import (
     DOMAINS,
     Domain,
     GlobalFit,
-    fit_domain,
+    fit_domains,
 )
 from d3_ros.geometry.alignment.local import LocalCorrection
 from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.parallel import meanwhile
 from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.smoothing import GatedSmoother
+from d3_ros.geometry.alignment.voronoi import Diagram, diagram_of
 from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.
@@ -134,16 +136,21 @@ class ScaleAligner:
         held_out_count = min(int(settings.held_out_share * count), most)
         held_out = points[np.sort(shuffled[:held_out_count])]
         seen = points[np.sort(shuffled[held_out_count:])]
-        with self._stage("thinning"):
-            few, cell_of = thin(seen, settings.max_points)
-        with self._stage("global fits"):
-            fit, published = self._global_fit(few, rng)
-        metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
-        error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
-        agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
-        local = None
+        shape = relative.shape[0], relative.shape[1]
+        ahead: AbstractContextManager[Callable[[], Diagram] | None] = nullcontext()
         if settings.local_correction:
-            local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng)
+            ahead = meanwhile(lambda: diagram_of(seen.rows, seen.columns, shape))
+        with ahead as diagram:
+            with self._stage("thinning"):
+                few, cell_of = thin(seen, settings.max_points)
+            with self._stage("global fits"):
+                fit, published = self._global_fit(few, rng)
+            metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
+            error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
+            agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
+            local = None
+            if diagram is not None:
+                local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng, diagram)
         if local is not None:
             metric_map, error, agreement = local.metric_map, local.held_out, local.left_out
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))
@@ -165,7 +172,7 @@ class ScaleAligner:
 
     def _global_fit(self, seen: Points, rng: np.random.Generator) -> tuple[GlobalFit, GlobalFit]:
         """The smoothed fit in the best domain, and that in the depth domain."""
-        fits = {domain: fit_domain(domain, seen.relative, seen.depth, rng) for domain in DOMAINS}
+        fits = fit_domains(DOMAINS, seen.relative, seen.depth, rng)
         errors: dict[Domain, float] = {
             domain: fit.left_out_error(seen.depth) for domain, fit in fits.items() if fit.rises
         }
@@ -186,7 +193,7 @@ class ScaleAligner:
         share = 1.0 - len(rest) / len(seen)
         if share >= self.settings.min_inlier_ratio or len(rest) < self.settings.min_points:
             return
-        other = fit_domain(fit.domain, rest.relative, rest.depth, rng)
+        other = fit_domains([fit.domain], rest.relative, rest.depth, rng)[fit.domain]
         other_error = np.abs(other.metres(rest.relative) / rest.depth - 1.0)
         agreeing = error[error < self.settings.inlier_tolerance]
         if max(np.median(agreeing), np.nanmedian(other_error)) < CONTRADICTION_ERROR:

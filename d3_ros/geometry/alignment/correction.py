@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.gaussian_process import Regression
+from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.prior import (
     curve_kernel,
     depth_factor,
@@ -23,12 +24,13 @@ from d3_ros.geometry.alignment.prior import (
 
 # Nodes across the image. Over depth the grid is evaluated at this step (log) and then refined by
 # cubic interpolation, which costs less than evaluating and keeps the linear look-up smooth.
-COLUMNS = 48
+COLUMNS = 40
 DEPTH_STEP = 0.125
 REFINE_DEPTH = 3
-# Beyond the points' depths by this much (log), the field has faded.
-DEPTH_MARGIN = 1.2
+# The grid ends this far (log) beyond the points' depths, where the field has mostly faded.
+DEPTH_MARGIN = 0.6
 MAX_LAYERS = 40
+# Rows of the grid at a time stay in the processor's cache.
 ROWS_AT_ONCE = 4
 
 
@@ -44,11 +46,23 @@ class CorrectionField:
     low: float
     step: float
 
-    def at(self, log_depth: np.ndarray) -> np.ndarray:
-        """(H, W) float32 correction for an image of log depths of the global fit."""
+    def at(self, log_depth: np.ndarray, top: int = 0, height: int | None = None) -> np.ndarray:
+        """(h, W) float32 correction for log depths of the global fit.
+
+        Args:
+            log_depth: (h, W) of an image, or of a band of one.
+            top: the image's row that is the band's first.
+            height: of the image, if this is only a band of it.
+        """
         _, rows, columns = self.layers.shape
         below, share = self._layer(log_depth)
-        column, row = grid_coordinates(*log_depth.shape, rows, columns)
+        band = slice(top, top + len(log_depth))
+        column, row = (
+            axis[band]
+            for axis in grid_coordinates(
+                height or len(log_depth), log_depth.shape[1], rows, columns
+            )
+        )
         # One look-up fetches the layers below and above; they are blended in float.
         below *= np.float32(rows)
         below += row
@@ -122,34 +136,39 @@ def evaluate_field(
     v = (np.arange(rows) + 0.5) / rows * (height / width)
     alpha = regression.alpha.astype(np.float32)
     curve = curve_kernel(regression.prior, levels - origin, anchors.log_depth) @ alpha
-    mean = np.repeat(curve[:, None], rows * COLUMNS, axis=1)
     fields = regression.prior.fields
     factors = [depth_factor(field, levels - origin, anchors.log_depth) * alpha for field in fields]
-    # A few rows of the grid at a time stay in the processor's cache.
-    for row in range(0, rows, ROWS_AT_ONCE):
-        block = v[row : row + ROWS_AT_ONCE]
-        nodes = slice(row * COLUMNS, (row + len(block)) * COLUMNS)
-        distance = grid_distance(u, block, anchors.position)
+    refine = _refine_depth(count)
+    layers = np.empty((len(refine), rows, COLUMNS), np.float32)
+
+    def evaluate(band: slice) -> None:
+        distance = grid_distance(u, v[band], anchors.position)
+        mean = curve[:, None]
         for field, factor in zip(fields, factors, strict=True):
-            mean[:, nodes] += factor @ image_kernel(field, distance).T
-    coarse = np.clip(mean, -bound, bound).astype(np.float32).reshape(-1, rows, COLUMNS)
-    fine = np.clip(_refine_depth(coarse), -bound, bound)  # the cubic overshoots
-    return CorrectionField(fine, low, step / REFINE_DEPTH)
+            mean = mean + factor @ image_kernel(field, distance).T
+        fine = refine @ np.clip(mean, -bound, bound)
+        # Once more, because the cubic overshoots.
+        layers[:, band] = np.clip(fine, -bound, bound).reshape(len(refine), -1, COLUMNS)
+
+    in_bands(evaluate, rows, ROWS_AT_ONCE)
+    return CorrectionField(layers, low, step / REFINE_DEPTH)
 
 
-def _refine_depth(layers: np.ndarray) -> np.ndarray:
-    """Catmull-Rom interpolation between the inner layers; the first and last only give slopes."""
-    inner = len(layers) - 2
+def _refine_depth(inner: int) -> np.ndarray:
+    """Catmull-Rom interpolation between so many layers, (refined, inner + 2) float32 weights.
+
+    The layer before the first and that after the last only give slopes.
+    """
     position = np.linspace(1, inner, (inner - 1) * REFINE_DEPTH + 1)
     below = np.minimum(position.astype(int), inner - 1)
     t = position - below
     basis = 0.5 * np.stack(
         [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
     )
-    weights = np.zeros((len(position), len(layers)), np.float32)
+    weights = np.zeros((len(position), inner + 2), np.float32)
     for offset, weight in zip((-1, 0, 1, 2), basis, strict=True):
         weights[np.arange(len(t)), below + offset] = weight
-    return (weights @ layers.reshape(len(layers), -1)).reshape(-1, *layers.shape[1:])
+    return weights
 
 
 def points_in_widths(columns: Any, rows: Any, width: int) -> np.ndarray:

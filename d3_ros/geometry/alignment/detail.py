@@ -11,25 +11,31 @@ stays, is what predicts points best that were held out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import product
 
 import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.choice import SteadyChoice
+from d3_ros.geometry.alignment.parallel import in_image_bands, together
+from d3_ros.geometry.alignment.voronoi import (
+    Diagram,
+    Samples,
+    concatenate,
+    hand_on,
+    insert,
+)
 
 # Residuals that do not stand out of the noise (robust standard deviations) are mostly noise.
 NOISE_FACTOR = 2.0
 MAD_TO_SIGMA = 1.4826
-# A grid cell for every so many cells of spacing between points, at most so many pixels.
-CELLS_A_SPACING, MAX_STEP = 4.0, 8
 # In spacings of the points: full strength up to the first distance, none from the second.
 FADE_FROM, FADE_TO = 1.0, 3.0
-# Difference of log depth between a pixel and its nearest point that is an edge.
-EDGE = 0.2
 # Windows, in cells to either side; between them it is interpolated.
 RADII = (1, 2, 4)
+# Difference of log depth between a pixel and its nearest point that is an edge.
+EDGE = 0.2
 MIN_JUDGES = 100
 MIN_TRUST = 0.1
 # Log depth; a held-out point that is off by more may itself be an outlier.
@@ -60,23 +66,6 @@ STYLES = tuple(
 
 
 @dataclass(frozen=True)
-class Samples:
-    """N points: integer `rows`, `columns`; `base`, `truth`: log depth (N,); `trust` in [0, 1]."""
-
-    rows: np.ndarray
-    columns: np.ndarray
-    base: np.ndarray
-    truth: np.ndarray
-    trust: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def __getitem__(self, index: np.ndarray | slice) -> Samples:
-        return Samples(*(getattr(self, field.name)[index] for field in fields(self)))
-
-
-@dataclass(frozen=True)
 class Detail:
     """(h, w) float32 maps over the image: log depth becomes (1 - weight) * it + offset.
 
@@ -87,35 +76,17 @@ class Detail:
     weight: np.ndarray | None
     step: int
 
-    def maps(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Offset and weight for every pixel of the image, (height, width) each."""
-        weight = None if self.weight is None else self._per_pixel(self.weight, height, width)
-        return self._per_pixel(self.offset, height, width), weight
+    def maps(self, top: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Offset and weight for every pixel of a band of the image, (height, width) each.
 
-    def _per_pixel(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
-        if self.step > 1:
-            size = (cells.shape[1] * self.step, cells.shape[0] * self.step)
-            cells = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
-        return cells[:height, :width]
-
-
-@dataclass(frozen=True)
-class _Diagram:
-    """Nearest sample of every cell, (h, w), and the distance to it in cells.
-
-    `spacing`: of the samples, cells.
-    """
-
-    nearest: np.ndarray
-    distance: np.ndarray
-    spacing: float
-    step: int
-
-    @property
-    def strength(self) -> np.ndarray:
-        """(h, w) in [0, 1]: 1 near samples, 0 far from them."""
-        rise = (FADE_TO * self.spacing - self.distance) / ((FADE_TO - FADE_FROM) * self.spacing)
-        return np.clip(rise, 0.0, 1.0)
+        `top`, the image's row that is the band's first, is a multiple of `step`.
+        """
+        offset, weight = (
+            None if cells is None else _enlarge(cells, self.step, top, height)[:, :width]
+            for cells in (self.offset, self.weight)
+        )
+        assert offset is not None
+        return offset, weight
 
 
 class DetailModel:
@@ -136,6 +107,7 @@ class DetailModel:
         choose: bool,
         shape: tuple[int, int],
         base: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        diagram: Diagram,
     ) -> tuple[Detail | None, np.ndarray]:
         """The detail that samples add to the base, or None, and how well it predicts.
 
@@ -147,126 +119,122 @@ class DetailModel:
                 else it is `PLAIN`.
             shape: height and width of the image.
             base: rows (h,) and columns (w,) of pixels to their (h, w) log depth so far.
+            diagram: of the seen samples, of the believed and the others.
 
         Returns:
             The detail, and errors (log depth) of the held-out samples that settled nothing.
         """
         choose = choose and len(held_out) >= MIN_JUDGES
         measured = slice(1, None, 2) if choose else slice(None)
-        seen = seen[seen.trust > MIN_TRUST]
-        if len(seen) == 0:
+        believed = seen.trust > MIN_TRUST
+        if not believed.any():
             return None, (honest - held_out.truth)[measured]
-        diagram = _diagram(seen, shape)
-        guesses = _Guesses(seen, held_out, honest, diagram)
-        style: Style | None = PLAIN
-        if choose:
-            style = self._choice.choose(guesses.errors(slice(0, None, 2)))
-        errors = (guesses.predict(style) - held_out.truth)[measured]
+        diagram = hand_on(diagram, seen, ~believed)
+        joining = held_out[held_out.trust > MIN_TRUST]
+
+        def judge() -> tuple[Style | None, np.ndarray]:
+            guesses = _Guesses(seen, held_out, honest, diagram)
+            style: Style | None = PLAIN
+            if choose:
+                style = self._choice.choose(guesses.errors(slice(0, None, 2)))
+            return style, (guesses.predict(style) - held_out.truth)[measured]
+
+        def prepare() -> tuple[Diagram, np.ndarray]:
+            return insert(diagram, joining, len(seen)), _coarse_base(base, diagram.step, shape)
+
+        (style, errors), (diagram_of_all, coarse) = together(judge, prepare)
         if style is None:
             return None, errors
-        joining = held_out[held_out.trust > MIN_TRUST]
-        diagram = _insert(diagram, joining, len(seen))
-        return _carry(_concatenate(seen, joining), diagram, style, shape, base), errors
+        return _carry(concatenate(seen, joining), diagram_of_all, style, coarse), errors
 
 
-def _carry(
-    samples: Samples,
-    diagram: _Diagram,
-    style: Style,
-    shape: tuple[int, int],
-    base: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> Detail:
-    shares = _shares(diagram.distance)
+def _carry(samples: Samples, diagram: Diagram, style: Style, coarse: np.ndarray) -> Detail:
+    """Detail of the samples in a style; `coarse` is the log depth so far, see `_coarse_base`."""
+    truth = np.exp(samples.truth).astype(np.float32)
+    residual = _residual(samples, style.denoise).astype(np.float32)
+    height, width = diagram.nearest.shape
+    offset = np.empty((height, width), np.float32)
+    weight = None if style.detail == 1.0 else np.empty((height, width), np.float32)
 
-    def averaged(values: np.ndarray) -> np.ndarray:
-        image = np.take(values.astype(np.float32), diagram.nearest)
+    def carry(rows: slice) -> None:
+        shares = _shares(diagram.distance[rows])
 
-        def mean(x: int, y: int) -> np.ndarray:
-            size = (2 * x + 1, 2 * y + 1)
-            return np.asarray(cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE))
+        def averaged(values: np.ndarray) -> np.ndarray:
+            return _average(_means(values, diagram.nearest, rows), shares, style)
 
-        return _average(mean, shares, style)
+        before = local = alone = cv2.log(averaged(truth))
+        if style.detail > 0.0:
+            local = averaged(residual)
+            before = coarse[rows]
+            if diagram.step == 1:
+                before = _enlarge(coarse, 2, rows.start, len(alone))[:, :width]
+        strength = _strength(diagram.distance[rows], diagram.spacing)
+        offset[rows], share = _combine(before, local, alone, strength, style)
+        if weight is not None and share is not None:
+            weight[rows] = share
 
-    alone = np.log(averaged(np.exp(samples.truth)))
-    before = residual = alone
-    if style.detail > 0.0:
-        residual = averaged(_residual(samples, style.denoise))
-        before = _base_of_cells(base, diagram, shape)
-    offset, weight = _combine(before, residual, alone, diagram.strength, style)
+    in_image_bands(carry, height, width)
     return Detail(offset, weight, diagram.step)
 
 
-def _base_of_cells(
-    base: Callable[[np.ndarray, np.ndarray], np.ndarray], diagram: _Diagram, shape: tuple[int, int]
+def _means(
+    values: np.ndarray, nearest: np.ndarray, rows: slice
+) -> Callable[[int, int], np.ndarray]:
+    """Means over windows, as `_average` wants them, of each cell's sample, in a band of cells."""
+    top = min(rows.start, RADII[-1])  # so many rows above belong to windows, too
+    image = values[nearest[rows.start - top : rows.stop + RADII[-1]]]
+
+    def mean(x: int, y: int) -> np.ndarray:
+        blurred = image
+        if x or y:
+            blurred = cv2.blur(image, (2 * x + 1, 2 * y + 1), borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(blurred[top : top + rows.stop - rows.start])
+
+    return mean
+
+
+def _coarse_base(
+    base: Callable[[np.ndarray, np.ndarray], np.ndarray], step: int, shape: tuple[int, int]
 ) -> np.ndarray:
-    """(h, w) log depth so far; from every other pixel where cells are pixels, to be quick."""
-    step = max(diagram.step, 2)
+    """(h, w) log depth so far; of every other pixel where cells are pixels, to be quick."""
+    step = max(step, 2)
     rows, columns = (
         np.minimum(np.arange(0, pixels, step) + step // 2, pixels - 1) for pixels in shape
     )
-    cells = np.nan_to_num(base(rows, columns))
-    height, width = diagram.nearest.shape
-    if diagram.step == 1:
-        return np.asarray(cv2.resize(cells, (2 * cells.shape[1], 2 * cells.shape[0])))[
-            :height, :width
-        ]
-    return cells
+    return np.nan_to_num(base(rows, columns))
 
 
-def _diagram(samples: Samples, shape: tuple[int, int]) -> _Diagram:
-    spacing = np.sqrt(shape[0] * shape[1] / len(samples))
-    step = 1
-    while 2 * step <= min(spacing / CELLS_A_SPACING, MAX_STEP):
-        step *= 2
-    rows, columns = samples.rows // step, samples.columns // step
-    empty = np.ones((-(-shape[0] // step), -(-shape[1] // step)), np.uint8)
-    empty[rows, columns] = 0
-    distance, label = cv2.distanceTransformWithLabels(
-        empty, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    sample_of_label = np.zeros(len(rows) + 1, np.int32)
-    sample_of_label[label[rows, columns]] = np.arange(len(rows))
-    cell_area = np.bincount(label.ravel())
-    typical = np.sqrt(np.median(cell_area[cell_area > 0]))
-    return _Diagram(sample_of_label[label], distance, float(typical), step)
+def _enlarge(cells: np.ndarray, step: int, top: int, height: int) -> np.ndarray:
+    """Rows `top` to `top + height` of an image of cells, enlarged; `top` is a multiple of `step`.
 
-
-def _insert(diagram: _Diagram, samples: Samples, first: int) -> _Diagram:
-    """The diagram with more samples, numbered from `first`, in the cells that are nearest to them.
-
-    Their cells are looked for within two spacings.
+    Linear between the centres of cells.
     """
-    reach = int(2 * diagram.spacing)
-    window = np.arange(-reach, reach + 1)
-    apart = np.hypot(window[:, None], window).astype(np.float32)
-    height, width = diagram.nearest.shape
-    rows = samples.rows[:, None, None] // diagram.step + window[:, None]
-    columns = samples.columns[:, None, None] // diagram.step + window
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    cell = np.where(inside, rows * width + columns, 0)
-    nearer = inside & (apart < diagram.distance.ravel()[cell])
-    which, *_ = np.nonzero(nearer)
-    cell, closeness = cell[nearer], np.broadcast_to(apart, nearer.shape)[nearer]
-    order = np.argsort(-closeness, kind="stable")  # of several the last, nearest, stays
-    nearest, distance = diagram.nearest.copy(), diagram.distance.copy()
-    nearest.flat[cell[order]] = first + which[order]
-    distance.flat[cell[order]] = closeness[order]
-    return replace(diagram, nearest=nearest, distance=distance)
-
-
-def _concatenate(a: Samples, b: Samples) -> Samples:
-    names = [field.name for field in fields(Samples)]
-    return Samples(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in names))
+    if step == 1:
+        return cells[top : top + height]
+    first = top // step
+    above = min(first, 1)  # a row more on either side, as the whole image has it there
+    cells = cells[first - above : -(-(top + height) // step) + 1]
+    size = (cells.shape[1] * step, cells.shape[0] * step)
+    large = np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR))
+    return large[above * step : above * step + height]
 
 
 def _residual(samples: Samples, denoise: bool) -> np.ndarray:
     """(N,) what the base lacks at the samples, less what may be noise."""
     residual = samples.truth - samples.base
     if denoise:
-        noise = NOISE_FACTOR * MAD_TO_SIGMA * float(np.median(np.abs(residual)))
+        believed = np.abs(residual[samples.trust > MIN_TRUST])
+        noise = NOISE_FACTOR * MAD_TO_SIGMA * float(np.median(believed))
         squared = residual**2
         residual = residual * (squared / (squared + max(noise**2, 1e-12)))
     return residual * samples.trust
+
+
+def _strength(distance: np.ndarray, spacing: float) -> np.ndarray:
+    """In [0, 1], of the distances' shape: 1 near samples, 0 far from them."""
+    strength = distance * np.float32(-1.0 / ((FADE_TO - FADE_FROM) * spacing))
+    strength += np.float32(FADE_TO / (FADE_TO - FADE_FROM))
+    return np.clip(strength, 0.0, 1.0, out=strength)
 
 
 def _shares(distance: np.ndarray) -> list[np.ndarray]:
@@ -290,12 +258,17 @@ def _average(
     inner = mean(0, 0)
     average = inner.copy()
     for radius, share in zip(RADII, shares, strict=True):
-        outer = mean(round(style.window_x * radius), round(style.window_y * radius))
-        np.subtract(outer, inner, out=inner)
-        inner *= share
-        average += inner
+        outer = mean(*_window(style, radius))
+        difference = outer - inner
+        difference *= share
+        average += difference
         inner = outer
     return average
+
+
+def _window(style: Style, radius: int) -> tuple[int, int]:
+    """Cells to either side, and up and down."""
+    return round(style.window_x * radius), round(style.window_y * radius)
 
 
 def _combine(
@@ -316,42 +289,38 @@ def _combine(
     return strength * (style.detail * carried + share * alone), strength * share
 
 
+WINDOWS = sorted({(0, 0)} | {_window(style, radius) for style in STYLES for radius in RADII})
+
+
 class _Guesses:
     """Log depth of samples that the diagram does not know, under every style."""
 
     def __init__(
-        self, samples: Samples, asked: Samples, honest: np.ndarray, diagram: _Diagram
+        self, samples: Samples, asked: Samples, honest: np.ndarray, diagram: Diagram
     ) -> None:
         self.base, self.truth = honest, asked.truth
         rows, columns = asked.rows // diagram.step, asked.columns // diagram.step
         self._shares = _shares(diagram.distance[rows, columns])
-        self._strength = diagram.strength[rows, columns]
-        self._reach = int(max(style.window_x for style in STYLES) * RADII[-1])
-        window = np.arange(-self._reach, self._reach + 1)
+        self._strength = _strength(diagram.distance[rows, columns], diagram.spacing)
+        reach = max(max(window) for window in WINDOWS)
+        window = np.arange(-reach, reach + 1)
         height, width = diagram.nearest.shape
         patch = diagram.nearest[
             np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
             np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
-        ]
-        truth = np.exp(samples.truth)
-        channels = [_residual(samples, False), _residual(samples, True), truth]
-        size = 2 * self._reach + 2
-        self._integrals = np.zeros((len(channels), len(asked), size, size))
-        values = np.stack(channels)[:, patch]
-        values.cumsum(axis=2, out=values).cumsum(axis=3, out=self._integrals[:, :, 1:, 1:])
+        ].reshape(len(asked), -1)
+        within = [(np.abs(window)[:, None] <= y) & (np.abs(window) <= x) for x, y in WINDOWS]
+        share = np.stack([mask.ravel() / mask.sum() for mask in within], axis=1)
+        channels = [_residual(samples, False), _residual(samples, True), np.exp(samples.truth)]
+        self._means = [(values[patch] @ share).T for values in channels]
         self._averages: dict[tuple[int, float, float], np.ndarray] = {}
 
     def _average(self, channel: int, style: Style) -> np.ndarray:
         key = channel, style.window_x, style.window_y
         if key not in self._averages:
-            integral = self._integrals[channel]
 
             def mean(x: int, y: int) -> np.ndarray:
-                middle = self._reach
-                left, right, top, bottom = middle - x, middle + x + 1, middle - y, middle + y + 1
-                total = integral[:, bottom, right] - integral[:, top, right]
-                total += integral[:, top, left] - integral[:, bottom, left]
-                return np.asarray(total / ((right - left) * (bottom - top)))
+                return np.asarray(self._means[channel][WINDOWS.index((x, y))])
 
             self._averages[key] = _average(mean, self._shares, style)
         return self._averages[key]

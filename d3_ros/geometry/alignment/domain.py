@@ -6,7 +6,7 @@ between metres and the value y with y = scale * relative + shift.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,9 +73,11 @@ RELATIVE_UNIT: dict[Domain, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def fit_domain(
-    domain: Domain, relative: np.ndarray, depth: np.ndarray, rng: np.random.Generator
-) -> GlobalFit:
-    """Robust affine fit of (N,) sensor depth in metres to (N,) relative depth in one domain."""
-    y, unit = TO_DOMAIN[domain](depth), RELATIVE_UNIT[domain](depth)
-    return GlobalFit(domain, robust_affine(relative, y, unit, rng))
+def fit_domains(
+    domains: Sequence[Domain], relative: np.ndarray, depth: np.ndarray, rng: np.random.Generator
+) -> dict[Domain, GlobalFit]:
+    """Robust affine fits of (N,) sensor depth in metres to (N,) relative depth, one a domain."""
+    y = np.stack([TO_DOMAIN[domain](depth) for domain in domains])
+    unit = np.stack([RELATIVE_UNIT[domain](depth) for domain in domains])
+    fits = robust_affine(relative, y, unit, rng)
+    return {domain: GlobalFit(domain, fit) for domain, fit in zip(domains, fits, strict=True)}

@@ -15,7 +15,8 @@ from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dpotrf, dtrtri
 from scipy.spatial import cKDTree
 
-from d3_ros.geometry.alignment.prior import PRIORS, Features, Prior, kernel
+from d3_ros.geometry.alignment.parallel import together
+from d3_ros.geometry.alignment.prior import PRIORS, Features, Prior, kernel, upper_covariance
 
 # Log depth. From noise so large that outliers stand out of a smooth field to almost none.
 NOISES = (0.1, 0.03, 0.01, 0.003)
@@ -91,23 +92,14 @@ class ResidualModel:
             join: whether those held out become anchors afterwards.
             rng: draws the points that find outliers and compare priors.
         """
-        loner = _loners(features, residual, seen)
-        judges = np.sort(rng.permutation(seen)[:WEIGHING_POINTS])
-        review, within = divmod(self._frames, self.REVIEW_EVERY)
-        weight, left_out = _weigh_points(self._prior, features, residual, loner, judges)
-        if within == 0:
-            challenger = CANDIDATES[review % len(CANDIDATES)]
-            candidates = ((self._prior, self._noise), challenger) if review else CANDIDATES
-            block = _neighbours(features[:seen], rng)
-            self._review(candidates, features[block], residual[block], weight[block])
-        self._frames += 1
-
-        # Symmetric, so the transpose is the same matrix, in the order of memory that LAPACK
-        # overwrites.
-        anchors = len(features) if join else seen
-        covariance = kernel(self._prior, features[:anchors], features[:anchors])
-        covariance[np.diag_indices_from(covariance)] += self._noise**2 / weight[:anchors]
-        factor = dpotrf(covariance.T, lower=1, overwrite_a=1)[0]
+        before, anchors = self._prior, len(features) if join else seen
+        (weight, left_out), covariance = together(
+            lambda: self._judge(features, residual, seen, rng),
+            lambda: upper_covariance(before, features[:anchors]),
+        )
+        if self._prior is not before:
+            covariance = upper_covariance(self._prior, features[:anchors])
+        factor = _factorised(covariance, self._noise**2 / weight[:anchors])
         white = solve_triangular(factor, residual[:anchors], lower=True, check_finite=False)
         alpha = solve_triangular(factor, white, lower=True, trans=1, check_finite=False)
         if join:
@@ -126,6 +118,22 @@ class ResidualModel:
             left_out=left_out,
         )
 
+    def _judge(
+        self, features: Features, residual: np.ndarray, seen: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of all points and left-out errors of some; reviews prior and noise by them."""
+        loner = _loners(features, residual, seen)
+        judges = np.sort(rng.permutation(seen)[:WEIGHING_POINTS])
+        review, within = divmod(self._frames, self.REVIEW_EVERY)
+        weight, left_out = _weigh_points(self._prior, features, residual, loner, judges)
+        if within == 0:
+            challenger = CANDIDATES[review % len(CANDIDATES)]
+            candidates = ((self._prior, self._noise), challenger) if review else CANDIDATES
+            block = _neighbours(features[:seen], rng)
+            self._review(candidates, features[block], residual[block], weight[block])
+        self._frames += 1
+        return weight, left_out
+
     def _review(
         self,
         candidates: tuple[tuple[Prior, float], ...],
@@ -134,7 +142,7 @@ class ResidualModel:
         weight: np.ndarray,
     ) -> None:
         """Choose prior and noise by how likely they make points, each left out in turn."""
-        covariances = {prior: kernel(prior, features, features) for prior, _ in candidates}
+        covariances = {prior: upper_covariance(prior, features) for prior, _ in candidates}
         current, best = (self._prior, self._noise), -np.inf
         for candidate in candidates:
             prior, noise = candidate
@@ -172,15 +180,22 @@ def _neighbours(features: Features, rng: np.random.Generator) -> np.ndarray:
     return np.argsort(along, kind="stable")[:REVIEW_POINTS]
 
 
+def _factorised(covariance: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Lower Cholesky factor of `upper_covariance` and noise of that (N,) variance, in its place."""
+    covariance.flat[:: len(covariance) + 1] += variance
+    # The transpose has the order of memory that LAPACK overwrites.
+    return np.asarray(dpotrf(covariance.T, lower=1, overwrite_a=1)[0])
+
+
 def _leave_one_out(
     covariance: np.ndarray, y: np.ndarray, noise: float, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Inverse of the Cholesky factor, it times y, left-out errors and their expected variances.
 
-    The variances are those of a good point, whatever its weight.
+    The variances are those of a good point, whatever its weight. See `upper_covariance`.
     """
     variance = noise**2 / weight
-    factor = dpotrf((covariance + np.diag(variance)).T, lower=1, overwrite_a=1)[0]
+    factor = _factorised(covariance.copy(), variance)
     inverse_factor = dtrtri(factor, lower=1, overwrite_c=1)[0]
     white = inverse_factor @ y
     precision = np.einsum("ij,ij->j", inverse_factor, inverse_factor)
@@ -210,7 +225,7 @@ def _weigh_points(
     of the outliers stand out of a smooth field, and sharpens from there; a point that the field
     comes to explain gets its weight back.
     """
-    among = kernel(prior, features[judges], features[judges])
+    among = upper_covariance(prior, features[judges])
     y, alone = residual[judges], loner[judges]
     typical = max(MAD_TO_SIGMA * float(np.median(np.abs(y))), 0.5 * NOISES[0])
     weight = _weigh((y / typical) ** 2, alone)

@@ -9,17 +9,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from d3_ros.geometry.alignment.correction import evaluate_field, points_in_widths
-from d3_ros.geometry.alignment.detail import DetailModel, Samples
+from d3_ros.geometry.alignment.detail import DetailModel
 from d3_ros.geometry.alignment.domain import GlobalFit
 from d3_ros.geometry.alignment.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.prior import Features
 from d3_ros.geometry.alignment.settings import AlignmentSettings
+from d3_ros.geometry.alignment.voronoi import Diagram, Samples
 
 # A dense point has company when so many others within so many spacings are at its log depth.
 COMPANY, COMPANY_REACH, COMPANY_TOLERANCE = 2, 1.5, 0.05
 DOUBTED = 0.5
+# Points whose correction is looked up at once.
+POINTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class LocalCorrection:
         held_out: Points,
         relative: np.ndarray,
         rng: np.random.Generator,
+        diagram: Callable[[], Diagram],
     ) -> LocalFit | None:
         """Bend `fit` to the seen points, or None where there is nothing to bend.
 
@@ -72,6 +77,7 @@ class LocalCorrection:
             held_out: points to judge the result by.
             relative: (H, W) relative depth.
             rng: draws the samples of points that settle the regression's choices.
+            diagram: of all seen points; called late.
         """
         height, width = relative.shape
         dense = len(few) < len(seen)
@@ -107,29 +113,32 @@ class LocalCorrection:
             samples = _samples(metric_map, seen, width, trust[cell_of])
             if dense:
                 _trust_all_but_lone(samples, (height, width))
+            held_out_samples = _samples(metric_map, judges, width, trust[hidden])
+
+            def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+                return metric_map.log_depth(relative[np.ix_(rows, columns)])[1]
+
             detail, errors = self._detail.fit(
-                samples,
-                _samples(metric_map, judges, width, trust[hidden]),
-                honest,
-                choose=dense,
-                shape=(height, width),
-                base=lambda rows, columns: metric_map.log_depth(relative[np.ix_(rows, columns)])[1],
+                samples, held_out_samples, honest, dense, (height, width), base, diagram()
             )
-        return LocalFit(
-            replace(metric_map, detail=detail),
-            np.abs(np.expm1(errors)),
-            np.abs(np.expm1(regression.left_out)),
-        )
+        left_out = np.abs(np.expm1(regression.left_out))
+        return LocalFit(replace(metric_map, detail=detail), np.abs(np.expm1(errors)), left_out)
 
 
 def _samples(metric_map: MetricMap, points: Points, width: int, trust: np.ndarray) -> Samples:
-    log_fit = np.log(metric_map.fit.metres(points.relative))
-    known = np.isfinite(log_fit)
-    points, log_fit = points[known], log_fit[known]
-    assert metric_map.field is not None
+    """Samples of all points; no trust is in those where the fit goes behind the camera."""
+    log_fit, truth = np.log(metric_map.fit.metres(points.relative)), np.log(points.depth)
+    unknown = ~np.isfinite(log_fit)
+    log_fit[unknown] = truth[unknown]
+    field, base = metric_map.field, log_fit.copy()
+    assert field is not None
     position = points_in_widths(points.columns, points.rows, width)
-    base = log_fit + metric_map.field.at_points(position, log_fit)
-    return Samples(points.rows, points.columns, base, np.log(points.depth), trust[known])
+
+    def correct(some: slice) -> None:
+        base[some] += field.at_points(position[some], log_fit[some])
+
+    in_bands(correct, len(points), POINTS_AT_ONCE)
+    return Samples(points.rows, points.columns, base, truth, np.where(unknown, 0.0, trust))
 
 
 def _trust_all_but_lone(samples: Samples, shape: tuple[int, int]) -> None:

@@ -16,6 +16,7 @@ from d3_ros.geometry.alignment.limits import (
     NEAREST_UNSATURATED,
     NOTHING,
 )
+from d3_ros.geometry.alignment.parallel import in_image_bands
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,16 @@ class MetricMap:
     bound: float
     max_depth: float
 
-    def log_depth(self, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log of metres by the global fit, and with the field, of (H, W) relative depth."""
+    def log_depth(
+        self, relative: np.ndarray, top: int = 0, height: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log of metres by the global fit, and with the field, of relative depth (h, W).
+
+        Args:
+            relative: of an image, or of a band of one.
+            top: the image's row that is the band's first.
+            height: of the image, if this is only a band of it.
+        """
         by_fit = relative * np.float32(self.fit.affine.scale)
         by_fit += np.float32(self.fit.affine.shift)
         if self.fit.domain != "log":
@@ -45,7 +54,7 @@ class MetricMap:
                 np.negative(by_fit, out=by_fit)
         if self.field is None:
             return by_fit, by_fit
-        corrected = self.field.at(by_fit)
+        corrected = self.field.at(by_fit, top, height)
         corrected += by_fit
         return by_fit, corrected
 
@@ -56,9 +65,19 @@ class MetricMap:
             from d3_ros.geometry.alignment.metric_tensor import metres
 
             return metres(self, relative)
-        by_fit, corrected = self.log_depth(relative)
+        height = len(relative)
+        metric = np.empty(relative.shape, np.float32)
+
+        def fill(rows: slice) -> None:
+            metric[rows] = self._band(relative[rows], rows.start, height)
+
+        in_image_bands(fill, height, relative.shape[1])
+        return metric
+
+    def _band(self, relative: np.ndarray, top: int, height: int) -> np.ndarray:
+        by_fit, corrected = self.log_depth(relative, top, height)
         if self.detail is not None:
-            offset, weight = self.detail.maps(*relative.shape)
+            offset, weight = self.detail.maps(top, *relative.shape)
             change = corrected - by_fit
             if weight is not None:
                 change -= weight * corrected
@@ -69,7 +88,8 @@ class MetricMap:
         metric = np.asarray(cv2.exp(corrected))
         trusted = _between(relative, NEAREST_UNSATURATED, FARTHEST_UNSATURATED)
         trusted &= _between(metric, LEAST_METRES, self.max_depth)
-        return np.asarray(cv2.copyTo(metric, trusted, np.full_like(metric, np.nan)))
+        metric[trusted == 0] = np.nan
+        return metric
 
 
 def _between(image: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+# So many rows of a covariance at once, which stay in the processor's cache.
+BLOCK = 64
+
 
 @dataclass(frozen=True)
 class Features:
@@ -106,14 +109,27 @@ def grid_distance(columns: np.ndarray, rows: np.ndarray, b: np.ndarray) -> np.nd
 
 
 def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:
-    """Prior covariance of the residual at two sets of points, (len(a), len(b)) float64."""
+    """Prior covariance of the residual at two sets of points, (len(a), len(b)) float32."""
     covariance = curve_kernel(prior, a.log_depth, b.log_depth)
     distance = image_distance(a.position, b.position)
     for field in prior.fields:
         local = image_kernel(field, distance)
         local *= depth_factor(field, a.log_depth, b.log_depth)
         covariance += local
-    return covariance.astype(np.float64)
+    return covariance
+
+
+def upper_covariance(prior: Prior, features: Features) -> np.ndarray:
+    """(N, N) float64 prior covariance of N points; zero in places below the diagonal.
+
+    The blocks on the diagonal are whole, so that only few of them are computed for nothing.
+    """
+    count = len(features)
+    covariance = np.zeros((count, count))
+    for top in range(0, count, BLOCK):
+        rows = slice(top, top + BLOCK)
+        covariance[rows, top:] = kernel(prior, features[rows], features[top:])
+    return covariance
 
 
 def _squared_exponential(a: np.ndarray, b: np.ndarray, reach: float) -> np.ndarray:

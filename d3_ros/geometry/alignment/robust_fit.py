@@ -39,59 +39,75 @@ class AffineFit:
 
 def robust_affine(
     x: np.ndarray, y: np.ndarray, unit: np.ndarray, rng: np.random.Generator
-) -> AffineFit:
-    """The line y = scale * x + shift that most points are near.
+) -> list[AffineFit]:
+    """The lines y = scale * x + shift that most points are near, for several y of the same points.
 
     Args:
-        x, y: (N,) float64, N >= 3, x with some spread.
-        unit: (N,) > 0; residuals are measured in it: |scale * x + shift - y| / unit.
-        rng: source of the random pairs; the same state gives the same fit.
+        x: (N,) float64, N >= 3, with some spread.
+        y: (K, N) float64.
+        unit: (K, N) > 0; residuals are measured in it: |scale * x + shift - y| / unit.
+        rng: source of the random pairs; the same state gives the same fits.
 
     Returns:
-        The fit. Its scale may be of either sign: judging it is the caller's part.
+        K fits. Their scales may be of either sign: judging that is the caller's part.
     """
-    line = _nearest_line(x, y, unit, rng)
-    # Centred, the 2 x 2 system is well conditioned.
+    lines = _nearest_lines(x, y, unit, rng)
+    # Centred, the 2 x 2 systems are well conditioned.
     centre = float(np.median(x))
     design = np.column_stack([x - centre, np.ones_like(x)])
-    solution = np.array([line[0], line[1] + line[0] * centre])
-    inverse, weighted = np.zeros((2, 2)), np.zeros_like(design)
+    moments = np.column_stack([design[:, 0] ** 2, design[:, 0], design[:, 1]])
+    solution = np.column_stack([lines[:, 0], lines[:, 1] + lines[:, 0] * centre])
+    inverse, weight = np.zeros((len(y), 2, 2)), np.zeros_like(y)
+    going = np.ones(len(y), bool)
     for _ in range(POLISH_ROUNDS):
-        residual = np.abs(design @ solution - y) / unit
-        weight = (residual < GROSS_ERROR) / (np.maximum(residual, L1_FLOOR) * unit * unit)
-        weighted = design * weight[:, None]
-        (a, b), (_, d) = weighted.T @ design
+        residual = np.abs(solution @ design.T - y) / unit
+        near = residual < GROSS_ERROR
+        weight[going] = (near / (np.maximum(residual, L1_FLOOR) * unit * unit))[going]
+        a, b, d = (weight @ moments).T
         determinant = a * d - b * b
-        if determinant <= 1e-12 * a * d:  # all weight on one x: the line so far stands
+        going &= determinant > 1e-12 * a * d  # all weight on one x: the line so far stands
+        if not going.any():
             break
-        inverse = np.array([[d, -b], [-b, a]]) / determinant
-        solution = inverse @ (weighted.T @ y)
-    score = weighted * (design @ solution - y)[:, None]
-    covariance = inverse @ (score.T @ score) @ inverse  # "sandwich": true for any weights
-    leverage = ((weighted @ inverse) * design).sum(axis=1)
-
+        adjugate = np.stack([d, -b, -b, a], axis=-1).reshape(-1, 2, 2)
+        inverse[going] = adjugate[going] / determinant[going, None, None]
+        right = (weight * y) @ design
+        solution[going] = (inverse[going] @ right[going, :, None])[..., 0]
+    predicted = solution @ design.T
+    a, b, d = ((weight * (predicted - y)) ** 2 @ moments).T
+    scores = np.stack([a, b, b, d], axis=-1).reshape(-1, 2, 2)
+    leverage = weight * ((design @ inverse) * design).sum(axis=-1)
     to_origin = np.array([[1.0, 0.0], [-centre, 1.0]])
-    scale, shift = to_origin @ solution
-    predicted = design @ solution
+    # "Sandwich" covariance: true for any weights.
+    covariance = to_origin @ inverse @ scores @ inverse @ to_origin.T
     left_out = y + (predicted - y) / np.maximum(1.0 - leverage, 0.1)
-    return AffineFit(float(scale), float(shift), to_origin @ covariance @ to_origin.T, left_out)
+    parameters = solution @ to_origin.T
+    return [
+        AffineFit(float(scale), float(shift), *rest)
+        for (scale, shift), *rest in zip(parameters, covariance, left_out, strict=True)
+    ]
 
 
-def _nearest_line(
+def _nearest_lines(
     x: np.ndarray, y: np.ndarray, unit: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float]:
-    """The line through two of the points with the smallest mean of truncated residuals."""
+) -> np.ndarray:
+    """(K, 2) scale and shift of the lines through two points with the least truncated residuals."""
     first = rng.integers(0, len(x), PAIRS)
     second = rng.integers(0, len(x), PAIRS)
-    low, high = np.quantile(x, (0.05, 0.95))
+    low, high = np.sort(x)[[len(x) // 20, -1 - len(x) // 20]]
     # Pairs far apart tell a slope, pairs close together tell noise.
     useful = np.abs(x[second] - x[first]) > 0.25 * (high - low)
     first = np.append(first[useful], np.argmin(x))
     second = np.append(second[useful], np.argmax(x))
-    scales = (y[second] - y[first]) / (x[second] - x[first])
-    shifts = y[first] - scales * x[first]
+    scales = (y[:, second] - y[:, first]) / (x[second] - x[first])
+    shifts = y[:, first] - scales * x[first]
     # A hundred or two of the points rank the candidates as well as thousands do.
     look = slice(None, None, max(1, len(x) // 128))
-    residuals = np.abs(scales[:, None] * x[None, look] + shifts[:, None] - y[look]) / unit[look]
-    best = int(np.argmin(np.minimum(residuals, GROSS_ERROR).mean(axis=1)))
-    return float(scales[best]), float(shifts[best])
+    residuals = scales[..., None] * x[look]
+    residuals += shifts[..., None]
+    residuals -= y[:, None, look]
+    np.abs(residuals, out=residuals)
+    residuals /= unit[:, None, look]
+    np.minimum(residuals, GROSS_ERROR, out=residuals)
+    best = np.argmin(residuals.mean(axis=-1), axis=-1)
+    which = np.arange(len(y))
+    return np.column_stack([scales[which, best], shifts[which, best]])
