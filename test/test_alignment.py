@@ -152,6 +152,15 @@ def test_reset_and_time_that_jumps_back_forget():
     assert aligner.update(relative, None, stamp=5.0).state == "relative"
 
 
+def test_a_frame_that_is_late_is_held_and_forgets_nothing():
+    relative, _, sparse = scene()
+    aligner = ScaleAligner()
+    aligner.update(relative, sparse, stamp=10.0)
+    late = aligner.update(relative, None, stamp=9.8)
+    assert (late.state, late.age_s) == ("held", 0.0)
+    assert aligner.update(relative, None, stamp=10.5).age_s == pytest.approx(0.5)
+
+
 def test_shapes_are_checked():
     relative, _, sparse = scene()
     with pytest.raises(ValueError, match="size"):

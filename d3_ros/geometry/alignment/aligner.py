@@ -29,6 +29,8 @@ from d3_ros.types import DepthFit
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
 # Two scales that each fit their points better than this are a contradiction, not a poor network.
 CONTRADICTION_ERROR = 0.05
+# Seconds that an image may be late behind a newer one before it is a new beginning.
+LATE_S = 1.0
 
 
 class ScaleAligner:
@@ -80,7 +82,7 @@ class ScaleAligner:
                 are saturated and take no part.
             sparse: (H, W) float32 sensor z-depth in metres, NaN or <= 0 = none; or None.
             stamp: acquisition time in seconds. Time that jumps back (a bag that starts again)
-                resets the state.
+                resets the state; a frame that is late by up to `LATE_S` does not.
             missing: why `sparse` is None, for the fit's reason.
 
         Returns:
@@ -96,7 +98,7 @@ class ScaleAligner:
             raise ValueError(
                 f"sparse depth {sparse.shape} is not of the image's size {relative.shape}"
             )
-        if stamp < self._now:
+        if stamp < self._now - LATE_S:
             self.reset()
         self._now = stamp
         if sparse is None:
@@ -111,7 +113,7 @@ class ScaleAligner:
     def _hold(self, reason: str, stamp: float) -> DepthFit:
         if self._last is None:
             return DepthFit(ok=False, state="relative", reason=reason)
-        age = stamp - self._last_stamp
+        age = max(0.0, stamp - self._last_stamp)
         if age > self.settings.hold_s:
             expired = (
                 f"{reason}; the last fit is {age:.1f} s old, held for {self.settings.hold_s:g} s"
