@@ -100,9 +100,25 @@ def test_prior_sees_latents_of_unit_deviation(chain: Path, frames: Path) -> None
     )
     # The bundle stores half precision.
     assert float(latents.std()) == pytest.approx(1.0, abs=0.01)
-    before = network.vae.config.scaling_factor
-    scale_latents(network, source)  # measured anew it is the same: a run can be resumed
-    assert network.vae.config.scaling_factor == pytest.approx(before, rel=0.01)
+    # What the decoder gets lies where its tanh, of range (-3, 3), is nearly straight.
+    assert float(latents.std()) / network.vae.config.scaling_factor == pytest.approx(0.4, abs=0.01)
+
+
+@torch.no_grad()
+def test_scaling_latents_keeps_what_the_autoencoder_does(chain: Path, frames: Path) -> None:
+    network = load_bundle(chain / "vae/last").network
+    for weight in (network.vae.encoder.layers[-1].weight, network.vae.encoder.layers[-1].bias):
+        weight.mul_(0.01)  # far from the squeeze, where it is the identity to 1e-4
+    source = open_source(small_config(frames).data, (24, 32), "train")
+    image = source.sample(0, None).image[None]
+    shrunk = float(network.encode(image).std()) / network.vae.config.scaling_factor
+    network.vae.decoder.layers[0].weight.mul_(100)
+    before = network.decode(network.encode(image))
+    scale_latents(network, source)
+    grown = float(network.encode(image).std()) / network.vae.config.scaling_factor
+    assert grown > 10 * shrunk
+    after = network.decode(network.encode(image))
+    assert float((after - before).abs().mean()) < 0.05 * float(before.std())
 
 
 def batch_of(frames: Path) -> Batch:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,6 +28,7 @@ from d3_ros.training.teacher import LEVELS, draw_noise, noised
 from d3_ros.types import Task
 
 SCALED_ON = 64  # images that the latents' deviation is measured on
+DECODED_DEVIATION = 0.4  # of the latents that a decoder gets that squeezes them into (-3, 3)
 
 
 class Autoencoder(nn.Module):
@@ -129,16 +131,28 @@ def through_vae(network: D3Network, images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def scale_latents(network: D3Network, source: SampleSource) -> None:
-    """Set the VAE's scaling factor so that latents of images have a standard deviation of 1.
+    """Give the latents of images a standard deviation of 1, and the decoder room around them.
 
-    The noise of the diffusion's schedule is made for such latents.
+    The noise of the diffusion's schedule is made for latents of deviation 1. AutoencoderTiny's
+    decoder squeezes what it is given into (-3, 3) by a tanh: a UNet whose answers lie far out there
+    learns next to nothing from its errors. So the encoder's last weights shrink, and the decoder's
+    first grow, until its own latents have a deviation of `DECODED_DEVIATION`.
     """
     count = min(SCALED_ON, len(source))
     indices = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
-    before = float(network.vae.config.scaling_factor)
+    vae = network.vae
+    before = float(vae.config.scaling_factor)
     latents = [network.encode(source.sample(i, None).image[None]) / before for i in indices]
-    deviation = float(torch.cat(latents).float().std())
-    network.vae.register_to_config(scaling_factor=1 / max(deviation, 1e-6))
+    deviation = max(float(torch.cat(latents).float().std()), 1e-6)
+    if isinstance(vae, AutoencoderTiny):
+        shrink = DECODED_DEVIATION / deviation
+        last, first = vae.encoder.layers[-1], vae.decoder.layers[0]
+        last.weight.mul_(shrink)
+        if last.bias is not None:
+            last.bias.mul_(shrink)
+        first.weight.div_(shrink)
+        deviation = DECODED_DEVIATION
+    vae.register_to_config(scaling_factor=1 / deviation)
 
 
 @torch.no_grad()

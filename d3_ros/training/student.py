@@ -73,30 +73,50 @@ class Student(nn.Module):
         network = self.network
         if latent is None:
             latent = network.encode(batch.image.contiguous(memory_format=torch.channels_last))
+        rows = {t: task_rows(len(batch), self.shares.share(t)) for t in self.shares.trained}
         raw: dict[str, torch.Tensor] = {}
-        for task in self.shares.trained:
-            rows = task_rows(len(batch), self.shares.share(task))
-            lesson = lessons.get(task)
-            unet = network.unets[network.specs[task].unet]
-            timestep = network.timesteps[task].expand(len(rows))
+        for unet_name, tasks in self._by_unet().items():
+            # As D3Network.predict_latent does, with prompts that may differ by image; tasks that
+            # share a UNet go through it together, which costs less than one after the other.
+            unet = network.unets[unet_name]
             features: dict[str, torch.Tensor] = {}
-            with nullcontext() if lesson is None else tapped(unet, features):
-                # As D3Network.predict_latent does, with prompts that may differ by image.
-                answer = unet(latent[rows], timestep, prompts[task], return_dict=False)[0]
-            values = task_losses(
-                task,
-                network.decode_task(answer, task),
-                batch.rows(rows),
-                network.specs[task].axes,
-                self.losses.depth_unit,
-            )
-            if lesson is not None:
-                repeated = {k: f.repeat_interleave(LEVELS, dim=0) for k, f in features.items()}
-                timesteps = lesson.draw.timesteps.flatten().to(latent.device)
-                adapted = self.adapters[task](repeated, timesteps)
-                values["alignment"] = alignment_loss(adapted, lesson.features)
-            raw |= {f"{task}.{name}": value.mean() for name, value in values.items()}
+            with tapped(unet, features) if lessons else nullcontext():
+                answers = unet(
+                    torch.cat([latent[rows[t]] for t in tasks]),
+                    torch.cat([network.timesteps[t].expand(len(rows[t])) for t in tasks]),
+                    torch.cat([prompts[t] for t in tasks]),
+                    return_dict=False,
+                )[0]
+            counts = [len(rows[t]) for t in tasks]
+            parts = {name: feature.split(counts) for name, feature in features.items()}
+            for number, (task, answer) in enumerate(zip(tasks, answers.split(counts), strict=True)):
+                seen = {name: split[number] for name, split in parts.items()}
+                values = self._task_losses(task, answer, batch.rows(rows[task]))
+                if task in lessons:
+                    values["alignment"] = self._alignment(task, seen, lessons[task])
+                raw |= {f"{task}.{name}": value.mean() for name, value in values.items()}
         return raw
+
+    def _by_unet(self) -> dict[str, list[Task]]:
+        """The trained tasks by the name of their UNet."""
+        by_unet: dict[str, list[Task]] = {}
+        for task in self.shares.trained:
+            by_unet.setdefault(self.network.specs[task].unet, []).append(task)
+        return by_unet
+
+    def _task_losses(
+        self, task: Task, answer: torch.Tensor, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        decoded = self.network.decode_task(answer, task)
+        axes = self.network.specs[task].axes
+        return task_losses(task, decoded, batch, axes, self.losses.depth_unit)
+
+    def _alignment(
+        self, task: Task, features: Mapping[str, torch.Tensor], lesson: Lesson
+    ) -> torch.Tensor:
+        repeated = {k: f.repeat_interleave(LEVELS, dim=0) for k, f in features.items()}
+        timesteps = lesson.draw.timesteps.flatten().to(next(iter(repeated.values())).device)
+        return alignment_loss(self.adapters[task](repeated, timesteps), lesson.features)
 
 
 def task_rows(count: int, share: float) -> list[int]:

@@ -141,7 +141,10 @@ def prepare(config: TrainConfig, output: Path) -> Run:
     student = learner(config, network, teacher is not None)
     learned = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        learned, betas=config.optimizer.betas, weight_decay=config.optimizer.weight_decay
+        learned,
+        betas=config.optimizer.betas,
+        weight_decay=config.optimizer.weight_decay,
+        fused=True,
     )
     model, optimizer = accelerator.prepare(student, optimizer)
     ema = None
