@@ -77,7 +77,8 @@ class FrameSet:
         if self._intrinsics is None or frame.normals is not None or frame.depth is None:
             return read
         height, width = frame.depth.shape
-        camera = CameraIntrinsics(width, height, *self._intrinsics)
+        fx, fy, cx, cy = self._intrinsics
+        camera = CameraIntrinsics(width, height, fx, fy, cx, cy)
         derived = replace(frame, camera=camera).with_derived_normals(NORMALS_SHARE)
         return replace(read, frame=derived)
 

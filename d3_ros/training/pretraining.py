@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from d3_ros.errors import DataError
 from d3_ros.evaluation import metrics
 from d3_ros.network import D3Network
+from d3_ros.network.model import DiffusersModel
 from d3_ros.training import losses
 from d3_ros.training.config import TaskShares
 from d3_ros.training.frames import noise_generator
@@ -140,11 +141,11 @@ def scale_latents(network: D3Network, source: SampleSource) -> None:
     """
     count = min(SCALED_ON, len(source))
     indices = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
-    vae = network.vae
+    vae: DiffusersModel = network.vae
     before = float(vae.config.scaling_factor)
     latents = [network.encode(source.sample(i, None).image[None]) / before for i in indices]
     deviation = max(float(torch.cat(latents).float().std()), 1e-6)
-    if isinstance(vae, AutoencoderTiny):
+    if type(vae) is AutoencoderTiny:
         shrink = DECODED_DEVIATION / deviation
         last, first = vae.encoder.layers[-1], vae.decoder.layers[0]
         last.weight.mul_(shrink)
