@@ -145,7 +145,8 @@ def scale_latents(network: D3Network, source: SampleSource) -> None:
     before = float(vae.config.scaling_factor)
     latents = [network.encode(source.sample(i, None).image[None]) / before for i in indices]
     deviation = max(float(torch.cat(latents).float().std()), 1e-6)
-    if type(vae) is AutoencoderTiny:
+    squeezes = isinstance(network.vae, AutoencoderTiny)
+    if squeezes:
         shrink = DECODED_DEVIATION / deviation
         last, first = vae.encoder.layers[-1], vae.decoder.layers[0]
         last.weight.mul_(shrink)
