@@ -49,7 +49,6 @@ NAMES = (
     "nano_1_autoencoder",
     "nano_2_prior",
     "nano_3_teacher",
-    "nano_4_together",
     "train_d3_nano",
     "finetune",
     "finetune_lora",
