@@ -49,7 +49,9 @@ NAMES = (
     "nano_1_autoencoder",
     "nano_2_prior",
     "nano_3_teacher",
+    "nano_4_together",
     "train_d3_nano",
+    "train_d3_nano_on",
     "finetune",
     "finetune_lora",
 )
@@ -105,7 +107,7 @@ def test_data_folder_in_short() -> None:
         ("stages=[{size: [8, 8, 8], batch: 8, steps: 1}]", "size must have 2 entries"),
         ("stages=[{size: [8, 8], batch: 8, steps: 0}]", r"stages\[0\]: .* must be at least 1"),
         ("micro_batch=3", "micro_batch 3 does not divide a stage's batch 16"),
-        ("micro_batch=1", r"tasks.normals of 1 images \(micro_batch\) must be a whole"),
+        ("micro_batch=2", r"tasks.normals of 2 images \(micro_batch\) must be a whole"),
         ("model.input_noise=5", "input_noise must be .* train_vae false"),
         ("objective=diffusion", "objective diffusion: set model.train_vae to false"),
         ("objective=gan", "objective must be one of d3, autoencoder, diffusion"),

@@ -12,7 +12,7 @@ import numpy as np
 from d3_ros.training.config import TrainConfig, load_config
 
 CONFIGS = Path(__file__).parents[1] / "config"
-NANO = CONFIGS / "nano_1_autoencoder.yaml"  # states the sizes of a new model
+NANO = CONFIGS / "train_d3_nano.yaml"
 OFFICIAL = CONFIGS / "train_depth.yaml"
 
 
@@ -22,7 +22,6 @@ def small_config(data: Path, *overrides: str, **changes: Any) -> TrainConfig:
         NANO,
         [
             f"data={data}",
-            "objective=d3",
             "name=test",
             "seed=3",
             "threads=1",
