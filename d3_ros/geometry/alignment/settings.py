@@ -25,7 +25,7 @@ class AlignmentSettings:
     max_depth: float = _setting(80.0, "sensor depth above this is not used", 0.1, 1000.0, "m")
     min_points: int = _setting(8, "fewest usable sensor points for a fit", 3, 100000, "points")
     max_points: int = _setting(
-        480,
+        450,
         "points that the fit looks at; more are thinned evenly over the image",
         10,
         2000,
