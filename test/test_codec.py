@@ -324,8 +324,10 @@ def test_the_encoder_learns_through_the_unet(tiny_bundle: Path) -> None:
 
 
 def test_distillation_comes_closer_to_the_vae(
-    tiny_bundle: Path, images: Path, tmp_path: Path
+    tiny_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Sixty steps are too few to learn every light there may be, too.
+    monkeypatch.setattr("d3_ros.training.codec_images.relit", lambda image, rng: image)
     quick = {"learning_rate": 5e-3, "ema_decay": 0.8, "steps": 60, "checkpoint_every": 20}
     wanted = config(tiny_bundle, images, **quick)
     bundle = training.distil(wanted, tmp_path / "run")
