@@ -1,6 +1,6 @@
 """Draw the frame of each folder on which a bundle is worst: the failure pictures of its card.
 
-    .venv/bin/python scripts/worst_frames.py docs/d3_nano_worst.png FOLDER... --model models/d3_nano
+    .venv/bin/python scripts/worst_frames.py docs/d3_nano_worst.jpg FOLDER... --model models/d3_nano
 
 A row a folder: the image (left out of a folder named with --hide, whose frames may not be shown),
 the network's depth after its affine fit to the truth, how far it is off, and its normals.
