@@ -37,7 +37,9 @@ def folder(root: Path, names: list[str], normals: bool = False) -> Path:
 
 def config(*paths: Path, kind: str = "folder", **changes: Any) -> DataConfig:
     datasets = tuple(DatasetConfig(kind, str(path), 1.0, False) for path in paths)
-    return DataConfig(**{"datasets": datasets, "augment": False, "strict": False, **changes})
+    return DataConfig(
+        **{"datasets": datasets, "augment": False, "cache_gb": 0.1, "strict": False, **changes}
+    )
 
 
 # ------------------------------------------------------------------------------------ plain folder
@@ -226,7 +228,7 @@ def test_normals_are_zero_where_a_frame_lacks_them_and_derived_where_all_do(tmp_
     assert not batch.normals[1].any()
 
     none = folder(tmp_path / "none", ["a"])
-    derive = DataConfig((DatasetConfig("folder", str(none), 1.0, True),), False, False)
+    derive = DataConfig((DatasetConfig("folder", str(none), 1.0, True),), False, 0.1, False)
     with pytest.raises(DataError, match="no intrinsics"):
         open_source(derive, SIZE, "train")
     camera = {"width": WIDTH, "height": HEIGHT, "fx": 20, "fy": 20, "cx": 7.5, "cy": 5.5}
@@ -252,6 +254,30 @@ def test_augmented_samples_have_labels_at_their_own_image(tmp_path: Path) -> Non
     (root / "split.txt").write_text("a train\nb test\n")
     tested = open_source(config(root, augment=True), SIZE, "test")
     assert tested.sample(0, np.random.default_rng(0)).image_key is not None, "never altered"
+
+
+def test_decoded_frames_are_kept_as_far_as_memory_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path / "f", ["a", "b"], normals=True)
+    reads: list[str] = []
+    read = plain_folder.read_depth
+    monkeypatch.setattr(
+        plain_folder, "read_depth", lambda path: reads.append(path.stem) or read(path)
+    )
+    samples = {}
+    for cache_gb in (0.0, 1.0):
+        source = open_source(config(root, augment=True, cache_gb=cache_gb), SIZE, "train")
+        reads.clear()
+        samples[cache_gb] = [source.sample(0, np.random.default_rng(3)) for _ in range(3)]
+        assert len(reads) == (1 if cache_gb else 3)
+    for kept, fresh in zip(samples[1.0], samples[0.0], strict=True):
+        assert torch.equal(kept.image, fresh.image)
+        assert kept.depth is not None
+        assert fresh.depth is not None
+        assert torch.equal(kept.depth, fresh.depth)
+    with pytest.raises(DataError, match="cache_gb must be 0 or more"):
+        config(root, cache_gb=-1.0)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +454,7 @@ def test_configuration_is_checked() -> None:
     with pytest.raises(DataError, match="weight of x must be positive"):
         DatasetConfig("folder", "x", 0.0, False)
     with pytest.raises(DataError, match="at least one dataset"):
-        DataConfig((), False, False)
+        DataConfig((), False, 0.1, False)
 
 
 def test_real_frames(shared: Path) -> None:

@@ -154,7 +154,7 @@ def test_augmented_frames_are_whole_and_follow_from_the_seed() -> None:
         assert one.depth is not None
         assert one.normals is not None
         # Where depth grows to the other side, n_x has changed its sign too.
-        slope = float(np.sign(one.depth[12, -1] - one.depth[12, 0]))
+        slope = float(np.sign(one.depth[12, -4] - one.depth[12, 3]))  # inside of any border
         sides.add(slope)
         np.testing.assert_allclose(one.normals[12, 5], (0.6 * slope, 0, -0.8), atol=1e-6)
     assert sides == {-1.0, 1.0}
@@ -166,7 +166,33 @@ def test_augmented_frames_are_whole_and_follow_from_the_seed() -> None:
     )
     same = augmented(slanted, np.random.default_rng(3), (24, 32), False)
     assert derived.normals is not None
-    np.testing.assert_allclose(derived.normals[2:-2, 2:-2], same.normals[2:-2, 2:-2], atol=5e-3)
+    np.testing.assert_allclose(derived.normals[3:-3, 3:-3], same.normals[3:-3, 3:-3], atol=5e-3)
+
+
+def test_kept_frames_are_augmented_as_fresh_ones_within_half_precision() -> None:
+    camera = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
+    slanted = wall(camera, (0.6, 0.0, -0.8))
+    kept = slanted.in_half_precision()
+    assert kept.depth is not None
+    assert kept.normals is not None
+    assert kept.depth.dtype == kept.normals.dtype == np.float16
+    one, other = (augmented(f, np.random.default_rng(5), (24, 32), False) for f in (slanted, kept))
+    np.testing.assert_array_equal(one.rgb, other.rgb)
+    assert other.depth is not None
+    assert other.normals is not None
+    assert other.depth.dtype == other.normals.dtype == np.float32
+    np.testing.assert_allclose(other.depth, one.depth, rtol=2**-11)
+    np.testing.assert_allclose(other.normals, one.normals, atol=2**-11)
+
+
+def test_relighting_makes_dark_pictures_and_pools_of_light() -> None:
+    grey = np.full((30, 40, 3), 0.5, np.float32)
+    lit = [relit(grey, np.random.default_rng(seed)) for seed in range(60)]
+    assert min(image.mean() for image in lit) < 0.15
+    # Grey that is lit evenly stays even but for grain and JPEG: halves differ only in a pool.
+    halves = [abs(float(image[:, :20].mean() - image[:, 20:].mean())) for image in lit]
+    assert sum(difference > 0.02 for difference in halves) > 5
+    assert sum(difference < 0.01 for difference in halves) > 20
 
 
 def test_relighting_keeps_a_picture() -> None:

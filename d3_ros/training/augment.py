@@ -25,7 +25,7 @@ def augmented(
     seen = frame.cropped(x, y, crop_w, crop_h)
     if derive_normals:
         seen = seen.with_derived_normals()
-    seen = seen.resized(*size)
+    seen = seen.resized(*size).in_full_precision()
     if rng.random() < 0.5:
         seen = seen.mirrored()
     rgb = relit(seen.rgb.astype(np.float32) / 255, rng)
@@ -53,8 +53,11 @@ def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
-    white = np.exp(rng.normal(0, 0.17, 3)).astype(np.float32)
-    image = rgb * np.exp(rng.normal(-0.15, 0.35)) * white
+    white = np.exp(rng.normal(0, 0.2, 3)).astype(np.float32)
+    exposure = rng.normal(-1.2, 0.4) if rng.random() < 0.2 else rng.normal(-0.15, 0.35)
+    image = rgb * np.float32(np.exp(exposure)) * white
+    if rng.random() < 0.35:
+        image = image * _pools_of_light(image.shape[:2], rng)
     if rng.random() < 0.3:  # colours leak into each other: another sensor
         mix = np.eye(3) + rng.normal(0, 0.12, (3, 3))
         image = image @ mix.T.astype(np.float32)
@@ -74,6 +77,13 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.2:
         image = _compressed(image, int(rng.integers(30, 95)))
     return image
+
+
+def _pools_of_light(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 1) float32, about 1: brightness that varies smoothly, as that of a few lamps does."""
+    stops = rng.normal(0, rng.uniform(0.1, 0.6), (3, 4)).astype(np.float32)
+    height, width = size
+    return np.exp(cv2.resize(stops, (width, height), interpolation=cv2.INTER_CUBIC))[..., None]
 
 
 def _compressed(image: np.ndarray, quality: int) -> np.ndarray:

@@ -37,13 +37,17 @@ class DataConfig:
 
     datasets: at least one.
     augment: crop, mirror and relight the frames that are trained on, never those that are tested.
+    cache_gb: memory, in GB (10⁹ bytes) a process, for decoded frames; those that came first stay.
     strict: refuse to begin where any frame must be left out; else they are named and counted.
     """
 
     datasets: tuple[DatasetConfig, ...]
     augment: bool
+    cache_gb: float
     strict: bool
 
     def __post_init__(self) -> None:
         if not self.datasets:
             raise DataError("data: name at least one dataset")
+        if not 0 <= self.cache_gb < float("inf"):
+            raise DataError(f"data.cache_gb must be 0 or more, not {self.cache_gb}")

@@ -22,8 +22,6 @@ from d3_ros.training.plain_folder import Split
 from d3_ros.training.readers import ReadFrame, open_reader
 from d3_ros.training.sample import Sample
 
-CACHE_BYTES = 2 * 10**9  # of decoded frames kept in memory, all datasets of a source together
-
 
 def open_source(config: DataConfig, size: tuple[int, int], split: Split) -> MixedSource:
     """The samples that a configuration names.
@@ -37,7 +35,7 @@ def open_source(config: DataConfig, size: tuple[int, int], split: Split) -> Mixe
     Raises:
         DataError: a dataset has no usable frame to train on, or with `config.strict` any other.
     """
-    cache = _FrameCache(CACHE_BYTES)
+    cache = _FrameCache(round(config.cache_gb * 1e9))
     augment = config.augment and split == "train"
     datasets = [
         Dataset(one, size, split, augment=augment, strict=config.strict, cache=cache)
@@ -129,7 +127,7 @@ class Dataset:
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
         """Frame `index`; altered by `rng` where the source augments, as `SampleSource.sample`."""
         name = self._names[index]
-        read = self._cache.get((self._key, name), lambda: self._reader.read(name))
+        read = self._cache.get((self._key, name), lambda: self._read(name))
         if self._augment and rng is not None:
             frame = _at_label_size(read.frame)
             frame = augmented(frame, rng, self._size, self._derive)
@@ -144,6 +142,13 @@ class Dataset:
         picture = self._reader.files(name)[0]
         key = f"{picture.resolve()}@{picture.stat().st_mtime_ns}"
         return _sample(name, image, frame, target, read.caption, key)
+
+    def _read(self, name: str) -> ReadFrame:
+        """A frame as it is kept: with halved labels where it will be altered anyway."""
+        read = self._reader.read(name)
+        if self._augment and not self._derive:
+            read = replace(read, frame=read.frame.in_half_precision())
+        return read
 
     def _common_size(self, good: Sequence[Finding]) -> tuple[int, int] | None:
         """The size of all labels, or None where they are brought to the network's."""

@@ -7,6 +7,7 @@ scales the camera with half-pixel centres: after each, depth, normals and camera
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,6 +81,22 @@ class LabelledFrame:
         rgb = cv2.resize(np.ascontiguousarray(self.rgb), (width, height))
         camera = self.camera and self.camera.resized(width, height)
         return LabelledFrame(rgb, depth, normals, camera)
+
+    def in_half_precision(self) -> LabelledFrame:
+        """Its labels as float16: 11 bits, finer than 8-bit normals and than any camera's depth."""
+        return self._labels_as(np.float16)
+
+    def in_full_precision(self) -> LabelledFrame:
+        """Its labels as float32."""
+        return self._labels_as(np.float32)
+
+    def _labels_as(self, dtype: type[np.floating[Any]]) -> LabelledFrame:
+        depth, normals = self.depth, self.normals
+        return replace(
+            self,
+            depth=None if depth is None else depth.astype(dtype, copy=False),
+            normals=None if normals is None else normals.astype(dtype, copy=False),
+        )
 
     def with_derived_normals(self, share: int = 128) -> LabelledFrame:
         """With normals from its own depth and camera, which it must have at one size.
