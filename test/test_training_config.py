@@ -49,9 +49,8 @@ NAMES = (
     "nano_1_autoencoder",
     "nano_2_prior",
     "nano_3_teacher",
-    "nano_4_together",
-    "train_d3_nano",
-    "train_d3_nano_on",
+    "nano_4_small",
+    "nano_5_full",
     "finetune",
     "finetune_lora",
 )
@@ -81,7 +80,7 @@ def test_every_shipped_configuration_is_valid_and_says_only_what_differs(path: P
 
 
 def test_overrides() -> None:
-    config = load_config(NANO, ["stages=[{size: [8, 16], batch: 8, steps: 5}]", "losses.mse=4"])
+    config = load_config(NANO, ["stages=[{size: [8, 16], batch: 16, steps: 5}]", "losses.mse=4"])
     assert config.steps == 5
     assert config.stages[0].size == (8, 16)
     assert config.losses.mse == 4.0
@@ -106,8 +105,8 @@ def test_data_folder_in_short() -> None:
         ("stages=[]", "at least one"),
         ("stages=[{size: [8, 8, 8], batch: 8, steps: 1}]", "size must have 2 entries"),
         ("stages=[{size: [8, 8], batch: 8, steps: 0}]", r"stages\[0\]: .* must be at least 1"),
-        ("micro_batch=3", "micro_batch 3 does not divide a stage's batch 16"),
-        ("micro_batch=2", r"tasks.normals of 2 images \(micro_batch\) must be a whole"),
+        ("micro_batch=3", "micro_batch 3 does not divide a stage's batch 32"),
+        ("tasks.normals=0.03", r"tasks.normals of 16 images \(micro_batch\) must be a whole"),
         ("model.input_noise=5", "input_noise must be .* train_vae false"),
         ("objective=diffusion", "objective diffusion: set model.train_vae to false"),
         ("objective=gan", "objective must be one of d3, autoencoder, diffusion"),

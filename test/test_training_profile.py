@@ -90,8 +90,10 @@ def test_the_teacher_costs_three_passes_and_checkpointing_one_more(tmp_path: Pat
 
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     small = (
-        "stages=[{size: [8, 16], batch: 16, steps: 1}]",
-        "model.new={vae_channels: 8, unet_channels: [16, 16, 16], norm_groups: 4, head_width: 8}",
+        "objective=d3",
+        "stages=[{size: [32, 64], batch: 16, steps: 1}]",
+        "model.new={vae_channels: 8, unet_channels: [16, 16, 16, 16], norm_groups: 4, "
+        "head_width: 8}",
     )
     assert main(["train", "--config", str(NANO), "--profile", *small]) == 0
     told = capsys.readouterr().out

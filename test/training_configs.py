@@ -12,7 +12,7 @@ import numpy as np
 from d3_ros.training.config import TrainConfig, load_config
 
 CONFIGS = Path(__file__).parents[1] / "config"
-NANO = CONFIGS / "train_d3_nano.yaml"
+NANO = CONFIGS / "nano_1_autoencoder.yaml"
 OFFICIAL = CONFIGS / "train_depth.yaml"
 
 
@@ -23,6 +23,7 @@ def small_config(data: Path, *overrides: str, **changes: Any) -> TrainConfig:
         [
             f"data={data}",
             "name=test",
+            "objective=d3",
             "seed=3",
             "threads=1",
             "workers=0",
