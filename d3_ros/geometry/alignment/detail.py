@@ -19,6 +19,7 @@ import numpy as np
 
 from d3_ros.geometry.alignment.choice import SteadyChoice
 from d3_ros.geometry.alignment.parallel import in_image_bands, together
+from d3_ros.geometry.alignment.statistics import MAD_TO_SIGMA, median
 from d3_ros.geometry.alignment.voronoi import (
     Diagram,
     Samples,
@@ -29,7 +30,6 @@ from d3_ros.geometry.alignment.voronoi import (
 
 # Residuals that do not stand out of the noise (robust standard deviations) are mostly noise.
 NOISE_FACTOR = 2.0
-MAD_TO_SIGMA = 1.4826
 # In spacings of the points: full strength up to the first distance, none from the second.
 FADE_FROM, FADE_TO = 1.0, 3.0
 # Windows, in cells to either side; between them it is interpolated.
@@ -224,7 +224,7 @@ def _residual(samples: Samples, denoise: bool) -> np.ndarray:
     residual = samples.truth - samples.base
     if denoise:
         believed = np.abs(residual[samples.trust > MIN_TRUST])
-        noise = NOISE_FACTOR * MAD_TO_SIGMA * float(np.median(believed))
+        noise = NOISE_FACTOR * MAD_TO_SIGMA * median(believed)
         squared = residual**2
         residual = residual * (squared / (squared + max(noise**2, 1e-12)))
     return residual * samples.trust

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from d3_ros.geometry.alignment.parallel import together
 from d3_ros.geometry.alignment.prior import PRIORS, Features, Prior, kernel, upper_covariance
+from d3_ros.geometry.alignment.statistics import MAD_TO_SIGMA, median
 
 # Log depth. From noise so large that outliers stand out of a smooth field to almost none.
 NOISES = (0.1, 0.03, 0.01, 0.003)
@@ -34,7 +35,6 @@ ALONE_SHARE, ALONE_ERROR, SUSPICIOUS_WEIGHT = 0.03, 0.7, 0.3
 CHI2_MEDIAN = 0.455
 # Of chi-squared, in medians: more than this does not count against a prior.
 CHI2_CAP = 9.0
-MAD_TO_SIGMA = 1.4826
 # A point is no outlier when so many of its nearest neighbours are within this (log) of it.
 NEIGHBOURS, SUPPORT, SUPPORT_TOLERANCE = 6, 2, 0.05
 
@@ -162,7 +162,9 @@ def _loners(features: Features, residual: np.ndarray, seen: int) -> np.ndarray:
     """
     depth = features.log_depth + residual
     count = min(NEIGHBOURS + 1, seen)
-    _, near = cKDTree(features.position[:seen]).query(features.position, k=count)
+    # A tree that is built quickly and asked once.
+    tree = cKDTree(features.position[:seen], balanced_tree=False, compact_nodes=False)
+    _, near = tree.query(features.position, k=count)
     near = near.reshape(len(depth), count)
     agrees = np.abs(depth[near] - depth[:, None]) < SUPPORT_TOLERANCE
     agrees |= np.abs(residual[near] - residual[:, None]) < SUPPORT_TOLERANCE
@@ -208,7 +210,7 @@ def _log_likelihood(chi2: np.ndarray, predictive: np.ndarray) -> float:
 
     What few points miss by much counts no more than what they miss by a little.
     """
-    capped = np.minimum(chi2, CHI2_CAP * np.median(chi2))
+    capped = np.minimum(chi2, CHI2_CAP * median(chi2))
     return -0.5 * float(np.mean(np.log(predictive)) + np.log(max(float(capped.mean()), 1e-12)))
 
 
@@ -227,14 +229,14 @@ def _weigh_points(
     """
     among = upper_covariance(prior, features[judges])
     y, alone = residual[judges], loner[judges]
-    typical = max(MAD_TO_SIGMA * float(np.median(np.abs(y))), 0.5 * NOISES[0])
+    typical = max(MAD_TO_SIGMA * median(np.abs(y)), 0.5 * NOISES[0])
     weight = _weigh((y / typical) ** 2, alone)
     for noise in NOISES:
         inverse_factor, white, left_out, predictive = _leave_one_out(among, y, noise, weight)
         chi2 = left_out**2 / predictive
         good = weight > OUTLIER_WEIGHT
         # The prior's shape counts, not its size: that is taken from the errors.
-        spread = max(float(np.median(chi2[good])) / CHI2_MEDIAN, 1e-9) if good.any() else 1.0
+        spread = max(median(chi2[good]) / CHI2_MEDIAN, 1e-9) if good.any() else 1.0
         weight = _weigh(chi2 / spread, alone)
 
     error, everyone = np.zeros(len(residual)), np.ones(len(residual))

@@ -17,6 +17,7 @@ from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.prior import Features
 from d3_ros.geometry.alignment.settings import AlignmentSettings
+from d3_ros.geometry.alignment.statistics import median
 from d3_ros.geometry.alignment.voronoi import Diagram, Samples
 
 # A dense point has company when so many others within so many spacings are at its log depth.
@@ -90,7 +91,7 @@ class LocalCorrection:
         known_few = int(np.searchsorted(known, len(few)))
         if known_few < self.settings.min_points:
             return None
-        origin = float(np.median(log_fit[known]))
+        origin = median(log_fit[known])
         with self._stage("regression"):
             regression = self._residuals.regress(
                 Features(position[known], log_fit[known] - origin),

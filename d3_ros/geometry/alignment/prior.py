@@ -71,21 +71,21 @@ PRIORS = (
 def curve_kernel(prior: Prior, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Covariance of curve and tilt between log depths, (len(a), len(b)) float32."""
     # Single precision: the exponentials are four times faster, and the noise is far above it.
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    curve = _squared_exponential(a, b, prior.curve_depth) * np.float32(prior.curve_sigma**2)
+    curve = _squared_exponential(a, b, prior.curve_depth)
+    curve *= np.float32(prior.curve_sigma**2)
     if prior.tilt_sigma > 0:
-        curve += np.outer(a * np.float32(prior.tilt_sigma**2), b)
+        curve += _tilt(prior, a, b)
     return curve
 
 
 def depth_factor(field: LocalField, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The field's correlation between log depths, (len(a), len(b)) float32."""
-    return _squared_exponential(a.astype(np.float32), b.astype(np.float32), field.depth)
+    return _squared_exponential(a, b, field.depth)
 
 
 def image_kernel(field: LocalField, distance: np.ndarray) -> np.ndarray:
     """The field's covariance at distances over the image (in widths), same shape, float32."""
-    scaled = distance * np.float32(-(1.0 if field.rough else 3.0**0.5) / field.width)
+    scaled = distance * np.float32(-_decay(field))
     covariance = cv2.exp(scaled)
     if not field.rough:
         np.subtract(covariance, np.multiply(scaled, covariance, out=scaled), out=covariance)
@@ -110,12 +110,21 @@ def grid_distance(columns: np.ndarray, rows: np.ndarray, b: np.ndarray) -> np.nd
 
 def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:
     """Prior covariance of the residual at two sets of points, (len(a), len(b)) float32."""
-    covariance = curve_kernel(prior, a.log_depth, b.log_depth)
+    apart = _squared_differences(a.log_depth, b.log_depth)
+    covariance = cv2.exp(apart * np.float32(-0.5 / prior.curve_depth**2))
+    covariance *= np.float32(prior.curve_sigma**2)
+    if prior.tilt_sigma > 0:
+        covariance += _tilt(prior, a.log_depth, b.log_depth)
     distance = image_distance(a.position, b.position)
     for field in prior.fields:
-        local = image_kernel(field, distance)
-        local *= depth_factor(field, a.log_depth, b.log_depth)
-        covariance += local
+        # As image_kernel times depth_factor, with one exponential for both.
+        scaled = distance * np.float32(-_decay(field))
+        both = cv2.exp(apart * np.float32(-0.5 / field.depth**2) + scaled)
+        both *= np.float32(field.sigma**2)
+        covariance += both
+        if not field.rough:
+            both *= scaled
+            covariance -= both
     return covariance
 
 
@@ -132,7 +141,21 @@ def upper_covariance(prior: Prior, features: Features) -> np.ndarray:
     return covariance
 
 
+def _decay(field: LocalField) -> float:
+    """How fast the field's correlation falls, per image width."""
+    return (1.0 if field.rough else 3.0**0.5) / field.width
+
+
+def _tilt(prior: Prior, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.outer((a * prior.tilt_sigma**2).astype(np.float32), b.astype(np.float32))
+
+
 def _squared_exponential(a: np.ndarray, b: np.ndarray, reach: float) -> np.ndarray:
-    squared = np.square(a[:, None] - b[None, :])
+    squared = _squared_differences(a, b)
     squared *= np.float32(-0.5 / reach**2)
-    return np.asarray(cv2.exp(squared))
+    return np.asarray(cv2.exp(squared, dst=squared))
+
+
+def _squared_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    difference = a.astype(np.float32)[:, None] - b.astype(np.float32)[None, :]
+    return np.multiply(difference, difference, out=difference)

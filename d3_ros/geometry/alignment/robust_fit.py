@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from d3_ros.geometry.alignment.statistics import median
+
 PAIRS = 128
 POLISH_ROUNDS = 8
 # Residuals below this weigh the same, which keeps the weights of L1 finite.
@@ -53,7 +55,7 @@ def robust_affine(
     """
     lines = _nearest_lines(x, y, unit, rng)
     # Centred, the 2 x 2 systems are well conditioned.
-    centre = float(np.median(x))
+    centre = median(x)
     design = np.column_stack([x - centre, np.ones_like(x)])
     moments = np.column_stack([design[:, 0] ** 2, design[:, 0], design[:, 1]])
     solution = np.column_stack([lines[:, 0], lines[:, 1] + lines[:, 0] * centre])

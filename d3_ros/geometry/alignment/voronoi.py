@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
+from d3_ros.geometry.alignment.statistics import median
+
 # A grid cell for every so many cells of spacing between points, at most so many pixels, which
 # divide `parallel.BAND_STEP`.
 CELLS_A_SPACING, MAX_STEP = 4.0, 8
@@ -60,7 +62,7 @@ def diagram_of(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) ->
     sample_of_label[label[rows, columns]] = np.arange(len(rows))
     nearest = sample_of_label[label]
     cell_area = np.bincount(nearest.ravel())
-    typical = np.sqrt(np.median(cell_area[cell_area > 0]))
+    typical = np.sqrt(median(cell_area[cell_area > 0]))
     return Diagram(nearest, distance, float(typical), step)
 
 
