@@ -88,7 +88,7 @@ class MetricMap:
         metric = np.asarray(cv2.exp(corrected))
         trusted = _between(relative, NEAREST_UNSATURATED, FARTHEST_UNSATURATED)
         trusted &= _between(metric, LEAST_METRES, self.max_depth)
-        metric[trusted == 0] = np.nan
+        np.putmask(metric, trusted == 0, np.float32(np.nan))
         return metric
 
 
