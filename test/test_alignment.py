@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3_ros.geometry.alignment import AlignmentSettings, ScaleAligner
+from d3_ros.geometry.alignment.statistics import median
 
 NAN = np.float32(np.nan)
 
@@ -31,6 +32,13 @@ def refused(reason: str, relative, sparse, **settings_) -> None:
     assert np.isnan(fit.scale) and np.isnan(fit.abs_rel)
     with pytest.raises(ValueError, match="no metric scale"):
         fit.apply(relative)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
+def test_median_is_numpys(values):
+    given_values = np.array(values)
+    assert median(given_values) == pytest.approx(float(np.median(given_values)), rel=1e-12)
+    np.testing.assert_array_equal(given_values, values)
 
 
 def test_exact_points_give_exact_metres():
