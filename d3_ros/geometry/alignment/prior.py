@@ -111,7 +111,7 @@ def grid_distance(columns: np.ndarray, rows: np.ndarray, b: np.ndarray) -> np.nd
 def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:
     """Prior covariance of the residual at two sets of points, (len(a), len(b)) float32."""
     apart = _squared_differences(a.log_depth, b.log_depth)
-    covariance = cv2.exp(apart * np.float32(-0.5 / prior.curve_depth**2))
+    covariance = _exp(apart * np.float32(-0.5 / prior.curve_depth**2))
     covariance *= np.float32(prior.curve_sigma**2)
     if prior.tilt_sigma > 0:
         covariance += _tilt(prior, a.log_depth, b.log_depth)
@@ -119,7 +119,7 @@ def kernel(prior: Prior, a: Features, b: Features) -> np.ndarray:
     for field in prior.fields:
         # As image_kernel times depth_factor, with one exponential for both.
         scaled = distance * np.float32(-_decay(field))
-        both = cv2.exp(apart * np.float32(-0.5 / field.depth**2) + scaled)
+        both = _exp(apart * np.float32(-0.5 / field.depth**2) + scaled)
         both *= np.float32(field.sigma**2)
         covariance += both
         if not field.rough:
@@ -153,7 +153,12 @@ def _tilt(prior: Prior, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _squared_exponential(a: np.ndarray, b: np.ndarray, reach: float) -> np.ndarray:
     squared = _squared_differences(a, b)
     squared *= np.float32(-0.5 / reach**2)
-    return np.asarray(cv2.exp(squared, dst=squared))
+    return _exp(squared)
+
+
+def _exp(values: np.ndarray) -> np.ndarray:
+    """In its place; four times faster than NumPy's."""
+    return np.asarray(cv2.exp(values, dst=values))
 
 
 def _squared_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
