@@ -11,6 +11,7 @@ import torch
 from d3_ros.evaluation.scale import draw, interpolate, table_rows
 from d3_ros.evaluation.scale_frames import frame_folders, load_frames
 from d3_ros.geometry.alignment import ScaleAligner
+from d3_ros.geometry.alignment.detail import ALONE_SHARE, _plain
 from d3_ros.geometry.alignment.voronoi import Samples, diagram_of, insert
 
 SHAPE = (120, 160)
@@ -82,6 +83,18 @@ def test_inserted_samples_win_the_cells_that_are_nearest_to_them():
     # OpenCV's distances are good to a few percent of a cell.
     assert (taken - exact.min(axis=2)).max() < 0.5
     assert set(diagram.nearest[rows[120:], columns[120:]]) == set(range(120, 150))
+
+
+def test_points_speak_without_the_network_as_far_as_it_misses_them():
+    rows, columns = np.divmod(np.arange(40), 8)
+    ones = np.ones(40)
+    shares = []
+    for missed in (0.0, 0.0005, 0.01):
+        samples = Samples(rows, columns, ones - missed, ones, ones)
+        shares.append(1.0 - _plain(samples).detail)
+    assert shares[0] == 0.0
+    assert shares[1] == pytest.approx(ALONE_SHARE / 2)
+    assert ALONE_SHARE * 0.99 < shares[2] < ALONE_SHARE
 
 
 @pytest.mark.parametrize("points", [60, 400, 6000])

@@ -11,7 +11,7 @@ stays, is what predicts points best that were held out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import cv2
@@ -29,13 +29,13 @@ from d3_ros.geometry.alignment.voronoi import (
 )
 
 # Residuals that do not stand out of the noise (robust standard deviations) are mostly noise.
-NOISE_FACTOR = 2.0
+NOISE_FACTOR = 1.5
 # In spacings of the points: full strength up to the first distance, none from the second.
 FADE_FROM, FADE_TO = 1.0, 3.0
 # Windows, in cells to either side; between them it is interpolated.
 RADII = (1, 2, 4)
 # Difference of log depth between a pixel and its nearest point that is an edge.
-EDGE = 0.2
+EDGE = 0.05
 MIN_JUDGES = 100
 MIN_TRUST = 0.1
 # Log depth; a held-out point that is off by more may itself be an outlier.
@@ -56,6 +56,9 @@ class Style:
 
 # Without points to judge by: the window that is right for points all over the image.
 PLAIN = Style()
+# The share of what points say without the network, whose edges may be false, there: most of it
+# where the network misses them by much more than this (log depth), none where it is exact.
+ALONE_SHARE, ALONE_RESIDUAL, MIN_ALONE_SHARE = 0.15, 0.0005, 0.01
 STYLES = tuple(
     Style(x, y, detail, denoise)
     for (x, y), detail, denoise in product(
@@ -134,7 +137,7 @@ class DetailModel:
 
         def judge() -> tuple[Style | None, np.ndarray]:
             guesses = _Guesses(seen, held_out, honest, diagram)
-            style: Style | None = PLAIN
+            style: Style | None = _plain(seen)
             if choose:
                 style = self._choice.choose(guesses.errors(slice(0, None, 2)))
             return style, (guesses.predict(style) - held_out.truth)[measured]
@@ -146,6 +149,13 @@ class DetailModel:
         if style is None:
             return None, errors
         return _carry(concatenate(seen, joining), diagram_of_all, style, coarse), errors
+
+
+def _plain(samples: Samples) -> Style:
+    """`PLAIN` for points that the base does not quite meet."""
+    missed = median(np.abs(samples.truth - samples.base)[samples.trust > MIN_TRUST])
+    share = ALONE_SHARE * missed**2 / (missed**2 + ALONE_RESIDUAL**2)
+    return replace(PLAIN, detail=1.0 - share) if share > MIN_ALONE_SHARE else PLAIN
 
 
 def _carry(samples: Samples, diagram: Diagram, style: Style, coarse: np.ndarray) -> Detail:

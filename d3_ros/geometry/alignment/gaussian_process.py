@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrsv
 from scipy.linalg.lapack import dpotrf, dtrtri
 from scipy.spatial import cKDTree
 
@@ -100,8 +100,8 @@ class ResidualModel:
         if self._prior is not before:
             covariance = upper_covariance(self._prior, features[:anchors])
         factor = _factorised(covariance, self._noise**2 / weight[:anchors])
-        white = solve_triangular(factor, residual[:anchors], lower=True, check_finite=False)
-        alpha = solve_triangular(factor, white, lower=True, trans=1, check_finite=False)
+        white = dtrsv(factor, residual[:anchors], lower=1)
+        alpha = dtrsv(factor, white, lower=1, trans=1)
         if join:
             # The factor's leading block is that of the seen points alone, so one factorisation
             # gives both the honest prediction of the held-out points and the regression on all.

@@ -78,10 +78,10 @@ class MetricMap:
         by_fit, corrected = self.log_depth(relative, top, height)
         if self.detail is not None:
             offset, weight = self.detail.maps(top, *relative.shape)
-            change = corrected - by_fit
+            change = offset + corrected
+            change -= by_fit
             if weight is not None:
                 change -= weight * corrected
-            change += offset
             np.clip(change, -self.bound, self.bound, out=change)
             change += by_fit
             corrected = change

@@ -58,7 +58,7 @@ def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentS
             f"{needed} needed"
         )
     x = x[usable].astype(np.float64)
-    low, high = np.quantile(x, (0.05, 0.95))
+    low, high = np.sort(x)[[len(x) // 20, -1 - len(x) // 20]]
     if high - low < settings.min_relative_spread:
         raise RefusedError(
             f"relative depth spans {high - low:.3f} over the sensor points, "

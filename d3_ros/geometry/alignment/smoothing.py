@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from d3_ros.geometry.alignment.domain import GlobalFit
+from d3_ros.geometry.alignment.statistics import median
 
 # chi-squared with two degrees of freedom, one false alarm in a thousand.
 GATE_CHI2 = 13.8
@@ -50,7 +51,9 @@ class GatedSmoother:
         by_chance = float(innovation @ np.linalg.solve(total, innovation)) < GATE_CHI2
         old, new = past.metres(relative), fit.metres(relative)
         with np.errstate(invalid="ignore", divide="ignore"):
-            change = np.nanmedian(np.abs(np.log(new / old)))
+            changes = np.abs(np.log(new / old))
+        known = changes[~np.isnan(changes)]
+        change = median(known) if len(known) else np.nan
         if not by_chance and not change < self.step:
             return fit
         gain = prior @ np.linalg.inv(total)
