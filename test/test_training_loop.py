@@ -22,7 +22,8 @@ from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.network import load_bundle
 from d3_ros.training import checkpoints
 from d3_ros.training import train as training
-from d3_ros.training.train import train
+from d3_ros.training.sample import Batch
+from d3_ros.training.train import attention_kernel, train
 
 TEST_FOLDER = Path(__file__).parent
 RUN = """
@@ -210,6 +211,17 @@ def test_recomputed_layers_give_the_same_gradients(frames: Path, tmp_path: Path)
     ours, theirs = (final_state(tmp_path / run)["weights"] for run in ("true", "false"))
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, msg=name)
+
+
+def test_small_images_on_a_cpu_take_plain_attention() -> None:
+    def batch(height: int, width: int) -> Batch:
+        image = torch.zeros(1, 3, height, width)
+        return Batch(image, None, None, None, None, (None,), (None,))
+
+    for size, fused in (((96, 128), False), ((480, 640), True)):
+        with attention_kernel(batch(*size)):
+            assert torch.backends.cuda.flash_sdp_enabled() == fused
+        assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_the_bundle_holds_the_moving_average(frames: Path, tmp_path: Path) -> None:
