@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="each arm once a seed")
     parser.add_argument("--size", type=int, nargs=2, default=[48, 64], help="height, width")
     parser.add_argument("--batch", type=int, default=32, help="images a step")
-    parser.add_argument("--steps", type=int, default=200, help="of every arm")
+    parser.add_argument("--steps", type=int, default=160, help="of every arm")
     parser.add_argument("--processes", type=int, default=2, help="of torchrun")
     parser.add_argument("overrides", nargs="*", help="more for every arm, e.g. data=FOLDER")
     args = parser.parse_args()
