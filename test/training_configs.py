@@ -22,6 +22,7 @@ def small_config(data: Path, *overrides: str, **changes: Any) -> TrainConfig:
         NANO,
         [
             f"data={data}",
+            "data.datasets=[{kind: folder, path: data, weight: 1.0, derive_normals: false}]",
             "name=test",
             "objective=d3",
             "seed=3",
