@@ -69,7 +69,9 @@ def main() -> None:
     jobs = [(name, seed) for seed in args.seeds for name in ARMS]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
     for name, seed in tqdm(jobs, unit="run", desc="ablation"):
-        output = args.output.resolve() / f"{list(ARMS).index(name)}_{seed}"
+        # What a run depends on is in its name: one of other sizes is not taken for it.
+        sizes = f"{args.size[0]}x{args.size[1]}_{args.batch}x{args.steps}"
+        output = args.output.resolve() / f"{list(ARMS).index(name)}_{seed}_{sizes}"
         found[name].append(run(ARMS[name], output, args, seed))
     print(f"{args.steps} steps of {args.batch} at {args.size[0]} x {args.size[1]}, ", end="")
     print(f"mean of {len(args.seeds)} seeds (each in brackets)\n")

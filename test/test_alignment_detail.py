@@ -97,6 +97,12 @@ def test_points_speak_without_the_network_as_far_as_it_misses_them():
     assert ALONE_SHARE * 0.99 < shares[2] < ALONE_SHARE
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _torch_has_computed_a_logarithm():
+    """In its second thread, the first that a process asks PyTorch 2.13 for may be off by 4e-5."""
+    torch.ones(100_000).log().exp()
+
+
 @pytest.mark.parametrize("points", [60, 400, 6000])
 @pytest.mark.parametrize("domain", ["depth", "disparity", "log"])
 def test_a_tensor_gives_the_same_metres_on_its_device(points, domain):
@@ -111,8 +117,7 @@ def test_a_tensor_gives_the_same_metres_on_its_device(points, domain):
     tensor = torch.from_numpy(relative)
     metric = fit.apply(tensor)
     assert metric.dtype == torch.float32 and metric.device == tensor.device
-    # 5e-7 as a rule; torch's logarithm was once seen off by 4e-5 in a process's first call.
-    np.testing.assert_allclose(metric.numpy(), fit.apply(relative), rtol=1e-4)
+    np.testing.assert_allclose(metric.numpy(), fit.apply(relative), rtol=1e-5)
     assert np.isnan(metric.numpy()[0, :3]).all()
     plain = replace(fit, to_metres=None)
     np.testing.assert_allclose(plain.apply(tensor).numpy(), plain.apply(relative), rtol=1e-6)
