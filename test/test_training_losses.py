@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from d3_ros.evaluation import metrics
 from d3_ros.network import OFFICIAL_NORMAL_AXES
 from d3_ros.training import losses
 from d3_ros.training.objective import LossConfig, alignment_loss, task_losses, weighted_sum
@@ -172,6 +173,20 @@ def test_mean_unit_weighs_a_street_like_a_table() -> None:
         for batch in (table, street)
     )
     torch.testing.assert_close(near, far)
+
+
+def test_pixel_unit_is_abs_rel_after_the_fit() -> None:
+    batch = _batch((8, 8))
+    assert batch.depth is not None
+    decoded = _random(2, 3, 8, 8).float()
+    loss = task_losses("depth", decoded, batch, None, "pixel")["scale_shift_invariant"]
+    for image in range(2):
+        relative = (decoded[image] / 2 + 0.5).clamp(0, 1).mean(dim=0).numpy()
+        metric = batch.depth[image].numpy()
+        valid = metric > 0
+        scale, shift = metrics.affine_align(relative, metric, valid)
+        expected = metrics.abs_rel(scale * relative + shift, metric, valid)
+        assert loss[image].item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("task", ["depth", "normals"])

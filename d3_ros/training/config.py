@@ -119,8 +119,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning rate over time."""
+    """The optimiser and its learning rate over time.
 
+    `kind` "muon" is `muon.Muon` for the UNets' inner weights and AdamW for the rest.
+    """
+
+    kind: Literal["adamw", "muon"]
     learning_rate: float
     betas: tuple[float, float]
     weight_decay: float

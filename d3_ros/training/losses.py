@@ -27,11 +27,15 @@ def masked_mse(decoded: torch.Tensor, target: torch.Tensor, valid: torch.Tensor)
 
 
 def scale_shift_invariant_l1(
-    prediction: torch.Tensor, metric: torch.Tensor, valid: torch.Tensor
+    prediction: torch.Tensor,
+    metric: torch.Tensor,
+    valid: torch.Tensor,
+    unit: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """L1 (B,) of the prediction after its own least-squares fit to the truth.
 
-    `prediction` (B, h, w) in [0, 1], `metric` (B, h, w) in any unit, which is the loss's unit.
+    `prediction` (B, h, w) in [0, 1], `metric` (B, h, w) in any unit, which is the loss's unit;
+    `unit` (B, h, w) measures each pixel's error by another, its own depth for instance.
     The fit is part of the gradient, as in the official code. A prediction without contrast is left
     with the mean absolute deviation of the truth (there the official code has 0: its reward for a
     flat picture).
@@ -45,7 +49,8 @@ def scale_shift_invariant_l1(
     p, m = centred(prediction), centred(metric)
     variance = p.square().sum(dim=(1, 2), keepdim=True) / count
     covariance = (p * m).sum(dim=(1, 2), keepdim=True) / count
-    return masked_mean((covariance / (variance + MIN_VARIANCE) * p - m).abs(), valid)
+    error = (covariance / (variance + MIN_VARIANCE) * p - m).abs()
+    return masked_mean(error / unit, valid)
 
 
 def log_gradient(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -17,13 +17,18 @@ from d3_ros.training import losses
 from d3_ros.training.sample import Batch
 from d3_ros.types import Task
 
+DepthUnit: TypeAlias = Literal["metre", "mean", "pixel"]
+
+LEAST_UNIT = 0.05  # of the mean depth: nearer pixels count no more than one at this depth
+
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights of the losses by name, and the unit of the scale-and-shift-invariant one.
 
     `depth_unit` "metre" is the official recipe; "mean" measures a frame in units of its own mean
-    depth, so that a street does not outweigh a table.
+    depth, so that a street does not outweigh a table; "pixel" each pixel in units of its own depth:
+    the loss is then AbsRel after the affine fit, which near things weigh in as they do for a robot.
     """
 
     alignment: float
@@ -31,7 +36,7 @@ class LossConfig:
     scale_shift_invariant: float
     log_gradient: float
     normal_angle: float
-    depth_unit: Literal["metre", "mean"]
+    depth_unit: DepthUnit
 
 
 def task_losses(
@@ -39,7 +44,7 @@ def task_losses(
     decoded: torch.Tensor,
     batch: Batch,
     axes: Sequence[int] | None,
-    depth_unit: Literal["metre", "mean"],
+    depth_unit: DepthUnit,
 ) -> dict[str, torch.Tensor]:
     """Losses (B,) of the task by name, for its decoded (B, 3, H, W) images, about [-1, 1].
 
@@ -54,7 +59,7 @@ def task_losses(
 
 
 def _depth_losses(
-    decoded: torch.Tensor, batch: Batch, unit: Literal["metre", "mean"]
+    decoded: torch.Tensor, batch: Batch, depth_unit: DepthUnit
 ) -> dict[str, torch.Tensor]:
     if batch.depth is None or batch.depth_target is None:
         return _nothing(decoded, ("mse", "scale_shift_invariant", "log_gradient"))
@@ -64,11 +69,12 @@ def _depth_losses(
     grey = resized(decoded.mean(dim=1, keepdim=True), size)
     # Clipped at the network's size, then resized: the order of the official code.
     relative = resized((decoded / 2 + 0.5).clamp(0, 1), size).mean(dim=1)
-    if unit == "mean":
+    if depth_unit != "metre":
         metric = metric / losses.masked_mean(metric, valid).clamp(min=1e-3)[:, None, None]
+    unit = metric.clamp(min=LEAST_UNIT) if depth_unit == "pixel" else 1.0
     return {
         "mse": losses.masked_mse(grey, target, valid),
-        "scale_shift_invariant": losses.scale_shift_invariant_l1(relative, metric, valid),
+        "scale_shift_invariant": losses.scale_shift_invariant_l1(relative, metric, valid, unit),
         "log_gradient": losses.log_gradient(relative, (target[:, 0] / 2 + 0.5).clamp(0, 1), valid),
     }
 

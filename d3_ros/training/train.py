@@ -39,6 +39,7 @@ from d3_ros.training.frames import image_numbers, micro_batches
 from d3_ros.training.latents import LatentCache
 from d3_ros.training.lessons import embed, learner, noised_input, scored, teach
 from d3_ros.training.lora import merge_lora
+from d3_ros.training.muon import new_optimizer
 from d3_ros.training.objective import weighted_sum
 from d3_ros.training.pretraining import scale_latents
 from d3_ros.training.prompts import Prompts
@@ -142,12 +143,7 @@ def prepare(config: TrainConfig, output: Path) -> Run:
     torch.manual_seed(config.seed)  # the same adapters in every process
     student = learner(config, network, teacher is not None)
     learned = [p for p in student.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        learned,
-        betas=config.optimizer.betas,
-        weight_decay=config.optimizer.weight_decay,
-        fused=True,
-    )
+    optimizer = new_optimizer(config.optimizer, student)
     model, optimizer = accelerator.prepare(student, optimizer)
     ema = None
     if config.ema is not None:
