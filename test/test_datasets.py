@@ -280,6 +280,23 @@ def test_decoded_frames_are_kept_as_far_as_memory_is_given(
         config(root, cache_gb=-1.0)
 
 
+def test_kept_frames_are_those_of_the_dataset_that_asks(tmp_path: Path) -> None:
+    """One folder twice: labels may be kept halved where normals are not derived from them."""
+    root = folder(tmp_path / "f", ["a"])
+    camera = {"width": WIDTH, "height": HEIGHT, "fx": 15, "fy": 15, "cx": 7.5, "cy": 5.5}
+    (root / "intrinsics.json").write_text(json.dumps(camera))
+    plain, derived = (DatasetConfig("folder", str(root), 1.0, derive) for derive in (False, True))
+    alone = open_source(config(datasets=(derived,), augment=True), SIZE, "train")
+    both = open_source(config(datasets=(plain, derived), augment=True), SIZE, "train")
+    both.sample(0, np.random.default_rng(0))
+    expected, found = (
+        source.sample(index, np.random.default_rng(3)) for source, index in ((alone, 0), (both, 1))
+    )
+    assert expected.depth is not None
+    assert found.depth is not None
+    assert torch.equal(expected.depth, found.depth)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

@@ -104,8 +104,10 @@ class Dataset:
         """
         folder = Path(config.path)
         self._reader = reader = open_reader(config.kind, folder)
-        self._key, self._size, self._augment, self._cache = str(folder), size, augment, cache
+        self._size, self._augment, self._cache = size, augment, cache
         self._derive = config.derive_normals and not reader.has_normals and reader.has_depth
+        self._halves = augment and not self._derive  # labels that will be altered anyway
+        self._key = (str(folder), self._halves)
         findings = check_frames(reader, config.kind, folder)
         if self._derive:
             findings = [_camera_needed(finding) for finding in findings]
@@ -127,7 +129,7 @@ class Dataset:
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
         """Frame `index`; altered by `rng` where the source augments, as `SampleSource.sample`."""
         name = self._names[index]
-        read = self._cache.get((self._key, name), lambda: self._read(name))
+        read = self._cache.get((*self._key, name), lambda: self._read(name))
         if self._augment and rng is not None:
             frame = _at_label_size(read.frame)
             frame = augmented(frame, rng, self._size, self._derive)
@@ -144,9 +146,9 @@ class Dataset:
         return _sample(name, image, frame, target, read.caption, key)
 
     def _read(self, name: str) -> ReadFrame:
-        """A frame as it is kept: with halved labels where it will be altered anyway."""
+        """A frame as it is kept."""
         read = self._reader.read(name)
-        if self._augment and not self._derive:
+        if self._halves:
             read = replace(read, frame=read.frame.in_half_precision())
         return read
 
@@ -185,11 +187,11 @@ class _FrameCache:
     """Decoded frames, as many as fit; those that came first stay."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._frames: dict[tuple[str, str], ReadFrame] = {}
+        self._frames: dict[tuple[str, bool, str], ReadFrame] = {}
         self._free = limit_bytes
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[str, str], read: Callable[[], ReadFrame]) -> ReadFrame:
+    def get(self, key: tuple[str, bool, str], read: Callable[[], ReadFrame]) -> ReadFrame:
         """The frame under `key`, read where it is not kept."""
         found = self._frames.get(key)
         if found is not None:
