@@ -26,6 +26,7 @@ from d3_ros.training.pretraining import (
     validate_autoencoder,
 )
 from d3_ros.training.sample import Batch, collate
+from d3_ros.training.start import start_from
 from d3_ros.training.student import Lesson
 from d3_ros.training.teacher import NoiseDraw
 from d3_ros.training.train import train
@@ -212,3 +213,19 @@ def test_ablations_run_and_differ(chain: Path, frames: Path, tmp_path: Path) -> 
     assert load_bundle(fixed).network.specs["depth"].timestep == 261.0
     assert load_bundle(plain).network.specs["depth"].timestep != 261.0
     assert not same(plain, noisy, "unet")
+
+
+def test_tasks_that_share_a_unet_can_have_timesteps_of_their_own(
+    chain: Path, frames: Path, tmp_path: Path
+) -> None:
+    start = f"model.start={chain / 'prior/last'}"
+    apart = "model.timesteps={depth: 100, normals: 700}"
+    begun = start_from(small_config(frames, *D3, start, apart)).network
+    assert {t: float(v.detach()) for t, v in begun.timesteps.items()} == {
+        "depth": 100.0,
+        "normals": 700.0,
+    }
+    bundle = load_bundle(train(small_config(frames, *D3, start, apart), tmp_path / "apart"))
+    # They are learned from there, at the learning rate.
+    assert bundle.network.specs["depth"].timestep == pytest.approx(100, abs=0.1)
+    assert bundle.network.specs["normals"].timestep == pytest.approx(700, abs=0.1)

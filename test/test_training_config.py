@@ -97,6 +97,7 @@ def test_data_folder_in_short() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("model.timesteps={depth: 261, normals: 1000}", "model.timesteps.normals must be 0 to 999"),
         ("sead=1", "unknown key 'sead'; did you mean 'seed'"),
         ("losses.mean_square=1", "losses: unknown key 'mean_square'; known: "),
         ("seed=abc", "seed must be int"),

@@ -52,6 +52,27 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
+class Timesteps:
+    """The timestep at which each task's learning begins, 0 to 999.
+
+    Tasks that share a UNet are told apart in all of its layers by theirs; their prompts reach only
+    those with attention.
+    """
+
+    depth: float
+    normals: float
+
+    def __post_init__(self) -> None:
+        for task in TASKS:
+            if not 0 <= self.of(task) < 1000:
+                raise DataError(f"model.timesteps.{task} must be 0 to 999, not {self.of(task)}")
+
+    def of(self, task: Task) -> float:
+        """The timestep of one task."""
+        return float(getattr(self, task))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """What is trained, from which weights, and what helps."""
 
@@ -62,6 +83,7 @@ class ModelConfig:
     captions: bool
     train_vae: bool
     learn_timestep: bool
+    timesteps: Timesteps | None
     input_noise: int | None
     lora: LoraConfig | None
 

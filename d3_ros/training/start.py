@@ -57,6 +57,10 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
         start = _from_bundle(config)
     if missing := set(trained) - set(start.network.tasks):
         raise DataError(f"{model.start} has no {min(missing)}: set tasks.{min(missing)} to 0")
+    if model.timesteps is not None:
+        for task in trained:
+            with torch.no_grad():
+                start.network.timesteps[task].fill_(model.timesteps.of(task))
     if blank:
         start.network.to("meta")
     _freeze(start.network, config)
