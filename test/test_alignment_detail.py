@@ -70,6 +70,26 @@ def test_noise_is_not_carried():
     assert mean_error(metric, truth) < 0.01  # the points themselves are off by 0.016
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", range(10))
+def test_a_held_out_point_behind_the_fitted_camera_is_no_error(odd: int):
+    """Nine points on a line that is negative where the tenth lies: whichever is held out."""
+    relative = np.tile(np.linspace(0, 1, SHAPE[1], dtype=np.float32), (SHAPE[0], 1))
+    columns = np.linspace(60, 150, 10).astype(int)
+    sparse = np.full(SHAPE, np.nan, np.float32)
+    for index, column in enumerate(columns):
+        row = 10 * index + 5
+        sparse[row, column] = 10 * relative[row, column] - 2.5
+        if index == odd:
+            sparse[row, column] = np.nan
+            sparse[row, 8] = 0.4
+    fit = ScaleAligner().update(relative, sparse, stamp=0.0)
+    if fit.ok:
+        assert np.isnan(fit.abs_rel) or fit.abs_rel >= 0
+        metric = fit.apply(relative)[:, 75:150]
+        np.testing.assert_allclose(metric, 10 * relative[:, 75:150] - 2.5, rtol=0.2)
+
+
 def test_inserted_samples_win_the_cells_that_are_nearest_to_them():
     rng = np.random.default_rng(0)
     cells = rng.choice(40 * 60, 150, replace=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +231,26 @@ def test_tasks_that_share_a_unet_can_have_timesteps_of_their_own(
     # They are learned from there, at the learning rate.
     assert bundle.network.specs["depth"].timestep == pytest.approx(100, abs=0.1)
     assert bundle.network.specs["normals"].timestep == pytest.approx(700, abs=0.1)
+
+
+def test_bundles_are_averaged_by_the_script(chain: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "average_bundles.py"
+    first, second, output = chain / "prior/last", chain / "student/last", tmp_path / "mean"
+
+    def run(other: Path, output: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, script, first, other, "--share", "0.75", "--output", output]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    finished = run(second, output)
+    assert finished.returncode == 0, finished.stderr
+    one, other, mean = (
+        dict(load_bundle(path).network.named_parameters()) for path in (first, second, output)
+    )
+    for name, weight in mean.items():
+        expected = 0.25 * one[name] + 0.75 * other[name]
+        torch.testing.assert_close(weight, expected, rtol=2e-3, atol=1e-4)  # stored as fp16
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    refused = run(tiny_bundle, tmp_path / "none")
+    assert refused.returncode == 1
+    assert "not of one network" in refused.stderr
+    assert not (tmp_path / "none").exists()

@@ -51,6 +51,10 @@ NAMES = (
     "nano_3_teacher",
     "nano_4_small",
     "nano_5_full",
+    "nano_6_small",
+    "nano_7_full",
+    "nano_8_apart",
+    "nano_9_worktops",
     "finetune",
     "finetune_lora",
 )

@@ -145,10 +145,19 @@ def corridor(w: Workshop) -> Scene:
 
 def tabletop(w: Workshop) -> Scene:
     """Objects on a table seen from 0.5 to 1.4 m, with the room around it."""
+    return _table(w, (0.9, 2.6), (0.7, 1.5))
+
+
+def worktop(w: Workshop) -> Scene:
+    """The same on a table so large that it fills most of the picture, also seen at a slant."""
+    return _table(w, (1.8, 3.8), (1.2, 2.6))
+
+
+def _table(w: Workshop, lengths: tuple[float, float], widths: tuple[float, float]) -> Scene:
     size = np.array([w.between(3.0, 7.0), w.between(3.0, 7.0), w.between(2.3, 3.2)])
     plan = Plan(w)
     shell(plan, size)
-    length, width, height = w.between(0.9, 2.6), w.between(0.7, 1.5), w.between(0.65, 0.8)
+    length, width, height = w.between(*lengths), w.between(*widths), w.between(0.65, 0.8)
     x = size[0] * w.between(0.3, 0.7)
     y = width / 2 + 0.03 if w.chance(0.5) else size[1] * w.between(0.3, 0.7)
     plan.put(box((length, width, 0.04), w.material("table")), x, y, z=height - 0.04)
@@ -309,6 +318,7 @@ KINDS: dict[str, tuple[Callable[[Workshop], Scene], float]] = {
     "stairs": (stairs, 0.05),
     "street": (street, 0.07),
     "shapes": (shapes, 0.20),
+    "worktop": (worktop, 0.20),
 }
 
 

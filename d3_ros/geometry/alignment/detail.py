@@ -318,7 +318,7 @@ class _Guesses:
         patch = diagram.nearest[
             np.clip(rows[:, None] + window, 0, height - 1)[:, :, None],
             np.clip(columns[:, None] + window, 0, width - 1)[:, None, :],
-        ].reshape(len(asked), -1)
+        ].reshape(len(asked), window.size**2)
         within = [(np.abs(window)[:, None] <= y) & (np.abs(window) <= x) for x, y in WINDOWS]
         share = np.stack([mask.ravel() / mask.sum() for mask in within], axis=1)
         channels = [_residual(samples, False), _residual(samples, True), np.exp(samples.truth)]
