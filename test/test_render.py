@@ -125,6 +125,23 @@ def test_a_scene_follows_from_its_seed(kind: str) -> None:
     np.testing.assert_allclose(lengths[first[0].frame.depth > 0], 1.0, atol=1e-4)
 
 
+def test_long_tables_are_seen_from_one_end_and_fill_the_picture() -> None:
+    build = render_dataset.render_scenes.build
+    rng = np.random.default_rng(5)
+    views = [build("longtable", np.random.default_rng(seed)).draw_view(rng) for seed in range(20)]
+    ahead = np.array([view.target - view.eye for view in views])
+    along, across, up = abs(ahead[:, 0]), abs(ahead[:, 1]), ahead[:, 2]
+    assert np.median(across / along) < 0.5  # the table's length is along x
+    assert (up < 0).all()
+    assert min(view.eye[:2].min() for view in views) >= 0.3  # within the room
+    frames = [
+        next(render_dataset.render_scene(seed, 1, 1, Rig((48, 36)), ("longtable",)))
+        for seed in range(6)
+    ]
+    middles = np.array([shown.frame.depth[18:, 8:40] for shown in frames])
+    assert 0.3 < np.median(middles) < 2.0
+
+
 def test_encoding_of_normals_and_depth() -> None:
     normals = np.array([[(0, 0, -1), (1, 0, 0), (0, 0, 0)]], dtype=np.float32)
     np.testing.assert_array_equal(

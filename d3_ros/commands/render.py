@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from d3_ros.training.render_rig import Rig
 
 DEFAULT_KINDS = ("room", "table", "corridor", "stairs", "street")
-MORE_KINDS = ("shapes", "worktop")
+MORE_KINDS = ("shapes", "worktop", "longtable")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         help=f"kinds of scenes, separated by commas: {', '.join((*DEFAULT_KINDS, *MORE_KINDS))} "
-        f"(default: all but {' and '.join(MORE_KINDS)}; a walk: room)",
+        f"(default: the first {len(DEFAULT_KINDS)}; a walk: room)",
     )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(

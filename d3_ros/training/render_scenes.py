@@ -153,8 +153,19 @@ def worktop(w: Workshop) -> Scene:
     return _table(w, (1.8, 3.8), (1.2, 2.6))
 
 
-def _table(w: Workshop, lengths: tuple[float, float], widths: tuple[float, float]) -> Scene:
-    size = np.array([w.between(3.0, 7.0), w.between(3.0, 7.0), w.between(2.3, 3.2)])
+def longtable(w: Workshop) -> Scene:
+    """The same on a long table seen from one of its ends: its edges run away from the camera."""
+    return _table(w, (2.4, 4.2), (0.9, 2.2), rooms=(6.0, 10.0), along=True)
+
+
+def _table(
+    w: Workshop,
+    lengths: tuple[float, float],
+    widths: tuple[float, float],
+    rooms: tuple[float, float] = (3.0, 7.0),
+    along: bool = False,
+) -> Scene:
+    size = np.array([w.between(*rooms), w.between(3.0, 7.0), w.between(2.3, 3.2)])
     plan = Plan(w)
     shell(plan, size)
     length, width, height = w.between(*lengths), w.between(*widths), w.between(0.65, 0.8)
@@ -186,7 +197,18 @@ def _table(w: Workshop, lengths: tuple[float, float], widths: tuple[float, float
         eye[2] = min(eye[2], size[2] - 0.2)
         return View(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
 
-    scene = _finish(plan, _lamps(w, size), draw)
+    def draw_along(rng: np.random.Generator) -> View:
+        distance, lift = rng.uniform(0.6, 1.6), rng.uniform(0.3, 0.9)
+        aside = rng.normal(0, 0.35)
+        if y < size[1] / 3:
+            aside = abs(aside)  # the table may stand at the wall y = 0
+        ahead = 1 if x > size[0] / 2 else -1  # the camera is where the room is longer
+        back = np.array([-ahead * np.cos(aside), np.sin(aside), np.tan(lift)]) * np.cos(lift)
+        eye = middle + distance * back
+        eye = np.clip(eye, 0.3, size - (0.3, 0.3, 0.2))
+        return View(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
+
+    scene = _finish(plan, _lamps(w, size), draw_along if along else draw)
 
     def walk(t: float) -> View:
         """Around the objects in a quarter of a circle, as an arm moves a camera; t in [0, 1]."""
@@ -319,6 +341,7 @@ KINDS: dict[str, tuple[Callable[[Workshop], Scene], float]] = {
     "street": (street, 0.07),
     "shapes": (shapes, 0.20),
     "worktop": (worktop, 0.20),
+    "longtable": (longtable, 0.20),
 }
 
 
