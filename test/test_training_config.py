@@ -55,6 +55,7 @@ NAMES = (
     "nano_7_full",
     "nano_8_apart",
     "nano_9_worktops",
+    "nano_10_long_tables",
     "finetune",
     "finetune_lora",
 )
