@@ -188,8 +188,11 @@ def test_two_processes_learn_what_one_does(frames: Path, tmp_path: Path, kind: s
     for name, tensor in two.items():
         torch.testing.assert_close(tensor, accumulated[name], rtol=1e-5, atol=tight, msg=name)
         # Four images at once round otherwise than two and two. Adam divides a gradient by its own
-        # size, so that this may show where one vanishes; a step is 1e-3.
-        torch.testing.assert_close(tensor, one[name], rtol=1e-4, atol=1e-4, msg=name)
+        # size, so that this may show where one vanishes; a step is 1e-3. Behind Muon's bfloat16
+        # single weights were seen 1.4e-4 apart, and 2.5e-5 in the mean over a tensor.
+        loose = 1e-4 if kind == "adamw" else 3e-4
+        torch.testing.assert_close(tensor, one[name], rtol=1e-4, atol=loose, msg=name)
+        assert (tensor - one[name]).square().mean().sqrt() < 5e-5, name
     lines = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("one", "two")]
     for first, second in zip(*lines, strict=True):
         assert json.loads(second) == pytest.approx(json.loads(first), rel=1e-4)
