@@ -134,12 +134,12 @@ def test_long_tables_are_seen_from_one_end_and_fill_the_picture() -> None:
     assert np.median(across / along) < 0.5  # the table's length is along x
     assert (up < 0).all()
     assert min(view.eye[:2].min() for view in views) >= 0.3  # within the room
-    frames = [
-        next(render_dataset.render_scene(seed, 1, 1, Rig((48, 36)), ("longtable",)))
-        for seed in range(6)
-    ]
-    middles = np.array([shown.frame.depth[18:, 8:40] for shown in frames])
-    assert 0.3 < np.median(middles) < 2.0
+    shares = []
+    for seed in range(8):
+        (shown,) = render_dataset.render_scene(seed, 1, 1, Rig((48, 36)), ("longtable",))
+        upwards = shown.frame.normals @ shown.frame.T_world_camera[2, :3]
+        shares.append(((upwards > 0.98) & (shown.frame.depth < 2.0)).mean())
+    assert np.median(shares) > 0.6  # near and level: the table; 0.68, of the kind "table" 0.57
 
 
 def test_encoding_of_normals_and_depth() -> None:
