@@ -311,6 +311,15 @@ def test_frames_are_never_mixed_with_older_ones(
     assert "already exists" in capsys.readouterr().err
 
 
+def test_a_frame_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """As when the disk is full after an hour: no folder of frames with holes in it."""
+    [photo] = render_dataset.render_walk(
+        2, 1, Rig((48, 36), None, Mounting((0.8, 1.2), (5.0, 15.0))), "corridor", 1
+    )
+    with pytest.raises(DataError, match="cannot be written"):
+        render_dataset._write(photo, tmp_path / "gone", "000000")
+
+
 def test_sample_bag_is_small_and_what_the_renderer_makes() -> None:
     """The bag in the repository can be made again: --walk --bag … --frames 30 --seed 7012."""
     from rosbags.highlevel import AnyReader

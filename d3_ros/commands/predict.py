@@ -163,12 +163,11 @@ def _write(
 
     from d3_ros.geometry.camera import ray_map
     from d3_ros.geometry.colour import colour_depth, colour_normals
+    from d3_ros.geometry.image_file import write_image
     from d3_ros.geometry.point_cloud import write_ply
 
     def save(suffix: str, image: np.ndarray) -> None:
-        path = f"{stem}_{suffix}.png"
-        if not cv2.imwrite(path, image):
-            raise DataError(f"{path} cannot be written")
+        write_image(stem.with_name(f"{stem.name}_{suffix}.png"), image)
 
     depth, normals = prediction.depth, prediction.normals
     if normals is not None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d3_ros.errors import DataError
 from d3_ros.geometry.colour import colour_depth
+from d3_ros.geometry.image_file import write_image
 
 BACKGROUND = (24, 26, 32)
 TEXT = (200, 204, 214)
@@ -87,10 +87,9 @@ def save_picture(path: Path, rgb: np.ndarray) -> None:
     """Write an (H, W, 3) uint8 RGB picture; the suffix says how.
 
     Raises:
-        DataError: the folder cannot be written to.
+        DataError: the file cannot be written.
     """
-    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-        raise DataError(f"{path}: cannot be written; is the disk full or the folder read-only?")
+    write_image(path, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
 
 def encode_jpeg(rgb: np.ndarray, quality: int = 88) -> bytes:

@@ -1,9 +1,9 @@
-"""Picture files to arrays, whole or not at all, and the files of a folder in order."""
+"""Picture files to arrays and back, whole or not at all, and the files of a folder in order."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
@@ -67,6 +67,24 @@ def read_millimetres(path: Path) -> np.ndarray:
             f"{image.dtype} of shape {image.shape}"
         )
     return image
+
+
+def write_image(path: Path, image: np.ndarray, parameters: Sequence[int] = ()) -> None:
+    """`cv2.imwrite`, which leaves a full disk and a missing folder to whoever reads its answer.
+
+    Args:
+        path: its suffix says how.
+        image: as OpenCV wants it, colours as BGR.
+        parameters: OpenCV's, of this kind of file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    data = cv2.imencode(path.suffix, image, parameters)[1]
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d3_ros.errors import D3Error
+from d3_ros.geometry.image_file import write_image
 from d3_ros.training import render_scenes
 from d3_ros.training.plain_folder import (
     Split,
@@ -174,10 +175,10 @@ def _walkable() -> str:
 
 def _write(photo: Photo, output: Path, name: str) -> tuple[str, dict[str, object]]:
     rgb = output / "rgb" / f"{name}.jpg"
-    cv2.imwrite(str(rgb), photo.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-    cv2.imwrite(str(output / "depth" / f"{name}.png"), encode_depth(photo.frame.depth))
+    write_image(rgb, photo.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    write_image(output / "depth" / f"{name}.png", encode_depth(photo.frame.depth))
     normals = encode_normals(photo.frame.normals)
-    cv2.imwrite(str(output / "normals" / f"{name}.png"), normals[..., ::-1])
+    write_image(output / "normals" / f"{name}.png", normals[..., ::-1])
     return name, {
         **camera_entry(photo.camera),
         "kind": photo.kind,

@@ -13,6 +13,7 @@ import torch
 
 from d3_ros.evaluation import metrics
 from d3_ros.geometry.colour import colour_depth, colour_normals
+from d3_ros.geometry.image_file import write_image
 from d3_ros.network import D3Network
 from d3_ros.network.image import to_depth, to_normals
 from d3_ros.training.sample import Sample, SampleSource
@@ -113,7 +114,7 @@ def write_picture(
             tiles += [colour_normals(normals), colour_normals(answer.normals((height, width)))]
         rows.append(np.hstack(tiles))
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
+    write_image(path, np.vstack(rows)[..., ::-1])
 
 
 @torch.no_grad()
