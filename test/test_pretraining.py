@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_network import tiny_network
 from torch import nn
-from training_configs import small_config, write_frames
+from training_configs import small_config, write_split_frames
 
 from d3_ros.errors import DataError
 from d3_ros.network import load_bundle
@@ -39,9 +39,7 @@ D3 = ("model.new=null", "model.train_vae=false")
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_frames(tmp_path_factory.mktemp("frames") / "data", count=4)
-    (root / "split.txt").write_text("0 train\n1 train\n2 train\n3 test\n")
-    return root
+    return write_split_frames(tmp_path_factory.mktemp("frames") / "data")
 
 
 @pytest.fixture(scope="module")

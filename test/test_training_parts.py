@@ -11,7 +11,7 @@ import pytest
 import torch
 from official_files import write_base
 from tiny_network import CROSS_ATTENTION_DIM, tiny_network, tiny_unet, tiny_vae
-from training_configs import small_config, write_frames
+from training_configs import small_config, write_split_frames
 
 from d3_ros.errors import BundleError, D3Error, DataError
 from d3_ros.network import D3Network, load_bundle, write_bundle
@@ -33,9 +33,7 @@ LORA_TEXT = "model.lora={rank: 2, alpha: 4, targets: [to_q, to_k, to_v, to_out.0
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_frames(tmp_path_factory.mktemp("frames") / "data", count=4)
-    (root / "split.txt").write_text("0 train\n1 train\n2 train\n3 test\n")
-    return root
+    return write_split_frames(tmp_path_factory.mktemp("frames") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -58,3 +58,10 @@ def write_frames(root: Path, count: int = 3) -> Path:
         cv2.imwrite(str(root / "depth" / f"{i}.png"), ramp)
         cv2.imwrite(str(root / "normals" / f"{i}.png"), normals[..., ::-1])
     return root
+
+
+def write_split_frames(root: Path) -> Path:
+    """Three of those frames to train on and one to test on."""
+    write_frames(root, count=4)
+    (root / "split.txt").write_text("0 train\n1 train\n2 train\n3 test\n")
+    return root

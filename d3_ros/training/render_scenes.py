@@ -155,17 +155,17 @@ def worktop(w: Workshop) -> Scene:
 
 def longtable(w: Workshop) -> Scene:
     """The same on a long table seen from one of its ends: its edges run away from the camera."""
-    return _table(w, (2.4, 4.2), (0.9, 2.2), rooms=(6.0, 10.0), along=True)
+    return _table(w, (2.4, 4.2), (0.9, 2.2), along=True)
 
 
 def _table(
     w: Workshop,
     lengths: tuple[float, float],
     widths: tuple[float, float],
-    rooms: tuple[float, float] = (3.0, 7.0),
     along: bool = False,
 ) -> Scene:
-    size = np.array([w.between(*rooms), w.between(3.0, 7.0), w.between(2.3, 3.2)])
+    room = (6.0, 10.0) if along else (3.0, 7.0)  # with space for the camera before the table's end
+    size = np.array([w.between(*room), w.between(3.0, 7.0), w.between(2.3, 3.2)])
     plan = Plan(w)
     shell(plan, size)
     length, width, height = w.between(*lengths), w.between(*widths), w.between(0.65, 0.8)
