@@ -30,6 +30,15 @@ def test_updates_are_about_orthogonal(shape: tuple[int, int]) -> None:
     assert (left.T @ update @ right).diagonal().min() > 0.4
 
 
+@pytest.mark.parametrize("shape", [(24, 200), (200, 24)])
+def test_several_at_once_are_each_as_alone(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    several = torch.randn(3, *shape) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
+    for one, alone in zip(orthogonal(several), several, strict=True):
+        # bfloat16 has 8 bits, and fifteen products add up their rounding.
+        torch.testing.assert_close(one.float(), orthogonal(alone).float(), rtol=0, atol=0.02)
+
+
 def test_a_scaled_gradient_gives_the_same_step() -> None:
     torch.manual_seed(0)
     gradient = torch.randn(8, 4, 3, 3)

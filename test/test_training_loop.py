@@ -22,6 +22,8 @@ from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.network import load_bundle
 from d3_ros.training import checkpoints
 from d3_ros.training import train as training
+from d3_ros.training.datasets import open_source
+from d3_ros.training.frames import micro_batches_of_processes
 from d3_ros.training.sample import Batch
 from d3_ros.training.train import attention_kernel, train
 
@@ -196,6 +198,32 @@ def test_two_processes_learn_what_one_does(frames: Path, tmp_path: Path, kind: s
     lines = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("one", "two")]
     for first, second in zip(*lines, strict=True):
         assert json.loads(second) == pytest.approx(json.loads(first), rel=1e-4)
+
+
+# Python 3.12 and later warn of any fork beside threads; the children only read and augment.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_worker_processes_prepare_what_the_loop_itself_would(
+    frames: Path, whole: Path, tmp_path: Path
+) -> None:
+    config = small_config(frames, "worker_processes=true", "workers=2")
+    train(config, tmp_path / "run")
+    assert_same_bits(final_state(whole), final_state(tmp_path / "run"))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_worker_process_tells_of_a_lost_frame_in_one_line(tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "data")
+    config = small_config(frames)
+    source = open_source(config.data, (24, 32), "train")
+    (frames / "depth/1.png").unlink()
+    batches = micro_batches_of_processes(source, 3, [range(0, 4)], workers=1)
+    with pytest.raises(DataError, match=r"^\S*depth/1.png [^\n]*$"):
+        list(batches)
+
+
+def test_worker_processes_need_workers(frames: Path) -> None:
+    with pytest.raises(DataError, match="worker_processes: set workers to at least 1"):
+        small_config(frames, "worker_processes=true")
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(

@@ -53,19 +53,20 @@ def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
-    white = np.exp(rng.normal(0, 0.2, 3)).astype(np.float32)
+    white = np.exp(rng.normal(0, 0.2, 3))
     exposure = rng.normal(-1.2, 0.4) if rng.random() < 0.2 else rng.normal(-0.15, 0.35)
-    image = rgb * np.float32(np.exp(exposure)) * white
-    if rng.random() < 0.35:
-        image = image * _pools_of_light(image.shape[:2], rng)
+    pools = _pools_of_light(rgb, rng) if rng.random() < 0.35 else None
+    colours = np.diag(np.exp(exposure) * white)
     if rng.random() < 0.3:  # colours leak into each other: another sensor
-        mix = np.eye(3) + rng.normal(0, 0.12, (3, 3))
-        image = image @ mix.T.astype(np.float32)
-    grey = image.mean(axis=-1, keepdims=True)
-    image = grey + (image - grey) * np.float32(
-        rng.uniform(0.0, 0.6) if rng.random() < 0.15 else rng.uniform(0.6, 1.5)
-    )
-    middle = float(grey.mean())
+        colours = (np.eye(3) + rng.normal(0, 0.12, (3, 3))) @ colours
+    saturation = rng.uniform(0.0, 0.6) if rng.random() < 0.15 else rng.uniform(0.6, 1.5)
+    grey = np.full((3, 3), 1 / 3)
+    colours = (grey + saturation * (np.eye(3) - grey)) @ colours
+    # What is linear in the colours goes over the picture once.
+    image: np.ndarray = cv2.transform(np.ascontiguousarray(rgb), colours)
+    if pools is not None:
+        image = image * pools
+    middle = image.mean()
     image = middle + (image - middle) * np.float32(rng.uniform(0.7, 1.3))
     image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
     if rng.random() < 0.2:
@@ -79,10 +80,10 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def _pools_of_light(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def _pools_of_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 1) float32, about 1: brightness that varies smoothly, as that of a few lamps does."""
     stops = rng.normal(0, rng.uniform(0.1, 0.6), (3, 4)).astype(np.float32)
-    height, width = size
+    height, width = rgb.shape[:2]
     return np.exp(cv2.resize(stops, (width, height), interpolation=cv2.INTER_CUBIC))[..., None]
 
 

@@ -188,6 +188,7 @@ class TrainConfig:
     seed: int
     threads: int
     workers: int
+    worker_processes: bool
     precision: Literal["fp32", "bf16", "fp16"]
     gradient_checkpointing: bool
     latent_cache: Literal["none", "memory", "disk"]
@@ -204,6 +205,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise DataError("stages must be at least one")
+        if self.worker_processes and self.workers < 1:
+            raise DataError("worker_processes: set workers to at least 1 with it")
         if self.objective != "d3" and self.model.train_vae != (self.objective == "autoencoder"):
             wanted = "true" if self.objective == "autoencoder" else "false"
             raise DataError(f"objective {self.objective}: set model.train_vae to {wanted}")

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from d3_ros.errors import DataError
 from d3_ros.training.config import TrainConfig
 from d3_ros.training.sample import Batch, Sample, SampleSource, collate
 
@@ -72,6 +76,52 @@ def micro_batches(
             yield collate([frame.result() for frame in ahead.popleft()])
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def micro_batches_of_processes(
+    source: SampleSource, seed: int, numbers: Iterable[range], workers: int
+) -> Iterator[Batch]:
+    """`micro_batches` by `workers` processes, each with its own copy of `source`, two ahead each.
+
+    Threads share Python's lock, with the loop too: they cannot feed a fast GPU.
+    """
+    loader = DataLoader(
+        _Batches(source, seed),
+        batch_size=None,  # the source makes batches itself
+        sampler=numbers,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        pin_memory=torch.accelerator.is_available(),
+        worker_init_fn=_one_thread,
+        multiprocessing_context="fork",  # the source is large, and holds a lock
+        generator=torch.Generator(),  # else it draws from everybody's
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+class _Batches(Dataset["Batch | DataError"]):
+    """Batches by the numbers of their images; a fault is returned: its one line stays one."""
+
+    def __init__(self, source: SampleSource, seed: int) -> None:
+        self._source, self._seed = source, seed
+
+    def __getitem__(self, images: range) -> Batch | DataError:
+        try:
+            keys = _keys(self._source, self._seed, images)
+            return collate([self._source.sample(*key) for key in keys])
+        except DataError as error:
+            return error
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)
 
 
 def _keys(source: SampleSource, seed: int, images: range) -> list[tuple[int, np.random.Generator]]:

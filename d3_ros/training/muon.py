@@ -79,7 +79,7 @@ def shared_orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     A sixth of a step of d3_nano on a CPU, if every process did all of it.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        return [orthogonal(matrix) for matrix in matrices]
+        return orthogonal_by_shape(matrices)
     owners = _owners(matrices, dist.get_world_size())
     parts = [
         orthogonal(matrix).flatten()
@@ -103,6 +103,19 @@ def shared_orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return answers
 
 
+def orthogonal_by_shape(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """`orthogonal` of each; those of one shape at once on a GPU, which waits for small kernels."""
+    if not matrices or matrices[0].device.type == "cpu":
+        return [orthogonal(matrix) for matrix in matrices]
+    answers: list[torch.Tensor] = list(matrices)
+    for shape in {matrix.shape for matrix in matrices}:
+        places = [i for i, matrix in enumerate(matrices) if matrix.shape == shape]
+        together = orthogonal(torch.stack([matrices[i] for i in places]))
+        for i, answer in zip(places, together, strict=True):
+            answers[i] = answer
+    return answers
+
+
 def _owners(matrices: Sequence[torch.Tensor], processes: int) -> list[int]:
     """Which process computes which matrix: the largest first, each by whoever has least to do."""
     work = [min(matrix.shape) * matrix.numel() for matrix in matrices]
@@ -114,18 +127,21 @@ def _owners(matrices: Sequence[torch.Tensor], processes: int) -> list[int]:
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """(m, n) bfloat16, about the nearest semi-orthogonal matrix: singular values 0.7 to 1.2.
+    """(m, n) or (k, m, n) bfloat16, about the nearest semi-orthogonal matrices.
 
-    A Newton-Schulz iteration, quintic and not to its end: it is the direction that matters.
+    Their singular values are 0.7 to 1.2: a Newton-Schulz iteration, quintic and not to its end; it
+    is the direction that matters.
     """
     a, b, c = COEFFICIENTS
     x = matrix.to(torch.bfloat16)
-    wide = x if x.shape[0] <= x.shape[1] else x.T
-    wide = wide / wide.norm().clamp(min=1e-7)
+    is_wide = x.shape[-2] <= x.shape[-1]
+    wide = x if is_wide else x.mT
+    wide = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    fused = torch.addmm if x.ndim == 2 else torch.baddbmm
     for _ in range(ITERATIONS):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide if x.shape[0] <= x.shape[1] else wide.T
+        gram = wide @ wide.mT
+        wide = fused(wide, fused(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if is_wide else wide.mT
 
 
 def new_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -63,15 +63,19 @@ def encode_normals(normals: np.ndarray) -> np.ndarray:
 
 def decode_normals(pixels: np.ndarray) -> np.ndarray:
     """(..., 3) uint8 of the layout to float32 unit vectors, (0, 0, 0) = none."""
-    some = pixels.any(axis=-1, keepdims=True)
-    return unit_or_zero(np.where(some, (pixels.astype(np.float32) - 128) / 127, 0))
+    vectors = (pixels.astype(np.float32) - 128) / 127
+    vectors[(pixels[..., 0] | pixels[..., 1] | pixels[..., 2]) == 0] = 0
+    return unit_or_zero(vectors)
 
 
 def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
     """(..., 3) float32 vectors at unit length; zero, tiny and not finite ones become (0, 0, 0)."""
-    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
-    some = np.isfinite(length) & (length > 0.1)
-    return np.where(some, vectors / np.where(some, length, 1), 0).astype(np.float32)
+    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    none = ~(np.isfinite(length) & (length > 0.1))
+    length[none] = 1
+    unit = vectors / length[..., None]
+    unit[none] = 0
+    return unit.astype(np.float32, copy=False)
 
 
 def list_frames(folder: Path) -> tuple[list[FrameFiles], list[str]]:

@@ -93,6 +93,10 @@ class Batch:
         """The batch with its tensors on `device`."""
         return self._changed(lambda tensor: tensor.to(device, non_blocking=True), lambda keys: keys)
 
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU fetches from by itself; a DataLoader asks for it."""
+        return self._changed(torch.Tensor.pin_memory, lambda keys: keys)
+
     def rows(self, rows: list[int]) -> Batch:
         """The batch of the images `rows`."""
         return self._changed(

@@ -7,7 +7,7 @@ on several machines, as Hugging Face's accelerate (or torchrun) starts it.
 Three choices keep a run reproducible. Every random number follows from the seed and the image's
 number in the run, not from a generator's hidden state. Every loss is a mean over images, so that a
 batch may be divided among processes and accumulated at will. A checkpoint is whole or absent. So a
-run that was killed ends with the weights, bit for bit, that it would have had.
+run that was killed ends with the weights that it would have had; on a CPU, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -35,7 +35,11 @@ from d3_ros.network.model import DiffusersModel
 from d3_ros.training import checkpoints
 from d3_ros.training.config import OptimizerConfig, TrainConfig
 from d3_ros.training.datasets import MixedSource, open_source
-from d3_ros.training.frames import image_numbers, micro_batches
+from d3_ros.training.frames import (
+    image_numbers,
+    micro_batches,
+    micro_batches_of_processes,
+)
 from d3_ros.training.latents import LatentCache
 from d3_ros.training.lessons import embed, learner, noised_input, scored, teach
 from d3_ros.training.lora import merge_lora
@@ -213,6 +217,7 @@ def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:
     if config.threads:
         torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
+    torch.backends.cudnn.benchmark = True  # a stage has one size
     cpu = not torch.accelerator.is_available()
     if cpu and config.precision == "fp16":
         raise DataError("precision fp16 needs a GPU: set precision to bf16 or fp32")
@@ -241,7 +246,11 @@ def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterato
         if start >= end:
             continue
         assert stage.size is not None  # settled when training starts
-        source = open_source(config.data, stage.size, "train")
+        data, batches = config.data, micro_batches
+        if config.worker_processes:
+            data = replace(data, cache_gb=data.cache_gb / config.workers)
+            batches = micro_batches_of_processes
+        source = open_source(data, stage.size, "train")
         accelerator.print(*source.summary, sep="\n")
         numbers = (
             images
@@ -250,7 +259,7 @@ def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterato
                 config, step, accelerator.num_processes, accelerator.process_index
             )
         )
-        yield from micro_batches(source, config.seed, numbers, config.workers)
+        yield from batches(source, config.seed, numbers, config.workers)
 
 
 def learning_rate(config: OptimizerConfig, steps: int, step: int) -> float:
