@@ -161,10 +161,12 @@ def printed(rng: np.random.Generator) -> Texture:
     for _ in range(int(rng.integers(0, 7))):
         letters = "".join(chr(int(c)) for c in rng.integers(65, 91, int(rng.integers(2, 12))))
         place = (int(rng.integers(-20, SIZE - 40)), int(rng.integers(10, SIZE)))
-        tone = colour(rng, (0.0, 1.0), (0.0, 1.0)).tolist()
+        tone = colour(rng, (0.0, 1.0), (0.0, 1.0))
         size = float(rng.choice([0.35, 0.5, 1.0, 1.8, 2.6]))
         face = int(rng.choice([0, 1, 3, 4, 6]))
-        cv2.putText(image, letters, place, face, size, tone, int(rng.integers(1, 5)), cv2.LINE_AA)
+        ink = np.zeros((SIZE, SIZE), np.uint8)  # OpenCV 5 writes on nothing but 8 bits
+        cv2.putText(ink, letters, place, face, size, (1,), int(rng.integers(1, 5)))
+        image[ink > 0] = tone
     return image, 0.0
 
 
