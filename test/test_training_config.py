@@ -56,6 +56,9 @@ NAMES = (
     "nano_8_apart",
     "nano_9_worktops",
     "nano_10_long_tables",
+    "nano_11_larger",
+    "nano_12_gpu",
+    "nano_13_whole_frames",
     "finetune",
     "finetune_lora",
 )

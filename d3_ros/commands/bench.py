@@ -23,7 +23,7 @@ from d3_ros.types import TASKS, Task
 if TYPE_CHECKING:
     from d3_ros.network.bench.run import Setting
 
-CPU_MODEL, CPU_SIZES = "d3_nano", ("120x160", "240x320")
+CPU_MODEL, CPU_SIZES = "d3_nano", ("168x224", "240x320")
 OFFICIAL, SIZES = "sd21", ("480x640", "768x768")
 OUTPUTS: dict[str, tuple[Task, ...]] = {"depth": ("depth",), "both": TASKS}
 
