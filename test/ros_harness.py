@@ -135,7 +135,8 @@ class Robot:
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._executor.add_node(self.peer)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
         if start:
             self.node.start()
         self._thread.start()
@@ -146,11 +147,18 @@ class Robot:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._executor.shutdown()
+        # Before the executor goes: rclpy's handlers wake it without asking whether it is there.
+        self._ended.set()
+        self._executor.wake()
         self._thread.join(PATIENCE_S)
+        self._executor.shutdown()
         self.node.close()
         self.node.destroy_node()
         self.peer.destroy_node()
+
+    def _spin(self) -> None:
+        while not self._ended.is_set():
+            self._executor.spin_once(timeout_sec=0.5)
 
     def listen(self, topic: str, qos: QoSProfile | int = 10) -> Any:
         """Subscribe to an output of the node."""
