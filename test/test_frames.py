@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from d3_ros.geometry.camera import ray_map
 from d3_ros.geometry.normals import normals_from_depth
 from d3_ros.training.augment import augmented, bordered, relit
 from d3_ros.training.frame import LabelledFrame, depth_target
+from d3_ros.training.plain_folder import decode_normals
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
@@ -195,6 +198,38 @@ def test_relighting_makes_dark_pictures_and_pools_of_light() -> None:
     assert sum(difference < 0.01 for difference in halves) > 20
 
 
+class Scripted:
+    """Chosen instead of drawn: a sensor that mixes colours; no pools, blur, grain or JPEG."""
+
+    def __init__(self) -> None:
+        self.chances = iter([0.5, 0.9, 0.1, 0.5, 0.9, 0.9, 0.9])
+        self.normals = iter([WHITE, 0.2, MIX, 0.0])
+        self.spreads = iter([0.6, 1.0])  # saturation, contrast
+
+    def random(self) -> float:
+        return next(self.chances)
+
+    def normal(self, *_: object) -> Any:
+        return next(self.normals)
+
+    def uniform(self, *_: object) -> float:
+        return next(self.spreads)
+
+
+WHITE = np.array([0.1, 0.0, -0.1])
+MIX = np.array([[0.0, 0.1, 0.0], [0.0, 0.0, -0.1], [0.05, 0.0, 0.0]])
+
+
+def test_relighting_is_exposure_then_sensor_then_saturation() -> None:
+    """One pixel by hand: each step where a camera has it, red, green and blue apart."""
+    pixel = np.array([0.1, 0.2, 0.4])
+    seen = (np.eye(3) + MIX) @ (pixel * np.exp(0.2) * np.exp(WHITE))
+    expected = seen.mean() + 0.6 * (seen - seen.mean())
+    picture = np.tile(pixel.astype(np.float32), (4, 6, 1))
+    scripted: Any = Scripted()
+    np.testing.assert_allclose(relit(picture, scripted)[2, 3], expected, rtol=1e-5)
+
+
 def test_relighting_keeps_a_picture() -> None:
     rgb = np.random.default_rng(0).random((30, 40, 3), dtype=np.float32)
     for seed in range(10):
@@ -221,3 +256,11 @@ def test_a_border_is_not_image_and_has_no_labels() -> None:
         assert not border[2:-2, 3:-3].any()
         colours |= set(np.unique(framed.rgb[border]).tolist())
     assert colours == {0.0, 1.0}
+
+
+def test_one_normal_is_decoded_as_a_picture_of_them_is() -> None:
+    pixels = np.array([[[128, 128, 1], [0, 0, 0]]], np.uint8)
+    expected = np.array([[[0, 0, -1], [0, 0, 0]]], np.float32)
+    np.testing.assert_array_equal(decode_normals(pixels), expected)
+    for pixel, vector in zip(pixels[0], expected[0], strict=True):
+        np.testing.assert_array_equal(decode_normals(pixel), vector)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from training_configs import small_config
 
-from d3_ros.training.muon import Muon, new_optimizer, orthogonal
+from d3_ros.training.muon import Muon, new_optimizer, orthogonal, orthogonal_by_shape
 from d3_ros.training.nano import build_network
 
 
@@ -37,6 +37,14 @@ def test_several_at_once_are_each_as_alone(shape: tuple[int, int]) -> None:
     for one, alone in zip(orthogonal(several), several, strict=True):
         # bfloat16 has 8 bits, and fifteen products add up their rounding.
         torch.testing.assert_close(one.float(), orthogonal(alone).float(), rtol=0, atol=0.02)
+
+
+def test_matrices_taken_by_shape_come_back_in_their_places() -> None:
+    torch.manual_seed(0)
+    shapes = [(16, 40), (24, 16), (16, 40), (8, 8), (24, 16), (16, 40)]
+    matrices = [torch.randn(shape) for shape in shapes]
+    for answer, matrix in zip(orthogonal_by_shape(matrices), matrices, strict=True):
+        torch.testing.assert_close(answer.float(), orthogonal(matrix).float(), rtol=0, atol=0.02)
 
 
 def test_a_scaled_gradient_gives_the_same_step() -> None:

@@ -16,7 +16,7 @@ from d3_ros.types import CameraIntrinsics
 
 pytest.importorskip("embreex", reason="the optional package embreex is not installed")
 
-from d3_ros.training import plain_folder, render_dataset
+from d3_ros.training import plain_folder, render_dataset, render_textures
 from d3_ros.training.render import RayCaster, RenderedFrame, look_at
 from d3_ros.training.render_mesh import Mesh, ball, box, capsule, cylinder, join, quad
 from d3_ros.training.render_objects import Workshop
@@ -348,3 +348,20 @@ def test_sample_bag_is_small_and_what_the_renderer_makes() -> None:
     photo = next(iter(render_dataset.render_walk(7012, 1, Rig((320, 240)))))
     difference = np.abs(photo.frame.depth * 1000 - truth)
     assert np.mean(difference > 1) < 0.01  # a ray may take the other side of an edge elsewhere
+
+
+def test_letters_are_written_on_8_bits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV 5 refuses anything else; the versions that are tested here do not."""
+    written = []
+
+    def watched(image: np.ndarray, *arguments: object) -> np.ndarray:
+        written.append(image.dtype)
+        return real(image, *arguments)
+
+    real = cv2.putText
+    monkeypatch.setattr(cv2, "putText", watched)
+    for seed in range(5):
+        image, _ = render_textures.printed(np.random.default_rng(seed))
+        assert image.dtype == np.float32
+        assert 0 <= image.min() < image.max() <= 1
+    assert set(written) == {np.dtype(np.uint8)}

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.network import load_bundle
 from d3_ros.training import checkpoints
 from d3_ros.training import train as training
-from d3_ros.training.datasets import open_source
+from d3_ros.training.data_config import DataConfig
+from d3_ros.training.datasets import MixedSource, open_source
 from d3_ros.training.frames import micro_batches_of_processes
-from d3_ros.training.sample import Batch
+from d3_ros.training.sample import Batch, Sample
 from d3_ros.training.train import attention_kernel, train
 
 TEST_FOLDER = Path(__file__).parent
@@ -203,11 +204,31 @@ def test_two_processes_learn_what_one_does(frames: Path, tmp_path: Path, kind: s
 # Python 3.12 and later warn of any fork beside threads; the children only read and augment.
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_worker_processes_prepare_what_the_loop_itself_would(
-    frames: Path, whole: Path, tmp_path: Path
+    frames: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_config(frames, "worker_processes=true", "workers=2")
+    processes, caches = [], []
+
+    def watched_sample(self: MixedSource, *key: Any) -> Sample:
+        assert os.getpid() != parent, "the loop's own process prepares frames"
+        return real_sample(self, *key)
+
+    def watched_source(data: DataConfig, *rest: Any) -> MixedSource:
+        caches.append(data.cache_gb)
+        return open_source(data, *rest)
+
+    def watched_batches(*arguments: Any) -> Iterator[Batch]:
+        processes.append(arguments[-1])
+        return micro_batches_of_processes(*arguments)
+
+    parent, real_sample = os.getpid(), MixedSource.sample
+    monkeypatch.setattr(MixedSource, "sample", watched_sample)
+    monkeypatch.setattr(training, "open_source", watched_source)
+    monkeypatch.setattr(training, "micro_batches_of_processes", watched_batches)
+    config = small_config(frames, "worker_processes=true", "workers=2", "data.cache_gb=1.0")
     train(config, tmp_path / "run")
     assert_same_bits(final_state(whole), final_state(tmp_path / "run"))
+    assert processes == [2, 2]  # one for each stage
+    assert caches.count(0.5) == 2  # both workers together keep what is allowed
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -72,11 +72,12 @@ class MixedSource:
         number = int(chosen[-1])
         first = int(np.count_nonzero(chosen[:-1] == number)) * count
         length, start = len(self._datasets[number]), int(self._starts[number])
-        indices = []
-        for place in range(first, first + count):
-            order = np.random.default_rng([seed, 1, number, place // length]).permutation(length)
-            indices.append(start + int(order[place % length]))
-        return indices
+        places = range(first, first + count)
+        rounds = {place // length for place in places}
+        orders = {
+            n: np.random.default_rng([seed, 1, number, n]).permutation(length) for n in rounds
+        }
+        return [start + int(orders[place // length][place % length]) for place in places]
 
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
         """Frame `index` of all datasets in a row, as `SampleSource.sample`."""

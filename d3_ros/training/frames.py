@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -90,9 +88,7 @@ def micro_batches_of_processes(
         batch_size=None,  # the source makes batches itself
         sampler=numbers,
         num_workers=workers,
-        collate_fn=_unchanged,
         pin_memory=torch.accelerator.is_available(),
-        worker_init_fn=_one_thread,
         multiprocessing_context="fork",  # the source is large, and holds a lock
         generator=torch.Generator(),  # else it draws from everybody's
     )
@@ -114,14 +110,6 @@ class _Batches(Dataset["Batch | DataError"]):
             return collate([self._source.sample(*key) for key in keys])
         except DataError as error:
             return error
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _one_thread(_worker: int) -> None:
-    cv2.setNumThreads(1)
 
 
 def _keys(source: SampleSource, seed: int, images: range) -> list[tuple[int, np.random.Generator]]:

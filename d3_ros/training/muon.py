@@ -79,7 +79,9 @@ def shared_orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     A sixth of a step of d3_nano on a CPU, if every process did all of it.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        return orthogonal_by_shape(matrices)
+        if matrices and matrices[0].device.type != "cpu":
+            return orthogonal_by_shape(matrices)
+        return [orthogonal(matrix) for matrix in matrices]
     owners = _owners(matrices, dist.get_world_size())
     parts = [
         orthogonal(matrix).flatten()
@@ -104,9 +106,7 @@ def shared_orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def orthogonal_by_shape(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """`orthogonal` of each; those of one shape at once on a GPU, which waits for small kernels."""
-    if not matrices or matrices[0].device.type == "cpu":
-        return [orthogonal(matrix) for matrix in matrices]
+    """`orthogonal` of each, those of one shape at once: small ones leave a GPU waiting."""
     answers: list[torch.Tensor] = list(matrices)
     for shape in {matrix.shape for matrix in matrices}:
         places = [i for i, matrix in enumerate(matrices) if matrix.shape == shape]

@@ -72,8 +72,7 @@ def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
     """(..., 3) float32 vectors at unit length; zero, tiny and not finite ones become (0, 0, 0)."""
     length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
     none = ~(np.isfinite(length) & (length > 0.1))
-    length[none] = 1
-    unit = vectors / length[..., None]
+    unit = vectors / np.where(none, 1, length)[..., None]
     unit[none] = 0
     return unit.astype(np.float32, copy=False)
 
