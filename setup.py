@@ -39,7 +39,7 @@ setup(
     entry_points={
         "console_scripts": [
             "predictor = d3_ros.ros.predictor_node:main",
-            "synthetic_camera = d3_ros.ros.synthetic_camera:main",
+            "synthetic_camera = d3_ros.ros.synthetic.synthetic_camera:main",
             "d3_ros = d3_ros.__main__:main",
         ],
     },

@@ -17,12 +17,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from d3_ros.data.frame_set import FrameSet
 from d3_ros.evaluation.evaluate import evaluate, predict
-from d3_ros.evaluation.frame_set import FrameSet
 from d3_ros.evaluation.pictures import ERROR_LIMIT, colour_error
 from d3_ros.evaluation.scores import affine_depth
-from d3_ros.geometry.colour import colour_depth, colour_normals
-from d3_ros.geometry.drawing import save_picture, strip, with_bar
+from d3_ros.imaging.colour_maps import colour_depth, colour_normals
+from d3_ros.imaging.drawing import save_picture, strip, with_bar
 from d3_ros.network import D3Predictor
 
 SCORE = "affine_depth.abs_rel"

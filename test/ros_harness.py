@@ -26,10 +26,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
-from d3_ros.ros.inputs import Sensor, stamp_ns
-from d3_ros.ros.predictor_node import PredictorNode
-from d3_ros.ros.statistics import Snapshot
-from d3_ros.ros.to_messages import ImageBuffer
+from d3_ros.messages.to_messages import ImageBuffer
+from d3_ros.ros.node.diagnostics.statistics import Snapshot
+from d3_ros.ros.node.inputs.matched_inputs import Sensor, stamp_ns
+from d3_ros.ros.node.predictor_node import PredictorNode
 from d3_ros.ros.topics import SCALE as SCALE_TOPIC
 from d3_ros.ros.topics import TOPICS
 from d3_ros.types import D3Prediction, Task

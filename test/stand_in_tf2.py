@@ -1,4 +1,4 @@
-"""tf2_ros in small, for machines without it: the calls that `d3_ros.ros.transforms` makes.
+"""tf2_ros in small, for machines without it: the calls that transforms.py makes.
 
 Frames form a tree; between two stamps translations are interpolated and rotations are those of the
 earlier one. Where a ROS installation has the real tf2_ros, the tests take that.

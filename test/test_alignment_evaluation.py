@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from d3_ros.__main__ import main
+from d3_ros.bench.alignment import timings
 from d3_ros.errors import DataError
 from d3_ros.evaluation.scale import Frame, draw, interpolate, mean_score, score
-from d3_ros.evaluation.scale_bench import timings
 from d3_ros.evaluation.scale_frames import frame_folders, load_frames
 from d3_ros.geometry.alignment import ScaleAligner
 

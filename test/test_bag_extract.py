@@ -16,12 +16,12 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from d3_ros.__main__ import main
+from d3_ros.data import plain_folder
+from d3_ros.data.bag.camera import BagCamera, BagCameraOptions
+from d3_ros.data.bag.extract import ExtractOptions, extract, split_by_time
+from d3_ros.data.bag.transforms import StaticTransforms
 from d3_ros.errors import DataError, MessageError
-from d3_ros.geometry.image_file import read_rgb
-from d3_ros.ros.bag_camera import BagCamera, BagCameraOptions
-from d3_ros.ros.bag_transforms import StaticTransforms
-from d3_ros.training import plain_folder
-from d3_ros.training.bag_extract import ExtractOptions, extract, split_by_time
+from d3_ros.imaging.image_file import read_rgb
 from d3_ros.types import CameraIntrinsics
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from d3_ros.__main__ import main
-from d3_ros.network.bench import measuring, run, table
-from d3_ros.network.bench.architectures import SD21, SMALL, random_network
-from d3_ros.network.bench.measuring import Roofline, Times
-from d3_ros.network.bench.run import Result, Row, Stage
-from d3_ros.network.flops import Work
-from d3_ros.network.specialise import OPTIMISATIONS
+from d3_ros.bench.network import measuring, run, table
+from d3_ros.bench.network.architectures import SD21, SMALL, random_network
+from d3_ros.bench.network.flops import Work
+from d3_ros.bench.network.measuring import Roofline, Times
+from d3_ros.bench.network.run import Result, Row, Stage
+from d3_ros.network.inference.specialise import OPTIMISATIONS
 from d3_ros.types import TASKS
 
 SMALL_RUN = ["--device", "cpu", "--frames", "1", "--size", "80x60"]

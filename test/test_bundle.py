@@ -15,8 +15,8 @@ from tiny_network import SIZE, tiny_network
 
 from d3_ros.errors import BundleError
 from d3_ros.network import load_bundle, write_bundle
-from d3_ros.network.bundle import _sha256
-from d3_ros.network.lookup import find_bundle, model_folders
+from d3_ros.network.bundle.folder import _sha256
+from d3_ros.network.bundle.lookup import find_bundle, model_folders
 
 UNET = "unet_depth/diffusion_pytorch_model.safetensors"
 

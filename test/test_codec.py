@@ -14,14 +14,14 @@ from full_size_network import full_size_network
 from tiny_network import SIZE, tiny_network
 
 from d3_ros.__main__ import main
+from d3_ros.bench.network.flops import work_by_stage
 from d3_ros.errors import BundleError, DataError, NonFiniteError
 from d3_ros.network import D3Network, D3Predictor, load_bundle, write_bundle
-from d3_ros.network.bundle import add_codec, has_codec
-from d3_ros.network.codec import CodecConfig, TinyCodec
-from d3_ros.network.flops import work_by_stage
-from d3_ros.network.specialise import specialise
-from d3_ros.training import codec as training
-from d3_ros.training.codec_images import crop, image_files
+from d3_ros.network.bundle.folder import add_codec, has_codec
+from d3_ros.network.inference.specialise import specialise
+from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
+from d3_ros.training.distillation import codec as training
+from d3_ros.training.distillation.codec_images import crop, image_files
 from d3_ros.types import TASKS
 
 CONFIG = Path(__file__).parents[1] / "config" / "train_codec.yaml"
@@ -327,7 +327,7 @@ def test_distillation_comes_closer_to_the_vae(
     tiny_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Sixty steps are too few to learn every light there may be, too.
-    monkeypatch.setattr("d3_ros.training.codec_images.relit", lambda image, rng: image)
+    monkeypatch.setattr("d3_ros.training.distillation.codec_images.relit", lambda image, rng: image)
     quick = {"learning_rate": 5e-3, "ema_decay": 0.8, "steps": 60, "checkpoint_every": 20}
     wanted = config(tiny_bundle, images, **quick)
     bundle = training.distil(wanted, tmp_path / "run")

@@ -20,8 +20,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, SCALE, SHIFT, WIDTH, Robot, StandIn, ros_context, wait_until
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from d3_ros.ros.from_messages import rgb_from_image
-from d3_ros.ros.to_messages import ImageBuffer
+from d3_ros.messages.from_messages import rgb_from_image
+from d3_ros.messages.to_messages import ImageBuffer
 from d3_ros.ros.topics import (
     DEPTH,
     DEPTH_COLOR,

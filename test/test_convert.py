@@ -111,7 +111,7 @@ def test_round_trip_reproduces_the_numbers(
 
 
 def test_prompts_are_embedded_as_the_base_does(official: Official) -> None:
-    from d3_ros.network.text import prompt_embeddings
+    from d3_ros.network.bundle.prompt_embeddings import prompt_embeddings
 
     embeddings = prompt_embeddings(official.base, PROMPTS)
     for task, prompt in PROMPTS.items():

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from d3_ros.bench.network.architectures import SD21, random_network
+from d3_ros.bench.network.measuring import MIB, MemoryWatch
 from d3_ros.network import D3Predictor
-from d3_ros.network.bench.architectures import SD21, random_network
-from d3_ros.network.bench.measuring import MIB, MemoryWatch
-from d3_ros.network.specialise import EXACT
+from d3_ros.network.inference.specialise import EXACT
 from d3_ros.types import TASKS, D3Prediction
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from d3_ros.data import plain_folder, readers
+from d3_ros.data.dataset_config import DataConfig, DatasetConfig
 from d3_ros.errors import D3Error, DataError
-from d3_ros.training import plain_folder, readers
-from d3_ros.training.data_config import DataConfig, DatasetConfig
-from d3_ros.training.datasets import MixedSource, open_source
-from d3_ros.training.sample import collate
+from d3_ros.training.loading.datasets import MixedSource, open_source
+from d3_ros.training.loading.sample import collate
 
 HEIGHT, WIDTH, SIZE = 12, 16, (6, 8)
 

@@ -11,14 +11,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from d3_ros.demo.sources import Frame
+from d3_ros.data.sources import Frame
+from d3_ros.demo.player import camera_info, schedule
+from d3_ros.demo.recorder import pixels_from_image, plain_values, rows_from_cloud
 from d3_ros.errors import MessageError
 from d3_ros.geometry.point_cloud import pack_cloud
-from d3_ros.ros.from_messages import intrinsics_from_camera_info
-from d3_ros.ros.player import camera_info, schedule
-from d3_ros.ros.recorder import pixels_from_image, plain_values, rows_from_cloud
-from d3_ros.ros.scale_report import ScaleReport, scale_message
-from d3_ros.ros.to_messages import CloudBuffer, ImageBuffer
+from d3_ros.messages.from_messages import intrinsics_from_camera_info
+from d3_ros.messages.to_messages import CloudBuffer, ImageBuffer
+from d3_ros.ros.node.diagnostics.scale_report import ScaleReport, scale_message
 from d3_ros.types import CameraIntrinsics, DepthFit
 
 pytestmark = pytest.mark.ros

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from d3_ros.demo.cloud_view import view_from_above, view_oblique
+from d3_ros.data.sources import Frame
 from d3_ros.demo.pictures import Cloud, frame_pictures
 from d3_ros.demo.recording import (
     METRIC,
@@ -30,8 +30,8 @@ from d3_ros.demo.recording import (
 )
 from d3_ros.demo.report import RunInfo, table, write_report
 from d3_ros.demo.score import DepthScore, scale_states, score_depth, traffic
-from d3_ros.demo.sources import Frame
-from d3_ros.geometry.drawing import BACKGROUND, strip
+from d3_ros.imaging.cloud_view import view_from_above, view_oblique
+from d3_ros.imaging.drawing import BACKGROUND, strip
 
 MS = 1_000_000
 NAN = float("nan")

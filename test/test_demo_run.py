@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from d3_ros.demo.__main__ import main
-from d3_ros.demo.processes import DOMAINS, Family, free_domain, private_environment
 from d3_ros.demo.run import default_frames, device_in_use, prepared_output, start_viewer
 from d3_ros.network import D3Predictor
+from d3_ros.ros.child_processes import DOMAINS, Family, free_domain, private_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = [sys.executable, "-m", "d3_ros.demo"]

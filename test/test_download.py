@@ -22,7 +22,7 @@ BIG = {".pth", ".safetensors"}
 # Runs the command line with the base's pinned digest replaced: nobody has a file with the real one.
 RUNNER = """
 import dataclasses, sys
-from d3_ros.network import hub
+from d3_ros.network.bundle import hub
 digest, *arguments = sys.argv[1:]
 hub.BASE = dataclasses.replace(hub.BASE, sha256={"text_encoder/model.safetensors": digest})
 from d3_ros.__main__ import main

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from d3_ros.__main__ import main
+from d3_ros.data.frame_set import FrameSet
+from d3_ros.data.measured_files import frames as depth_files
 from d3_ros.errors import D3Error, DataError
 from d3_ros.evaluation import compare as comparison
 from d3_ros.evaluation import scores
 from d3_ros.evaluation.compare import compare
-from d3_ros.evaluation.dataset import frames as depth_files
 from d3_ros.evaluation.evaluate import FrameScores, evaluate, mean_scores
-from d3_ros.evaluation.frame_set import FrameSet
 from d3_ros.evaluation.report import Evaluated, ranked
 from d3_ros.evaluation.run import evaluate_bundles
 from d3_ros.types import D3Prediction

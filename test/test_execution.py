@@ -11,7 +11,7 @@ import torch
 from tiny_network import SIZE, tiny_network
 
 from d3_ros.network import D3Predictor
-from d3_ros.network.execution import HostLink, NetworkRunner
+from d3_ros.network.inference.torch_runtime import HostLink, NetworkRunner
 from d3_ros.types import TASKS
 
 CPU = torch.device("cpu")

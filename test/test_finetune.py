@@ -12,8 +12,8 @@ from training_configs import small_config, write_frames
 
 from d3_ros.__main__ import main
 from d3_ros.network import load_bundle
-from d3_ros.training.finetune import finetune_config
-from d3_ros.training.train import train
+from d3_ros.training.loop.finetune import finetune_config
+from d3_ros.training.loop.train import train
 
 FRAMES, RATE_HZ = 24, 2
 # A new model of a few channels learns the wall's slope in a few steps, from whatever it sees.
@@ -105,7 +105,7 @@ def test_what_became_worse_is_told(
 ) -> None:
     """The judge that was chosen decides; what another says is not kept quiet."""
     from d3_ros.evaluation.compare import Difference
-    from d3_ros.training import finetune as module
+    from d3_ros.training.loop import finetune as module
 
     verdicts = {"affine_depth": "worse", "affine_disparity": "better", "sparse_fit": "better"}
     differences = [

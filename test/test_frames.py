@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from d3_ros.data.labelled_frame import LabelledFrame, depth_target
+from d3_ros.data.plain_folder import decode_normals
 from d3_ros.geometry.camera import ray_map
 from d3_ros.geometry.normals import normals_from_depth
-from d3_ros.training.augment import augmented, bordered, relit
-from d3_ros.training.frame import LabelledFrame, depth_target
-from d3_ros.training.plain_folder import decode_normals
+from d3_ros.training.loading.augment import augmented, bordered, relit
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)

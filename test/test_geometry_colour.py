@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from d3_ros.geometry.colour import INVALID_GREY, colour_depth, colour_normals
+from d3_ros.imaging.colour_maps import INVALID_GREY, colour_depth, colour_normals
 
 
 def test_near_is_bright_and_invalid_is_grey():

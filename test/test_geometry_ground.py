@@ -76,8 +76,8 @@ def test_mounting_by_tilt_and_by_pose_agree():
 
 def test_floor_of_rendered_rooms_is_where_the_renderer_has_it():
     pytest.importorskip("embreex", reason="rendering needs the training requirements")
-    from d3_ros.training.render_dataset import render_walk
-    from d3_ros.training.render_rig import Rig
+    from d3_ros.synthetic.dataset import render_walk
+    from d3_ros.synthetic.mesh.rig import Rig
 
     for seed in range(3):
         (photo,) = render_walk(seed, 1, Rig((160, 120)))

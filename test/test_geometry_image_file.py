@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from d3_ros.errors import DataError
-from d3_ros.geometry.image_file import read_image, write_image
+from d3_ros.imaging.image_file import read_image, write_image
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -13,8 +13,8 @@ from tiny_network import tiny_network
 
 from d3_ros.errors import DataError
 from d3_ros.network import D3Predictor
-from d3_ros.network.latency import PATIENCE, WINDOW, SizeController
-from d3_ros.network.processing_size import size_ladder
+from d3_ros.network.inference.latency import PATIENCE, WINDOW, SizeController
+from d3_ros.network.inference.processing_size import size_ladder
 
 MEASURED = [((64, 64), 5.0), ((128, 192), 20.0), ((192, 256), 40.0), ((256, 320), 70.0)]
 COST = dict(MEASURED)

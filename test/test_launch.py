@@ -19,9 +19,9 @@ import pytest
 import yaml
 from ros_harness import wait_until
 
-from d3_ros.ros import synthetic_settings
-from d3_ros.ros.camera import SENSOR_TOPICS
-from d3_ros.ros.settings import PARAMETERS, settings_from
+from d3_ros.ros.node.camera import SENSOR_TOPICS
+from d3_ros.ros.parameters.node_settings import PARAMETERS, settings_from
+from d3_ros.ros.synthetic import robot_settings as synthetic_settings
 from d3_ros.ros.topics import TOPICS
 
 pytestmark = pytest.mark.ros
@@ -73,7 +73,7 @@ def own_executables(nodes: list[dict[str, ast.expr]]) -> set[str]:
 def test_the_launch_file_starts_what_is_installed_with_parameters_that_exist() -> None:
     constants, nodes = parsed(LAUNCH)
     assert own_executables(nodes) == {"predictor"}
-    assert '"predictor = d3_ros.ros.predictor_node:main"' in SETUP
+    assert '"predictor = d3_ros.ros.node.predictor_node:main"' in SETUP
     assert set(constants["TOPICS"].values()) == INPUTS
     assert set(constants["TOPICS"]) <= set(constants["ARGUMENTS"])
     tree = ast.parse(LAUNCH.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def test_the_launch_file_starts_what_is_installed_with_parameters_that_exist() -
 def test_the_synthetic_launch_file_gives_parameters_that_exist() -> None:
     constants, nodes = parsed(SYNTHETIC)
     assert own_executables(nodes) == {"synthetic_camera"}
-    assert '"synthetic_camera = d3_ros.ros.synthetic_camera:main"' in SETUP
+    assert '"synthetic_camera = d3_ros.ros.synthetic.synthetic_camera:main"' in SETUP
     assert set(constants["SENSORS"].values()) < set(synthetic_settings.PARAMETERS)
     predictor, _ = parsed(LAUNCH)
     assert set(constants["PREDICTOR_ARGUMENTS"]) < set(predictor["ARGUMENTS"])

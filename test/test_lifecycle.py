@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from ros_harness import Robot, StandIn, ros_context, wait_until
 
 from d3_ros.errors import DeviceError
-from d3_ros.ros.loading import load_network
+from d3_ros.ros.node.loading import load_network
 from d3_ros.ros.topics import DEPTH, NORMALS, RELATIVE
 
 pytestmark = pytest.mark.ros
@@ -100,7 +100,7 @@ def test_transitions_do_not_wait_for_the_network() -> None:
 
 
 def test_a_frame_that_outlives_cleanup_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d3_ros.ros.predictor_node.LAST_FRAME_S", 0.2)
+    monkeypatch.setattr("d3_ros.ros.node.predictor_node.LAST_FRAME_S", 0.2)
     network = StandIn()
     go_on = threading.Event()
     network.before = lambda: go_on.wait(20.0) and None

@@ -9,11 +9,11 @@ from test_codec import tiny_codec
 
 from d3_ros.errors import BundleError
 from d3_ros.network import D3Predictor
-from d3_ros.network.bundle import add_codec
-from d3_ros.network.codec import TinyCodec
-from d3_ros.network.specialise import EXACT, SpecialisedNetwork
-from d3_ros.ros.loading import load_network
-from d3_ros.ros.settings import settings_from
+from d3_ros.network.bundle.folder import add_codec
+from d3_ros.network.inference.specialise import EXACT, SpecialisedNetwork
+from d3_ros.network.model.tiny_codec import TinyCodec
+from d3_ros.ros.node.loading import load_network
+from d3_ros.ros.parameters.node_settings import settings_from
 
 pytestmark = pytest.mark.ros
 

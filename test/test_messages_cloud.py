@@ -11,14 +11,14 @@ from sensor_msgs.msg import Image, PointCloud2, PointField
 from d3_ros.errors import DataError
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.geometry.sparse_depth import place_on_image
-from d3_ros.ros.scale_report import (
+from d3_ros.messages.to_messages import CloudBuffer
+from d3_ros.ros.node.diagnostics.scale_report import (
     FIELDS,
     STATES,
     ScaleReport,
     read_scale_message,
     scale_message,
 )
-from d3_ros.ros.to_messages import CloudBuffer
 from d3_ros.types import CameraIntrinsics, DepthFit
 
 pytestmark = pytest.mark.ros

@@ -12,9 +12,9 @@ from sensor_msgs.msg import Image
 from test_messages_images import image
 
 from d3_ros.errors import MessageError
-from d3_ros.ros.bridge import working_bridge
-from d3_ros.ros.colour_encodings import PACKED
-from d3_ros.ros.from_messages import rgb_from_image
+from d3_ros.messages.colour_encodings import PACKED
+from d3_ros.messages.cv_bridge_fallback import working_bridge
+from d3_ros.messages.from_messages import rgb_from_image
 
 pytestmark = pytest.mark.ros
 

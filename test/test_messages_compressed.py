@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage
 
 from d3_ros.errors import MessageError
-from d3_ros.ros.bridge import working_bridge
-from d3_ros.ros.compressed import rgb_from_compressed
+from d3_ros.messages.compressed_colour import rgb_from_compressed
+from d3_ros.messages.cv_bridge_fallback import working_bridge
 
 pytestmark = pytest.mark.ros
 

@@ -14,9 +14,9 @@ from hypothesis.extra.numpy import arrays
 from sensor_msgs.msg import Image
 
 from d3_ros.errors import MessageError
-from d3_ros.ros import bridge
-from d3_ros.ros.from_messages import depth_from_image, rgb_from_image
-from d3_ros.ros.to_messages import ImageBuffer
+from d3_ros.messages import cv_bridge_fallback as bridge
+from d3_ros.messages.from_messages import depth_from_image, rgb_from_image
+from d3_ros.messages.to_messages import ImageBuffer
 
 pytestmark = pytest.mark.ros
 

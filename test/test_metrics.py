@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from d3_ros.evaluation import metrics
+from d3_ros import metrics
 
 TRUTH = np.array([[1.0, 2.0], [4.0, 0.0]])
 VALID = TRUTH > 0

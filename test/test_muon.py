@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from training_configs import small_config
 
-from d3_ros.training.muon import Muon, new_optimizer, orthogonal, orthogonal_by_shape
-from d3_ros.training.nano import build_network
+from d3_ros.training.loop.muon import Muon, new_optimizer, orthogonal, orthogonal_by_shape
+from d3_ros.training.loop.small_network import build_network
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (24, 200), (200, 24), (48, 432)])

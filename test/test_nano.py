@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from d3_ros.evaluation.metrics import abs_rel
 from d3_ros.evaluation.scores import affine_depth
+from d3_ros.metrics import abs_rel
 from d3_ros.network import D3Predictor
 
 NANO = Path(__file__).parents[1] / "models" / "d3_nano"

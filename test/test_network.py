@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from tiny_network import CROSS_ATTENTION_DIM, SIZE, tiny_network, tiny_unet
 
 from d3_ros.errors import DataError, DeviceError, NonFiniteError
-from d3_ros.network import D3Network, D3Predictor, TaskSpec, image
-from d3_ros.network.execution import HostLink
-from d3_ros.network.predictor import choose_device, choose_dtype
-from d3_ros.network.processing_size import choose_size
-from d3_ros.network.specialise import EXACT
+from d3_ros.network import D3Network, D3Predictor, TaskSpec
+from d3_ros.network.inference import image_transform as image
+from d3_ros.network.inference.predictor import choose_device, choose_dtype
+from d3_ros.network.inference.processing_size import choose_size
+from d3_ros.network.inference.specialise import EXACT
+from d3_ros.network.inference.torch_runtime import HostLink
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from full_size_network import full_size_parts
 from official_files import write_base, write_checkpoint
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, D3Predictor, TaskSpec
-from d3_ros.network.specialise import EXACT
+from d3_ros.network.inference.specialise import EXACT
 from d3_ros.types import Task
 
 FILES: dict[Task, str] = {"depth": "inference_depth.npz", "normals": "inference_normal.npz"}
@@ -144,7 +144,7 @@ def test_conversion_round_trip_at_full_size(
     base = write_base(tmp_path / "base", unet, vae, width=8)
     # No text encoder is at hand that gives the vectors' embeddings, so they are handed over here.
     monkeypatch.setattr(
-        "d3_ros.network.text.prompt_embeddings",
+        "d3_ros.network.bundle.prompt_embeddings.prompt_embeddings",
         lambda folder, prompts: {
             task: torch.from_numpy(vectors[task]["prompt_embedding"]).float() for task in prompts
         },

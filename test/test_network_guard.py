@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from d3_ros.errors import DeviceError, NonFiniteError
-from d3_ros.network.latency import LatencyState
-from d3_ros.ros.network_guard import NetworkGuard
-from d3_ros.ros.settings import NodeSettings, settings_from
+from d3_ros.network.inference.latency import LatencyState
+from d3_ros.ros.node.network_guard import NetworkGuard
+from d3_ros.ros.parameters.node_settings import NodeSettings, settings_from
 from d3_ros.types import D3Prediction, Task
 
 pytestmark = pytest.mark.ros
@@ -176,7 +176,7 @@ def test_switched_off_it_stays_where_it_is() -> None:
 
 def test_after_a_while_the_step_above_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("d3_ros.ros.network_guard.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("d3_ros.ros.node.network_guard.time.monotonic", lambda: now[0])
     rig = Rig(not_finite_in_fp16, **{"fallback.failures": 1, "fallback.retry_after": 60.0})
     rig.predict()
     now[0] += 59.0
@@ -201,7 +201,7 @@ def test_after_a_while_the_step_above_is_tried_again(monkeypatch: pytest.MonkeyP
 
 def test_a_step_above_that_cannot_be_loaded_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("d3_ros.ros.network_guard.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("d3_ros.ros.node.network_guard.time.monotonic", lambda: now[0])
     rig = Rig(not_finite_in_fp16, **{"fallback.failures": 1, "fallback.retry_after": 60.0})
     rig.predict()
     rig.refuse.add("fp16")

@@ -13,7 +13,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, SCALE, SHIFT, WIDTH, Robot, StandIn, ramp, ros_context, wait_until
 from std_srvs.srv import Trigger
 
-from d3_ros.ros.scale_report import STATES
+from d3_ros.ros.node.diagnostics.scale_report import STATES
 from d3_ros.ros.topics import (
     DEPTH,
     DEPTH_COLOR,

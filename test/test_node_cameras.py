@@ -15,7 +15,7 @@ from ros_harness import HEIGHT, WIDTH, Robot, StandIn, ros_context, sensor_milli
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool
 
-from d3_ros.ros.to_messages import ImageBuffer
+from d3_ros.messages.to_messages import ImageBuffer
 from d3_ros.types import D3Prediction, Task
 
 pytestmark = pytest.mark.ros

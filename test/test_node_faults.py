@@ -12,7 +12,7 @@ from ros_harness import HEIGHT, WIDTH, Robot, StandIn, ros_context, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from d3_ros.errors import NonFiniteError
-from d3_ros.ros.to_messages import ImageBuffer
+from d3_ros.messages.to_messages import ImageBuffer
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS, RELATIVE
 
 pytestmark = pytest.mark.ros

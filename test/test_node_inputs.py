@@ -14,10 +14,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from test_messages_compressed import compressed
 
-from d3_ros.ros.image_input import image_input
-from d3_ros.ros.inputs import stamp_ns
-from d3_ros.ros.parameter_row import ParameterError
-from d3_ros.ros.scale_report import STATES
+from d3_ros.ros.node.diagnostics.scale_report import STATES
+from d3_ros.ros.node.inputs.image_input import image_input
+from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
+from d3_ros.ros.parameters.parameter_row import ParameterError
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, POINTS, RELATIVE, RGB, SCALE
 from d3_ros.types import D3Prediction
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ros_harness import wait_until
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
-from d3_ros.ros.diagnostics import (
+from d3_ros.ros.node.diagnostics.diagnostics import (
     ERROR,
     OK,
     WARN,
@@ -23,12 +23,17 @@ from d3_ros.ros.diagnostics import (
     judge_scale,
     scale_values,
 )
-from d3_ros.ros.inputs import Inputs, stamp_ns
-from d3_ros.ros.scale_report import ScaleReport
-from d3_ros.ros.settings import NodeSettings, settings_from
-from d3_ros.ros.statistics import FrameStatistics, Snapshot, StageTimes, median_and_p95
-from d3_ros.ros.telling import Teller
-from d3_ros.ros.worker import NewestOfEach
+from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
+from d3_ros.ros.node.diagnostics.statistics import (
+    FrameStatistics,
+    Snapshot,
+    StageTimes,
+    median_and_p95,
+)
+from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.inputs.matched_inputs import Inputs, stamp_ns
+from d3_ros.ros.node.worker import NewestOfEach
+from d3_ros.ros.parameters.node_settings import NodeSettings, settings_from
 from d3_ros.types import DepthFit
 
 pytestmark = pytest.mark.ros

@@ -16,9 +16,9 @@ from rclpy.parameter import Parameter
 from ros_harness import Robot, ros_context
 
 from d3_ros.geometry.alignment import AlignmentSettings
-from d3_ros.ros.parameter_row import ParameterError
-from d3_ros.ros.parameters import declare
-from d3_ros.ros.settings import PARAMETERS, NodeSettings, settings_from
+from d3_ros.ros.parameters.declaration import declare
+from d3_ros.ros.parameters.node_settings import PARAMETERS, NodeSettings, settings_from
+from d3_ros.ros.parameters.parameter_row import ParameterError
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)

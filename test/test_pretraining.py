@@ -17,21 +17,21 @@ from training_configs import small_config, write_split_frames
 
 from d3_ros.errors import DataError
 from d3_ros.network import load_bundle
-from d3_ros.training.config import TaskShares
-from d3_ros.training.datasets import open_source
-from d3_ros.training.lessons import noised_input
-from d3_ros.training.pretraining import (
+from d3_ros.training.config.train_config import TaskShares
+from d3_ros.training.distillation.teacher import NoiseDraw
+from d3_ros.training.loading.datasets import open_source
+from d3_ros.training.loading.sample import Batch, collate
+from d3_ros.training.loop.start import start_from
+from d3_ros.training.loop.train import train
+from d3_ros.training.objectives.lessons import noised_input
+from d3_ros.training.objectives.pretraining import (
     Autoencoder,
     Prior,
     label_maps,
     scale_latents,
     validate_autoencoder,
 )
-from d3_ros.training.sample import Batch, collate
-from d3_ros.training.start import start_from
-from d3_ros.training.student import Lesson
-from d3_ros.training.teacher import NoiseDraw
-from d3_ros.training.train import train
+from d3_ros.training.objectives.student import Lesson
 
 PRIOR = ("objective=diffusion", "model.new=null", "model.train_vae=false")
 D3 = ("model.new=null", "model.train_vae=false")

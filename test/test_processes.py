@@ -23,8 +23,8 @@ from ros_harness import ros_context, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from d3_ros.ros.inputs import stamp_ns
-from d3_ros.ros.to_messages import ImageBuffer
+from d3_ros.messages.to_messages import ImageBuffer
+from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3_ros.ros.rate_caps import RateCaps
+from d3_ros.ros.node.outputs.rate_caps import RateCaps
 
 pytestmark = pytest.mark.ros
 

@@ -16,14 +16,16 @@ from d3_ros.types import CameraIntrinsics
 
 pytest.importorskip("embreex", reason="the optional package embreex is not installed")
 
-from d3_ros.training import plain_folder, render_dataset, render_textures
-from d3_ros.training.render import RayCaster, RenderedFrame, look_at
-from d3_ros.training.render_mesh import Mesh, ball, box, capsule, cylinder, join, quad
-from d3_ros.training.render_objects import Workshop
-from d3_ros.training.render_photo import photograph
-from d3_ros.training.render_rig import Mounting, Rig, make_rig, read_camera
-from d3_ros.training.render_scenes import Light, Scene, View
-from d3_ros.training.render_shapes import SHAPES
+from d3_ros.data import plain_folder
+from d3_ros.synthetic import dataset as render_dataset
+from d3_ros.synthetic.mesh import textures as render_textures
+from d3_ros.synthetic.mesh.mesh import Mesh, ball, box, capsule, cylinder, join, quad
+from d3_ros.synthetic.mesh.objects import Workshop
+from d3_ros.synthetic.mesh.photo import photograph
+from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame, look_at
+from d3_ros.synthetic.mesh.rig import Mounting, Rig, make_rig, read_camera
+from d3_ros.synthetic.mesh.scenes import Light, Scene, View
+from d3_ros.synthetic.mesh.shapes import SHAPES
 
 CAMERA = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
 LEVEL = View(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))  # looks along +y, 1 m high

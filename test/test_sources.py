@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin
 
-from d3_ros.demo.holdout import share_depth, split_depth, without_pixels
-from d3_ros.demo.sources import Frame, SourceOptions, open_source
+from d3_ros.data.held_out_points import share_depth, split_depth, without_pixels
+from d3_ros.data.sources import Frame, SourceOptions, open_source
 from d3_ros.errors import D3Error, DataError
 from d3_ros.types import CameraIntrinsics
 

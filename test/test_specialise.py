@@ -17,10 +17,10 @@ from full_size_network import full_size_network, random_weights
 from tiny_network import CROSS_ATTENTION_DIM, SIZE, tiny_network, tiny_unet
 from torch import nn
 
+from d3_ros.bench.network.flops import Work, counted, work_by_stage
 from d3_ros.network import D3Network, D3Predictor, TaskSpec
-from d3_ros.network.decoding import folded
-from d3_ros.network.flops import Work, counted, work_by_stage
-from d3_ros.network.specialise import EXACT, OPTIMISATIONS, specialise
+from d3_ros.network.inference.decoding import folded
+from d3_ros.network.inference.specialise import EXACT, OPTIMISATIONS, specialise
 from d3_ros.types import Task
 
 TOLERANCE = 1e-4
@@ -111,7 +111,7 @@ def test_only_so_much_is_decoded_at_once(
     monkeypatch: pytest.MonkeyPatch, limit: int, decodes: list[int]
 ) -> None:
     """Three images and two tasks; memory is what counts, the answer stays."""
-    monkeypatch.setattr("d3_ros.network.specialise.DECODED_PIXELS", limit)
+    monkeypatch.setattr("d3_ros.network.inference.specialise.DECODED_PIXELS", limit)
     images = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(2)) * 2 - 1
     network = specialise(tiny_network(), ALL)
     calls = []

@@ -20,16 +20,17 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import ros_context, wait_until
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
-from d3_ros.demo.room.scene import Scene
-from d3_ros.demo.room.sensors import T_BASE_LIDAR, T_BASE_SCANNER, camera_pose
 from d3_ros.geometry.camera import project
 from d3_ros.geometry.rigid import rigid_transform
-from d3_ros.ros import synthetic_camera, synthetic_messages
-from d3_ros.ros.from_messages import intrinsics_from_camera_info
-from d3_ros.ros.from_points import points_from_cloud, points_from_scan
-from d3_ros.ros.parameter_row import ParameterError
-from d3_ros.ros.synthetic_camera import SyntheticCamera
-from d3_ros.ros.synthetic_settings import PARAMETERS
+from d3_ros.messages.from_messages import intrinsics_from_camera_info
+from d3_ros.messages.from_points import points_from_cloud, points_from_scan
+from d3_ros.ros.parameters.parameter_row import ParameterError
+from d3_ros.ros.synthetic import robot_messages as synthetic_messages
+from d3_ros.ros.synthetic import synthetic_camera
+from d3_ros.ros.synthetic.robot_settings import PARAMETERS
+from d3_ros.ros.synthetic.synthetic_camera import SyntheticCamera
+from d3_ros.synthetic.room.scene import Scene
+from d3_ros.synthetic.room.sensors import T_BASE_LIDAR, T_BASE_SCANNER, camera_pose
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)

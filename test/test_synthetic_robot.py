@@ -23,11 +23,11 @@ from ros_harness import ros_context
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32MultiArray
 
-from d3_ros.demo.processes import Family, private_environment
-from d3_ros.demo.room.sensors import LIDAR_HIGHEST, T_BASE_LIDAR, T_BASE_SCANNER, camera_pose
 from d3_ros.geometry.camera import ray_map
 from d3_ros.geometry.rigid import inverse_rigid, quaternion_of
-from d3_ros.ros.scale_report import STATES, read_scale_message
+from d3_ros.ros.child_processes import Family, private_environment
+from d3_ros.ros.node.diagnostics.scale_report import STATES, read_scale_message
+from d3_ros.synthetic.room.sensors import LIDAR_HIGHEST, T_BASE_LIDAR, T_BASE_SCANNER, camera_pose
 from d3_ros.types import CameraIntrinsics
 
 pytestmark = pytest.mark.ros
@@ -156,7 +156,7 @@ def checker(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Che
             for name, module, parameters in (
                 (
                     "synthetic_camera",
-                    "synthetic_camera",
+                    "synthetic.synthetic_camera",
                     (f"width:={WIDTH}", f"height:={HEIGHT}", "image_rate:=5.0", "speed:=0.2"),
                 ),
                 (

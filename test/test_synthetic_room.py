@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d3_ros.demo.room.furniture import Body
-from d3_ros.demo.room.scene import Scene
-from d3_ros.demo.room.sensors import (
+from d3_ros.geometry.camera import project, ray_map
+from d3_ros.synthetic.room.furniture import Body
+from d3_ros.synthetic.room.scene import Scene
+from d3_ros.synthetic.room.sensors import (
     T_BASE_LIDAR,
     T_BASE_SCANNER,
     RangeLimits,
@@ -21,10 +22,9 @@ from d3_ros.demo.room.sensors import (
     scan_ranges,
     sparse_depth,
 )
-from d3_ros.demo.room.shapes import Box, Cylinder, Sphere
-from d3_ros.demo.room.textures import Texture
-from d3_ros.demo.room.walk import Loop, Motion
-from d3_ros.geometry.camera import project, ray_map
+from d3_ros.synthetic.room.shapes import Box, Cylinder, Sphere
+from d3_ros.synthetic.room.textures import Texture
+from d3_ros.synthetic.room.walk import Loop, Motion
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(64, 48, 50.0, 50.0, 32.0, 24.0)

@@ -8,10 +8,10 @@ import pytest
 from training_configs import CONFIGS, NANO, OFFICIAL
 
 from d3_ros.errors import DataError
-from d3_ros.training.config import load_config
-from d3_ros.training.frames import image_numbers
-from d3_ros.training.train import learning_rate
-from d3_ros.training.yaml_config import read_yaml
+from d3_ros.training.config.train_config import load_config
+from d3_ros.training.config.yaml_config import read_yaml
+from d3_ros.training.loading.batches import image_numbers
+from d3_ros.training.loop.train import learning_rate
 
 
 def test_the_official_recipe() -> None:

@@ -14,12 +14,18 @@ import torch
 from test_network_conformance import sd21
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
-from d3_ros.training.adapters import Adapter, AdapterConfig, FeatureAdapters
-from d3_ros.training.features import feature_channels, tapped
-from d3_ros.training.losses import feature_distance
-from d3_ros.training.objective import alignment_loss, task_losses
-from d3_ros.training.sample import Batch
-from d3_ros.training.teacher import LEVELS, NoiseDraw, draw_noise, noised, teacher_features
+from d3_ros.training.distillation.adapters import Adapter, AdapterConfig, FeatureAdapters
+from d3_ros.training.distillation.features import feature_channels, tapped
+from d3_ros.training.distillation.teacher import (
+    LEVELS,
+    NoiseDraw,
+    draw_noise,
+    noised,
+    teacher_features,
+)
+from d3_ros.training.loading.sample import Batch
+from d3_ros.training.objectives.losses import feature_distance
+from d3_ros.training.objectives.objective import alignment_loss, task_losses
 from d3_ros.types import Task
 
 TOLERANCE = 1e-4

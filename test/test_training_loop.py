@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 from training_configs import small_config, write_frames
 
 from d3_ros.__main__ import main
+from d3_ros.data.dataset_config import DataConfig
 from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.network import load_bundle
-from d3_ros.training import checkpoints
-from d3_ros.training import train as training
-from d3_ros.training.data_config import DataConfig
-from d3_ros.training.datasets import MixedSource, open_source
-from d3_ros.training.frames import micro_batches_of_processes
-from d3_ros.training.sample import Batch, Sample
-from d3_ros.training.train import attention_kernel, train
+from d3_ros.training.loading.batches import micro_batches_of_processes
+from d3_ros.training.loading.datasets import MixedSource, open_source
+from d3_ros.training.loading.sample import Batch, Sample
+from d3_ros.training.loop import checkpoints
+from d3_ros.training.loop import train as training
+from d3_ros.training.loop.train import attention_kernel, train
 
 TEST_FOLDER = Path(__file__).parent
 RUN = """
@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from training_configs import small_config
-from d3_ros.training.train import train
+from d3_ros.training.loop.train import train
 train(small_config(Path(sys.argv[1]), *sys.argv[3:]), Path(sys.argv[2]))
 """
 
@@ -102,7 +102,7 @@ CUTS: dict[str, tuple[str, int]] = {
     "before a checkpoint is written": ("accelerate.Accelerator.save_state", 1),
     "within a checkpoint": ("torch.save", 3),
     "before a checkpoint is given its name": ("pathlib.Path.rename", 1),
-    "before the old checkpoint is removed": ("d3_ros.training.checkpoints._remove_all_but", 1),
+    "before the old checkpoint is removed": ("d3_ros.training.loop.checkpoints._remove_all_but", 1),
 }
 
 
@@ -365,7 +365,7 @@ def test_without_accelerate_one_line_says_what_to_install(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.delitem(sys.modules, "d3_ros.training.train")
+    monkeypatch.delitem(sys.modules, "d3_ros.training.loop.train")
     arguments = ["--config", "finetune.yaml", f"data={frames}", f"output={tmp_path / 'run'}"]
     assert main(["train", *arguments]) == 1
     error = capsys.readouterr().err

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from d3_ros.evaluation import metrics
+from d3_ros import metrics
 from d3_ros.network import OFFICIAL_NORMAL_AXES
-from d3_ros.training import losses
-from d3_ros.training.objective import LossConfig, alignment_loss, task_losses, weighted_sum
-from d3_ros.training.sample import Batch
+from d3_ros.training.loading.sample import Batch
+from d3_ros.training.objectives import losses
+from d3_ros.training.objectives.objective import (
+    LossConfig,
+    alignment_loss,
+    task_losses,
+    weighted_sum,
+)
 
 ALL = torch.ones(1, 2, 3, dtype=torch.bool)
 

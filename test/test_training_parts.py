@@ -15,16 +15,16 @@ from training_configs import small_config, write_split_frames
 
 from d3_ros.errors import BundleError, D3Error, DataError
 from d3_ros.network import D3Network, load_bundle, write_bundle
-from d3_ros.training.config import LoraConfig, TrainConfig
-from d3_ros.training.features import feature_channels, tapped, tapped_modules
-from d3_ros.training.latents import LatentCache
-from d3_ros.training.lora import add_lora, merge_lora
-from d3_ros.training.prompts import Prompts
-from d3_ros.training.sample import Batch, Sample, collate
-from d3_ros.training.start import caption_encoder, start_from
-from d3_ros.training.student import task_rows
-from d3_ros.training.train import train
-from d3_ros.training.validation import validate, write_picture
+from d3_ros.training.config.train_config import LoraConfig, TrainConfig
+from d3_ros.training.distillation.features import feature_channels, tapped, tapped_modules
+from d3_ros.training.loading.latents import LatentCache
+from d3_ros.training.loading.sample import Batch, Sample, collate
+from d3_ros.training.loop.lora import add_lora, merge_lora
+from d3_ros.training.loop.start import caption_encoder, start_from
+from d3_ros.training.loop.train import train
+from d3_ros.training.loop.validation import validate, write_picture
+from d3_ros.training.objectives.prompts import Prompts
+from d3_ros.training.objectives.student import task_rows
 from d3_ros.types import TASKS, Task
 
 LORA = LoraConfig(rank=2, alpha=4, targets=("to_q", "to_k", "to_v", "to_out.0", "conv1"))
@@ -190,7 +190,7 @@ def test_lessons_do_not_depend_on_company(frames: Path, base: Path, tmp_path: Pa
 def test_captions_are_prompts_where_frames_have_them(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from d3_ros.network import text
+    from d3_ros.network.bundle import prompt_embeddings as text
 
     network = tiny_network()
     own = network.prompt_embedding("depth")
@@ -425,7 +425,7 @@ def test_picture_of_predictions(tmp_path: Path) -> None:
 def test_the_best_bundle_by_validation_is_kept(
     frames: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from d3_ros.training import train as training
+    from d3_ros.training.loop import train as training
 
     scores = iter([0.5, 0.2, 0.3, 0.25])
     monkeypatch.setattr(training, "scored", lambda *_: {"abs_rel": next(scores)})

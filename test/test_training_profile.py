@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_configs import NANO, small_config
 
 from d3_ros.__main__ import main
-from d3_ros.training import profile as profiling
-from d3_ros.training.profile import STAGES, profile
+from d3_ros.training.loop import profile as profiling
+from d3_ros.training.loop.profile import STAGES, profile
 
 
 def test_alive_bytes_by_hand() -> None:

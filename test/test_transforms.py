@@ -16,9 +16,9 @@ from std_msgs.msg import Header
 
 from d3_ros.errors import TransformError
 from d3_ros.geometry.rigid import rigid_transform
-from d3_ros.ros.metric_settings import GroundSettings
-from d3_ros.ros.mounting import MountingReader
-from d3_ros.ros.transforms import Transforms
+from d3_ros.ros.node.inputs.mounting import MountingReader
+from d3_ros.ros.node.inputs.transforms import Transforms
+from d3_ros.ros.parameters.metric_settings import GroundSettings
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from d3_ros.training.config import TrainConfig, load_config
+from d3_ros.training.config.train_config import TrainConfig, load_config
 
 CONFIGS = Path(__file__).parents[1] / "config"
 NANO = CONFIGS / "nano_1_autoencoder.yaml"

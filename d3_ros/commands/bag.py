@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from d3_ros.errors import D3Error
 
 if TYPE_CHECKING:
-    from d3_ros.ros.bag_camera import BagCameraOptions
-    from d3_ros.training.bag_extract import Extraction, ExtractOptions
+    from d3_ros.data.bag.camera import BagCameraOptions
+    from d3_ros.data.bag.extract import Extraction, ExtractOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say which topics of a bag to read, and how."""
-    from d3_ros.ros.bag_camera import BagCameraOptions
+    from d3_ros.data.bag.camera import BagCameraOptions
 
     topic = parser.add_argument_group("topics")
     topic.add_argument("--image", metavar="TOPIC", help="colour images, raw or compressed")
@@ -78,7 +78,7 @@ def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say which frames to take."""
-    from d3_ros.training.bag_extract import ExtractOptions
+    from d3_ros.data.bag.extract import ExtractOptions
 
     default = ExtractOptions()
     group = parser.add_argument_group("choice of frames")
@@ -113,9 +113,9 @@ def camera_options(args: argparse.Namespace) -> BagCameraOptions:
     Raises:
         D3Error: a number is out of range.
     """
+    from d3_ros.data.bag.camera import BagCameraOptions
+    from d3_ros.data.bag.topics import KINDS
     from d3_ros.geometry.rigid import rigid_transform
-    from d3_ros.ros.bag_camera import BagCameraOptions
-    from d3_ros.ros.bag_topics import KINDS
 
     kind = next((kind for kind in KINDS if getattr(args, kind) is not None), None)
     extrinsics = None
@@ -145,7 +145,7 @@ def camera_options(args: argparse.Namespace) -> BagCameraOptions:
 
 def choice_options(args: argparse.Namespace) -> ExtractOptions:
     """What the command line says about the choice of frames."""
-    from d3_ros.training.bag_extract import ExtractOptions
+    from d3_ros.data.bag.extract import ExtractOptions
 
     return ExtractOptions(
         every_s=args.every,
@@ -162,8 +162,8 @@ def extract_bag(camera: BagCameraOptions, choice: ExtractOptions, output: Path) 
     Raises:
         D3Error: the bag, its topics or `output` are not usable.
     """
-    from d3_ros.ros.bag_camera import BagCamera
-    from d3_ros.training.bag_extract import extract
+    from d3_ros.data.bag.camera import BagCamera
+    from d3_ros.data.bag.extract import extract
 
     recording = BagCamera(camera)
     topics = recording.topics
@@ -191,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_topics(bag: Path) -> None:
-    from d3_ros.ros.bag_file import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, SCAN, read_contents
+    from d3_ros.data.bag.file import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, SCAN, read_contents
 
     options = {
         IMAGE: "--image or --depth",

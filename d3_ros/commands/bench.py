@@ -21,7 +21,7 @@ from d3_ros.errors import DataError
 from d3_ros.types import TASKS, Task
 
 if TYPE_CHECKING:
-    from d3_ros.network.bench.run import Setting
+    from d3_ros.bench.network.run import Setting
 
 CPU_MODEL, CPU_SIZES = "d3_nano", ("168x224", "240x320")
 OFFICIAL, SIZES = "sd21", ("480x640", "768x768")
@@ -102,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
-    from d3_ros.network.bench import run, table
-    from d3_ros.network.bench.measuring import machine, probe_roofline
-    from d3_ros.network.predictor import choose_device, choose_dtype
+    from d3_ros.bench.network import run, table
+    from d3_ros.bench.network.measuring import machine, probe_roofline
+    from d3_ros.network.inference.predictor import choose_device, choose_dtype
 
     if args.model and args.architecture:
         raise DataError("--model is a bundle's weights, --architecture random ones: give one")
@@ -140,9 +140,9 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
 
 
 def _flops(args: argparse.Namespace) -> dict[str, Any]:
-    from d3_ros.network.bench import table
-    from d3_ros.network.bench.architectures import ARCHITECTURES
-    from d3_ros.network.bench.operations import count_operations
+    from d3_ros.bench.network import table
+    from d3_ros.bench.network.architectures import ARCHITECTURES
+    from d3_ros.bench.network.operations import count_operations
 
     architecture = args.architecture or OFFICIAL
     print(f"random weights of {architecture}; two operations per multiply-accumulate\n")
@@ -172,7 +172,7 @@ def _about(setting: Setting) -> str:
 
 def _ros(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
     try:
-        from d3_ros.ros import bench
+        from d3_ros.bench import node_thread as bench
     except ImportError as error:
         raise DataError(f"bench --ros needs ROS 2's client library: {error}") from error
 

@@ -16,7 +16,7 @@ from d3_ros.types import Task
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    from d3_ros.network.lookup import official_folder
+    from d3_ros.network.bundle.lookup import official_folder
 
     base = official_folder() / "stable-diffusion-2-1"
     parser.add_argument("--depth", type=Path, metavar="FILE", help="depth_checkpoint.pth")
@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from d3_ros.network.checkpoint import STEPS, convert
-    from d3_ros.network.hub import base_folder
-    from d3_ros.network.lookup import user_cache
+    from d3_ros.network.bundle.hub import base_folder
+    from d3_ros.network.bundle.lookup import user_cache
+    from d3_ros.network.bundle.official_checkpoint import STEPS, convert
 
     checkpoints: dict[Task, Path] = {}
     if args.depth is not None:

@@ -16,7 +16,7 @@ from d3_ros.types import TASKS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    from d3_ros.network.lookup import official_folder
+    from d3_ros.network.bundle.lookup import official_folder
 
     parser.add_argument(
         "--output",
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Download, verify, and say what to do next."""
-    from d3_ros.network.hub import BASE, fetch, find_checkpoints
+    from d3_ros.network.bundle.hub import BASE, fetch, find_checkpoints
 
     base = args.output / "stable-diffusion-2-1"
     checkpoints = find_checkpoints(tuple(args.tasks), tuple(args.repo), args.revision)

@@ -20,7 +20,7 @@ from d3_ros.errors import D3Error
 
 if TYPE_CHECKING:
     from d3_ros.network import D3Predictor
-    from d3_ros.network.bundle import Codec
+    from d3_ros.network.bundle.folder import Codec
 
 # Where --scale looks when no --data is given, from the folder that the command is run in.
 FRAMES = Path("../shared/data")
@@ -30,7 +30,7 @@ TIMED_FRAMES = 100
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     from d3_ros.evaluation.scores import POINTS
-    from d3_ros.network.processing_size import HELP
+    from d3_ros.network.inference.processing_size import HELP
 
     parser.add_argument("--model", default="d3_nano", help="bundle: name or folder")
     parser.add_argument(
@@ -170,7 +170,7 @@ def _time_scale() -> list[dict[str, float | str]]:
     """Print how long each stage of the alignment takes, and return it as rows."""
     from tqdm import tqdm
 
-    from d3_ros.evaluation.scale_bench import timings
+    from d3_ros.bench.alignment import timings
 
     print(f"640 x 480 pixels, milliseconds over {TIMED_FRAMES} frames; CPU: of all cores together")
     print(f"{'points':>7} {'stage':16} {'p50':>6} {'p95':>6} {'CPU':>6}")

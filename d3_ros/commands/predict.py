@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".p
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    from d3_ros.network.processing_size import HELP
+    from d3_ros.network.inference.processing_size import HELP
 
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them"
@@ -162,9 +162,9 @@ def _write(
     import numpy as np
 
     from d3_ros.geometry.camera import ray_map
-    from d3_ros.geometry.colour import colour_depth, colour_normals
-    from d3_ros.geometry.image_file import write_image
     from d3_ros.geometry.point_cloud import write_ply
+    from d3_ros.imaging.colour_maps import colour_depth, colour_normals
+    from d3_ros.imaging.image_file import write_image
 
     def save(suffix: str, image: np.ndarray) -> None:
         write_image(stem.with_name(f"{stem.name}_{suffix}.png"), image)

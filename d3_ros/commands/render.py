@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from d3_ros.errors import D3Error
 
 if TYPE_CHECKING:
-    from d3_ros.training.render_rig import Rig
+    from d3_ros.synthetic.mesh.rig import Rig
 
 DEFAULT_KINDS = ("room", "table", "corridor", "stairs", "street")
 MORE_KINDS = ("shapes", "worktop", "longtable")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         D3Error: options that do not fit together, or an output that already exists.
     """
-    from d3_ros.training import render_dataset
+    from d3_ros.synthetic import dataset as render_dataset
 
     if args.frames < 1 or args.jobs < 1 or args.rate <= 0:
         raise D3Error("--frames, --jobs and --rate must be positive")
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.kind and len(kinds) > 1:
         raise D3Error("a walk goes through one scene: give one --kind")
     elif args.bag is not None:
-        from d3_ros.training import render_bag
+        from d3_ros.synthetic import bag as render_bag
 
         count = render_bag.write_walk(
             args.bag,
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rig(args: argparse.Namespace) -> Rig:
-    from d3_ros.training.render_rig import Mounting, make_rig, read_camera
+    from d3_ros.synthetic.mesh.rig import Mounting, make_rig, read_camera
     from d3_ros.types import CameraIntrinsics
 
     camera = None if args.camera is None else read_camera(args.camera)

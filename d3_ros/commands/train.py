@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     outputs = [text.partition("=")[2] for text in args.settings if text.startswith("output=")]
     settings = [text for text in args.settings if not text.startswith("output=")]
     with training_package_missing():
-        from d3_ros.training.config import find_config, load_config
+        from d3_ros.training.config.train_config import find_config, load_config
     path = find_config(args.config)
     if args.profile:
-        from d3_ros.training.profile import profile, table
+        from d3_ros.training.loop.profile import profile, table
 
         config = load_config(path, settings)
         print("\n".join(table(config, profile(config))))
@@ -56,12 +56,12 @@ def run(args: argparse.Namespace) -> int:
         raise D3Error("output=FOLDER is missing on the command line")
     output = Path(outputs[-1])
     if args.stage == "codec":
-        from d3_ros.training import codec
+        from d3_ros.training.distillation import codec
 
         bundle = codec.distil(codec.load_config(path, settings), output)
     else:
         with training_package_missing():
-            from d3_ros.training.train import train
+            from d3_ros.training.loop.train import train
         bundle = train(load_config(path, settings), output)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
         print(f"bundle in {bundle}")

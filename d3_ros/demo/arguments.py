@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d3_ros.demo.holdout import DEFAULT_POINTS
-from d3_ros.demo.sources import SourceOptions
+from d3_ros.data.held_out_points import DEFAULT_POINTS
+from d3_ros.data.sources import SourceOptions
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

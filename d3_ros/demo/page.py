@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from d3_ros.evaluation import html
+from d3_ros.imaging import html_page as html
 
 
 @dataclass(frozen=True)

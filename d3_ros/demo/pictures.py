@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from d3_ros.demo.cloud_view import view_from_above, view_oblique
-from d3_ros.geometry.colour import colour_depth, colour_normals
-from d3_ros.geometry.drawing import enlarged, with_bar, with_points
+from d3_ros.imaging.cloud_view import view_from_above, view_oblique
+from d3_ros.imaging.colour_maps import colour_depth, colour_normals
+from d3_ros.imaging.drawing import enlarged, with_bar, with_points
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 import d3_ros
+from d3_ros.data.sources import Frame, Source
 from d3_ros.demo.page import Figure, write_page
 from d3_ros.demo.pictures import Cloud, frame_pictures
 from d3_ros.demo.recording import (
@@ -28,9 +29,8 @@ from d3_ros.demo.recording import (
     evenly,
 )
 from d3_ros.demo.score import DepthScore, Traffic, scale_states, score_depth, traffic
-from d3_ros.demo.sources import Frame, Source
-from d3_ros.geometry.drawing import encode_jpeg, save_picture, strip
 from d3_ros.geometry.point_cloud import write_ply
+from d3_ros.imaging.drawing import encode_jpeg, save_picture, strip
 
 CAPTIONS = {
     "colour": "camera, dots: depth given",

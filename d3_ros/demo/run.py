@@ -11,8 +11,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from d3_ros.data.sources import Source, SourceOptions, open_source
 from d3_ros.demo.arguments import source_argv
-from d3_ros.demo.processes import (
+from d3_ros.demo.recording import RELATIVE, Recording
+from d3_ros.demo.report import RunInfo, table, write_report
+from d3_ros.errors import D3Error, DataError
+from d3_ros.ros.child_processes import (
     Child,
     Family,
     free_domain,
@@ -21,10 +25,6 @@ from d3_ros.demo.processes import (
     shipped,
     wait_briefly,
 )
-from d3_ros.demo.recording import RELATIVE, Recording
-from d3_ros.demo.report import RunInfo, table, write_report
-from d3_ros.demo.sources import Source, SourceOptions, open_source
-from d3_ros.errors import D3Error, DataError
 
 NAMESPACE, NODE = "/camera", "predictor"
 # Long enough for a rate, short enough for a first look: short inputs are played again.
@@ -161,7 +161,7 @@ def _play(
         start_viewer(family)
     recorder = family.start_module(
         "recorder",
-        "d3_ros.ros.recorder",
+        "d3_ros.demo.recorder",
         *(str(recording.folder), "--namespace", NAMESPACE, "--node", NODE),
         *("--frames", str(options.pictures), *(["--all-depth"] if all_depth else [])),
     )
@@ -173,7 +173,7 @@ def _play(
     )
     player = family.start_module(
         "player",
-        "d3_ros.ros.player",
+        "d3_ros.demo.player",
         *source_argv(options.source),
         *("--namespace", NAMESPACE, "--node", NODE, "--rate", str(rate)),
         *("--frames", str(total), "--sent", str(recording.sent_log)),

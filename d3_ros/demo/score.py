@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros.demo.recording import METRIC, RELATIVE, SCALE, Received, Reported, Sent
-from d3_ros.evaluation.metrics import abs_rel, delta
+from d3_ros.metrics import abs_rel, delta
 
 
 @dataclass(frozen=True)

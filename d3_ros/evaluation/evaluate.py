@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from d3_ros.evaluation.frame_set import FrameSet
+from d3_ros.data.frame_set import FrameSet
+from d3_ros.data.readers import ReadFrame
 from d3_ros.evaluation.scores import frame_scores
 from d3_ros.network import D3Predictor
-from d3_ros.training.readers import ReadFrame
 from d3_ros.types import D3Prediction
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from d3_ros.data.readers import ReadFrame
 from d3_ros.evaluation.scores import affine_depth, sparse_fit
-from d3_ros.geometry.colour import INVALID_GREY, colour_depth, colour_normals
-from d3_ros.geometry.drawing import encode_jpeg, enlarged, with_bar, with_points
-from d3_ros.training.readers import ReadFrame
+from d3_ros.imaging.colour_maps import INVALID_GREY, colour_depth, colour_normals
+from d3_ros.imaging.drawing import encode_jpeg, enlarged, with_bar, with_points
 from d3_ros.types import D3Prediction
 
 ERROR_LIMIT = 0.3  # of the truth: this far off, and farther, is shown brightest

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import d3_ros
-from d3_ros.evaluation import html
+from d3_ros.data.frame_set import FrameSet
 from d3_ros.evaluation.compare import CONFIDENCE, Difference
 from d3_ros.evaluation.evaluate import FrameScores, mean_scores, points_seed, predict, write_csv
-from d3_ros.evaluation.frame_set import FrameSet
 from d3_ros.evaluation.pictures import frame_pictures
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, chosen_points
+from d3_ros.imaging import html_page as html
 from d3_ros.network import D3Predictor
 
 # The first of these that the frames have ranks them, and stands at the top of the page.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from d3_ros.data.frame_set import FrameSet, Part
 from d3_ros.errors import D3Error
 from d3_ros.evaluation.compare import CONFIDENCE, Difference, compare
 from d3_ros.evaluation.evaluate import FrameScores, evaluate, mean_scores
-from d3_ros.evaluation.frame_set import FrameSet, Part
 from d3_ros.evaluation.report import Evaluated, write_report
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS
 from d3_ros.network import D3Predictor

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
-from d3_ros.evaluation import metrics
+from d3_ros import metrics
 from d3_ros.geometry.alignment import ScaleAligner
 
 Pattern = Literal["random", "outliers", "noise", "line", "lower"]

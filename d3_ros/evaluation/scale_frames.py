@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from d3_ros.data.measured_files import frames as depth_frames
 from d3_ros.errors import DataError
-from d3_ros.evaluation.dataset import frames as depth_frames
 from d3_ros.evaluation.scale import Frame
 from d3_ros.geometry.sparse_depth import project_points
 from d3_ros.types import CameraIntrinsics

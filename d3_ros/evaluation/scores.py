@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d3_ros.evaluation import metrics
+from d3_ros import metrics
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.types import D3Prediction
 

@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from d3_ros.network.bundle import Bundle, load_bundle, write_bundle
-    from d3_ros.network.model import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
-    from d3_ros.network.predictor import D3Predictor
+    from d3_ros.network.bundle.folder import Bundle, load_bundle, write_bundle
+    from d3_ros.network.inference.predictor import D3Predictor
+    from d3_ros.network.model.d3_network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
 
 __all__ = [
     "OFFICIAL_NORMAL_AXES",
@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "bundle": ("Bundle", "load_bundle", "write_bundle"),
-    "model": ("OFFICIAL_NORMAL_AXES", "PROMPTS", "D3Network", "TaskSpec"),
-    "predictor": ("D3Predictor",),
+    "bundle.folder": ("Bundle", "load_bundle", "write_bundle"),
+    "model.d3_network": ("OFFICIAL_NORMAL_AXES", "PROMPTS", "D3Network", "TaskSpec"),
+    "inference.predictor": ("D3Predictor",),
 }
 
 

@@ -1,0 +1,196 @@
+"""One camera of a bag with its depth sensor, moment by moment: what training data is made from.
+
+Nothing is decoded before it is asked for, because most images of a recording are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d3_ros.data.bag.file import Moment, read_contents, read_moments
+from d3_ros.data.bag.topics import CameraTopics, SensorKind, find_topics
+from d3_ros.data.bag.transforms import TF_STATIC, StaticTransforms
+from d3_ros.errors import DataError, MessageError
+from d3_ros.geometry.sparse_depth import place_on_image, project_points
+from d3_ros.messages.compressed_depth import depth_from_any, is_compressed, rgb_from_any
+from d3_ros.messages.from_messages import intrinsics_from_camera_info
+from d3_ros.messages.from_points import points_from_cloud, points_from_scan
+from d3_ros.types import CameraIntrinsics
+
+JPEG_START = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True)
+class BagCameraOptions:
+    """What of a bag to read; None: found by its name, or by being the only one.
+
+    `intrinsics`: (fx, fy, cx, cy) in pixels, before the bag's camera_info. `rectified`: the images
+    are already rectified, so that P holds instead of K and D. `T_camera_sensor`: before the bag's
+    /tf_static; maps the sensor's points into the optical frame. `tolerance_s`: how far apart the
+    stamps of image and measurement may be. `min_depth_m` to `max_depth_m`: what is measured at all.
+    """
+
+    path: Path
+    image: str | None = None
+    info: str | None = None
+    sensor: str | None = None
+    kind: SensorKind | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
+    rectified: bool = False
+    T_camera_sensor: np.ndarray | None = None
+    tolerance_s: float = 0.02
+    min_depth_m: float = 0.1
+    max_depth_m: float = 65.0
+
+
+class BagCamera:
+    """The moments of one camera, in order; may be iterated again."""
+
+    def __init__(self, options: BagCameraOptions) -> None:
+        """Read what topics and static transforms there are.
+
+        Raises:
+            DataError: not a readable bag, or a topic is missing, of another type or ambiguous.
+        """
+        self.options = options
+        contents = read_contents(options.path)
+        self.topics: CameraTopics = find_topics(
+            contents,
+            options.path,
+            image=options.image,
+            info=options.info,
+            sensor=options.sensor,
+            kind=options.kind,
+        )
+        if not self.topics.info and options.intrinsics is None:
+            raise DataError(
+                f"{options.path}: no camera_info beside {self.topics.image}: name its topic or "
+                "give the intrinsics fx fy cx cy"
+            )
+        self._length = contents.topics[self.topics.image][1]
+        self._transforms = StaticTransforms(options.path)
+        self._extrinsics: dict[tuple[str, str], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self._length
+
+    def __iter__(self) -> Iterator[CameraMoment]:
+        tolerances = {self.topics.sensor: round(self.options.tolerance_s * 1e9)}
+        moments = read_moments(self.options.path, self.topics.image, self.topics.info, tolerances)
+        for moment in moments:
+            yield CameraMoment(self, moment)
+
+    def extrinsics(self, camera: str, sensor: str) -> np.ndarray:
+        """T_camera_sensor (4, 4) of two frames.
+
+        Raises:
+            DataError: neither given nor recorded.
+        """
+        if self.options.T_camera_sensor is not None:
+            return self.options.T_camera_sensor
+        known = self._extrinsics.get((camera, sensor))
+        if known is None:
+            known = self._transforms.find(camera, sensor)
+            if known is None:
+                frames = ", ".join(self._transforms.frames) or "none"
+                raise DataError(
+                    f"{self.options.path}: {TF_STATIC} does not connect the sensor's frame "
+                    f"'{sensor}' with the camera's '{camera}' (frames: {frames}): give "
+                    "the extrinsics x y z qx qy qz qw"
+                )
+            self._extrinsics[camera, sensor] = known
+        return known
+
+    def refuse_unregistered(self, camera: str, sensor: str) -> None:
+        """Refuse a depth image that, as the bag itself says, was taken from another place."""
+        transform = None if camera == sensor else self._transforms.find(camera, sensor)
+        if transform is not None and not np.allclose(transform, np.eye(4), atol=1e-3):
+            raise DataError(
+                f"{self.options.path}: {self.topics.sensor} is not registered to "
+                f"{self.topics.image}: frame '{sensor}' is not at '{camera}' in {TF_STATIC}; "
+                "record the aligned depth, or its points and name those"
+            )
+
+
+class CameraMoment:
+    """One image; everything else about it is decoded when it is first asked for.
+
+    `stamp`: seconds of the image's header. `measured`: whether the sensor has a message for it.
+    """
+
+    def __init__(self, camera: BagCamera, moment: Moment) -> None:
+        self._camera = camera
+        self._moment = moment
+        self.stamp = moment.stamp_ns / 1e9
+        self.measured = bool(moment.others)
+
+    @cached_property
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8.
+
+        Raises:
+            MessageError: the image cannot be decoded.
+        """
+        return rgb_from_any(self._moment.image, self._camera.topics.image)
+
+    @property
+    def jpeg(self) -> bytes | None:
+        """The camera's own JPEG file, where it sent one."""
+        message = self._moment.image
+        if not is_compressed(message):
+            return None
+        data = np.asarray(message.data, np.uint8).tobytes()
+        return data if data.startswith(JPEG_START) else None
+
+    @cached_property
+    def intrinsics(self) -> CameraIntrinsics:
+        """Of the image at its own size, with its distortion.
+
+        Raises:
+            MessageError: there are none, or they do not fit the image.
+        """
+        options, topics = self._camera.options, self._camera.topics
+        height, width = self.rgb.shape[:2]
+        if options.intrinsics is not None:
+            return CameraIntrinsics(width, height, *options.intrinsics)
+        info = self._moment.info
+        known = info and intrinsics_from_camera_info(
+            info,
+            width,
+            height,
+            topic=topics.info,
+            image_topic=topics.image,
+            rectified=options.rectified,
+        )
+        if not known:
+            why = "no camera_info had come by then" if info is None else "it is uncalibrated"
+            raise MessageError(f"no intrinsics for {topics.image} ({why}): give fx fy cx cy")
+        return known
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """(H, W) float32 z-depth in metres, NaN where not measured; of the image's size.
+
+        Raises:
+            DataError, MessageError: the measurement cannot be decoded or placed.
+        """
+        options, topics = self._camera.options, self._camera.topics
+        message: Any = self._moment.others[topics.sensor]
+        camera, sensor = self._moment.image.header.frame_id, message.header.frame_id
+        height, width = self.rgb.shape[:2]
+        if topics.kind == "depth":
+            self._camera.refuse_unregistered(camera, sensor)
+            depth = place_on_image(depth_from_any(message, topics.sensor), width, height)
+        else:
+            decode = points_from_cloud if topics.kind == "points" else points_from_scan
+            points = decode(message, topics.sensor)
+            depth = project_points(points, self._camera.extrinsics(camera, sensor), self.intrinsics)
+        within = (depth >= options.min_depth_m) & (depth <= options.max_depth_m)
+        return np.where(within, depth, np.float32(np.nan))

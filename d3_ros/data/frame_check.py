@@ -1,0 +1,125 @@
+"""Every frame of a dataset is read once before it is trained on; what was found is remembered.
+
+The findings lie in the user's cache (~/.cache/d3_ros/checked), never beside the data, and hold for
+as long as the frame's files keep their sizes and times, so that a second run begins at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from d3_ros.data.dataset_config import DatasetKind
+from d3_ros.data.readers import Reader, UnusableError
+from d3_ros.errors import DataError
+from d3_ros.network.bundle.lookup import user_cache
+
+FORMAT = 1  # of the findings; another one is checked anew
+DAMAGED = "cannot be read"
+NAMED = 5  # of the frames with one fault
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One frame: `label_size` (h, w) of its labels and whether its camera is known, or its fault.
+
+    `fault` is (what is wrong with all frames of that kind, what exactly is wrong with this one).
+    """
+
+    name: str
+    label_size: tuple[int, int] | None
+    has_camera: bool
+    fault: tuple[str, str] | None
+
+
+def check_frames(reader: Reader, kind: DatasetKind, folder: Path) -> list[Finding]:
+    """A finding for every frame of the reader, in order; a progress bar where it takes long."""
+    known = _remembered(folder, kind)
+    states = {name: _state(reader, name) for name in reader.names}
+    todo = [name for name in reader.names if known.get(name, {}).get("state") != states[name]]
+    if todo:
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+            results = pool.map(lambda name: _examine(reader, name), todo)
+            bar = tqdm(results, total=len(todo), unit="frame", desc=f"check {folder.name}", delay=1)
+            for name, result in zip(todo, bar, strict=True):
+                known[name] = {"state": states[name], **result}
+        _remember(folder, kind, {name: known[name] for name in reader.names})
+    return [_finding(name, known[name]) for name in reader.names]
+
+
+def describe_faults(findings: Sequence[Finding], total: int) -> str:
+    """What was left out, in one line: how many, why, and the first names of each kind."""
+    by_reason: dict[str, list[Finding]] = {}
+    for finding in findings:
+        assert finding.fault is not None
+        by_reason.setdefault(finding.fault[0], []).append(finding)
+    parts = []
+    for reason, found in by_reason.items():
+        names = ", ".join(finding.name for finding in found[:NAMED])
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        parts.append(f"{len(found)} x {reason} ({names}{more})")
+    first = findings[0].fault
+    assert first is not None
+    return f"{len(findings)} of {total} left out: {'; '.join(parts)}; the first: {first[1]}"
+
+
+def _examine(reader: Reader, name: str) -> dict[str, Any]:
+    try:
+        frame = reader.read(name).frame
+    except UnusableError as error:
+        return {"fault": [error.reason, str(error)]}
+    except DataError as error:
+        return {"fault": [DAMAGED, str(error)]}
+    label = frame.normals if frame.depth is None else frame.depth
+    assert label is not None
+    return {"size": list(label.shape[:2]), "camera": frame.camera is not None}
+
+
+def _finding(name: str, entry: dict[str, Any]) -> Finding:
+    if "fault" in entry:
+        reason, message = entry["fault"]
+        return Finding(name, None, False, (reason, message))
+    height, width = entry["size"]
+    return Finding(name, (height, width), entry["camera"], None)
+
+
+def _state(reader: Reader, name: str) -> list[list[Any]]:
+    """What is another when the finding may be: the frame's files, and what others have."""
+    state: list[list[Any]] = [[reader.has_depth, reader.has_normals]]
+    for path in reader.files(name):
+        with contextlib.suppress(FileNotFoundError):
+            about = path.stat()
+            state.append([path.name, about.st_size, about.st_mtime_ns])
+    return state
+
+
+def _findings_file(folder: Path, kind: DatasetKind) -> Path:
+    place = hashlib.sha256(f"{kind} {folder.resolve()}".encode()).hexdigest()[:24]
+    return user_cache().with_name("checked") / f"{place}.json"
+
+
+def _remembered(folder: Path, kind: DatasetKind) -> dict[str, Any]:
+    try:
+        content = json.loads(_findings_file(folder, kind).read_text(encoding="utf-8"))
+        return dict(content["frames"]) if content["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(folder: Path, kind: DatasetKind, frames: dict[str, Any]) -> None:
+    content = {"format": FORMAT, "folder": str(folder.resolve()), "frames": frames}
+    file = _findings_file(folder, kind)
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # without a home to write to, each run checks anew
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
+        unfinished.replace(file)

@@ -1,0 +1,277 @@
+"""The plain folder of labelled frames that everything here writes and reads.
+
+    rgb/NAME.*          8-bit colour: jpg, png, bmp, tif, webp
+    depth/NAME.png      uint16 z-depth in millimetres, 0 = not known; or
+    depth/NAME.npy      (H, W) floating-point metres; 0, negative, NaN and infinity = not known
+    normals/NAME.png    optional: 8-bit RGB, n = (value - 128) / 127 in x, y, z of the optical frame
+                        (x right, y down, z forward, facing the camera); (0, 0, 0) = not known; or
+    normals/NAME.npy    (H, W, 3) floating point, the same without coding
+    intrinsics.json     optional: fx, fy, cx, cy, width, height in pixels, and distortion_model and
+                        distortion where the lens bends; one such object for all frames, or an
+                        object of them by NAME, which may say more (stamp, T_world_camera, ...)
+    split.txt           optional: lines "NAME train" or "NAME test"; what is not listed is not used
+
+A single frame may also be rgb.* and depth.png right in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from d3_ros.errors import DataError
+from d3_ros.imaging.image_file import PICTURES, files_by_stem, read_image, read_millimetres
+from d3_ros.types import CameraIntrinsics
+
+Split = Literal["train", "test"]
+
+LABELS = (".png", ".npy")
+INTRINSICS, SPLIT = "intrinsics.json", "split.txt"
+MAX_DEPTH_M = 65.535  # what 16-bit millimetres can hold
+UNFINISHED_SUFFIX = ".unfinished"
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """The files of one frame; None where it has none of a kind."""
+
+    name: str
+    rgb: Path
+    depth: Path | None
+    normals: Path | None
+
+
+def encode_depth(depth: np.ndarray) -> np.ndarray:
+    """(H, W) metres to uint16 millimetres; what is not known, or too far to hold, is 0."""
+    known = (depth > 0) & (depth <= MAX_DEPTH_M)
+    return np.rint(np.where(known, depth, 0) * 1000).astype(np.uint16)
+
+
+def encode_normals(normals: np.ndarray) -> np.ndarray:
+    """(H, W, 3) unit vectors (0 = none) to (H, W, 3) uint8 as in the folder's layout."""
+    some = np.abs(normals).sum(axis=-1, keepdims=True) > 0
+    return np.where(some, np.rint(normals * 127) + 128, 0).astype(np.uint8)
+
+
+def decode_normals(pixels: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 of the layout to float32 unit vectors, (0, 0, 0) = none."""
+    vectors = (pixels.astype(np.float32) - 128) / 127
+    vectors[(pixels[..., 0] | pixels[..., 1] | pixels[..., 2]) == 0] = 0
+    return unit_or_zero(vectors)
+
+
+def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
+    """(..., 3) float32 vectors at unit length; zero, tiny and not finite ones become (0, 0, 0)."""
+    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    none = ~(np.isfinite(length) & (length > 0.1))
+    unit = vectors / np.where(none, 1, length)[..., None]
+    unit[none] = 0
+    return unit.astype(np.float32, copy=False)
+
+
+def list_frames(folder: Path) -> tuple[list[FrameFiles], list[str]]:
+    """The frames of a folder in the order in which people count, and what does not belong together.
+
+    Returns:
+        frames: every picture; `depth` is None where it has no partner.
+        strays: one line for each label without a picture.
+
+    Raises:
+        DataError: no such folder, none of its frames, or one that was never finished.
+    """
+    refuse_unfinished(folder)
+    if not (folder / "rgb").is_dir() and (folder / "depth.png").is_file():
+        for picture in sorted(folder.glob("rgb.*")):
+            return [FrameFiles(folder.name, picture, folder / "depth.png", None)], []
+    pictures = files_by_stem(folder / "rgb", PICTURES)
+    if not pictures:
+        raise DataError(f"{folder} has no frames: it needs rgb/NAME.jpg and depth/NAME.png")
+    depths, normals = (files_by_stem(folder / kind, LABELS) for kind in ("depth", "normals"))
+    strays = [
+        f"{label} has no picture in rgb/"
+        for labels in (depths, normals)
+        for name, label in labels.items()
+        if name not in pictures
+    ]
+    frames = [
+        FrameFiles(name, picture, depths.get(name), normals.get(name))
+        for name, picture in pictures.items()
+    ]
+    return frames, strays
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """(H, W) float32 metres of a .png or .npy file, 0 = not known; never NaN or infinite.
+
+    Raises:
+        DataError: missing, damaged, or not depth.
+    """
+    if path.suffix == ".npy":
+        depth = _read_array(path, 2)
+        return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+    return read_millimetres(path).astype(np.float32) / np.float32(1000)
+
+
+def read_normals(path: Path) -> np.ndarray:
+    """(H, W, 3) float32 unit vectors of a .png or .npy file, optical frame, (0, 0, 0) = not known.
+
+    Raises:
+        DataError: missing, damaged, or not normals.
+    """
+    if path.suffix == ".npy":
+        return unit_or_zero(np.nan_to_num(_read_array(path, 3), posinf=0, neginf=0))
+    image = read_image(path, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(
+            f"{path} is {image.dtype} of shape {image.shape}: normals must be 8-bit RGB, or .npy"
+        )
+    return decode_normals(image[..., ::-1])
+
+
+def read_intrinsics(folder: Path) -> Mapping[str, CameraIntrinsics]:
+    """The cameras of a folder by frame; empty where there is no intrinsics.json.
+
+    Under the name "" the camera that holds for all frames, where the file has only one.
+
+    Raises:
+        DataError: the file is damaged or an entry is not a camera.
+    """
+    path = folder / INTRINSICS
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = {"": content} if "fx" in content else content
+        return {name: _camera(entry) for name, entry in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not intrinsics ({type(error).__name__}: {error}): it needs fx, fy, cx, cy, "
+            "width and height, once or for every frame"
+        ) from error
+
+
+def camera_entry(camera: CameraIntrinsics) -> dict[str, Any]:
+    """A camera as intrinsics.json has it."""
+    entry: dict[str, Any] = {
+        key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")
+    }
+    if camera.distortion_model != "none":
+        entry["distortion_model"] = camera.distortion_model
+        entry["distortion"] = list(camera.distortion)
+    return entry
+
+
+def write_intrinsics(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write intrinsics.json, a line a frame."""
+    text = ",\n".join(
+        f"{json.dumps(name)}: {json.dumps(entries[name])}" for name in sorted(entries)
+    )
+    (folder / INTRINSICS).write_text("{\n" + text + "\n}\n", encoding="utf-8")
+
+
+def read_split(folder: Path) -> dict[str, Split] | None:
+    """What split.txt says of each frame; None where there is none.
+
+    Raises:
+        DataError: a line is not "NAME train" or "NAME test", or a name comes twice.
+    """
+    path = folder / SPLIT
+    if not path.is_file():
+        return None
+    found: dict[str, Split] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        name, _, side = line.strip().rpartition(" ")
+        if not line.strip() or line.startswith("#"):
+            continue
+        name = name.strip()
+        if side not in ("train", "test") or not name or name in found:
+            raise DataError(
+                f"{path}:{number}: {line!r}: write 'NAME train' or 'NAME test', each name once"
+            )
+        found[name] = "train" if side == "train" else "test"
+    return found
+
+
+def write_split(folder: Path, sides: Mapping[str, Split]) -> None:
+    """Write split.txt."""
+    lines = [f"{name} {sides[name]}\n" for name in sides]
+    (folder / SPLIT).write_text("".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def new_folder(output: Path, *, kinds: tuple[str, ...], resume: bool) -> Iterator[Path]:
+    """A folder of frames that appears under its name only when it is whole.
+
+    Yields `output` with `.unfinished` behind its name, with a subfolder for each of `kinds`; when
+    the block ends well, it is renamed. After a failure it stays, so that the same call goes on
+    (`resume`) or starts anew.
+
+    Raises:
+        DataError: `output` exists.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output} already exists: give another name, or remove it first")
+    unfinished = output.with_name(output.name + UNFINISHED_SUFFIX)
+    if not resume:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for kind in kinds:
+        (unfinished / kind).mkdir(parents=True, exist_ok=True)
+    yield unfinished
+    if output.exists():
+        output.rmdir()
+    unfinished.rename(output)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse a folder that was not written to its end, or of which only the beginning is there.
+
+    Raises:
+        DataError: with what to do.
+    """
+    unfinished = folder.with_name(folder.name + UNFINISHED_SUFFIX)
+    if folder.name.endswith(UNFINISHED_SUFFIX) and folder.is_dir():
+        raise DataError(f"{folder} was never finished: run the command that wrote it again")
+    if folder.is_dir():
+        return
+    if unfinished.is_dir():
+        raise DataError(
+            f"{folder} is not there, only the beginning of it, {unfinished.name}: run the command "
+            "that wrote it again"
+        )
+    raise DataError(f"{folder}: no such folder")
+
+
+def _camera(entry: Mapping[str, Any]) -> CameraIntrinsics:
+    return CameraIntrinsics(
+        width=int(entry["width"]),
+        height=int(entry["height"]),
+        fx=float(entry["fx"]),
+        fy=float(entry["fy"]),
+        cx=float(entry["cx"]),
+        cy=float(entry["cy"]),
+        distortion_model=entry.get("distortion_model", "none"),
+        distortion=tuple(map(float, entry.get("distortion", ()))),
+    )
+
+
+def _read_array(path: Path, axes: int) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is missing or damaged ({error})") from error
+    if (
+        array.ndim != axes
+        or not np.issubdtype(array.dtype, np.floating)
+        or (axes == 3 and array.shape[2] != 3)
+    ):
+        shape = "(H, W)" if axes == 2 else "(H, W, 3)"
+        raise DataError(f"{path} is {array.dtype} {array.shape}: must be floating point {shape}")
+    return array

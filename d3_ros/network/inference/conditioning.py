@@ -1,0 +1,214 @@
+"""What a UNet is told besides its latent, made constant: its timestep and its prompt.
+
+Both are fixed when a bundle is loaded. So the time embedding becomes a bias of the convolution that
+it is added to, and the keys and values of the prompt become constants of their attention layer.
+Where several tasks share a UNet, every constant has a row per task, and `TaskRows` says which rows
+the batch at hand wants. No function here writes into a given tensor: networks may share weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from d3_ros.network.model.d3_network import DiffusersModel
+
+
+@dataclass
+class TaskRows:
+    """Which tasks the running batch holds: `rows` of the constants, images in task-major order."""
+
+    rows: slice = field(default_factory=lambda: slice(0, 1))
+
+    def per_image(self, constants: torch.Tensor, batch: int) -> torch.Tensor:
+        """(T, ...) constants -> (B, ...) for a batch of B images."""
+        chosen = constants[self.rows]
+        if len(chosen) == 1:
+            return chosen.expand(batch, *constants.shape[1:])
+        return chosen.repeat_interleave(batch // len(chosen), dim=0)
+
+
+class ConditionedConv2d(nn.Module):
+    """A convolution whose bias depends on the task: the time embedding is part of it.
+
+    Args:
+        convolution: gives weight, bias and geometry.
+        shifts: (T, C) what the task's timestep adds to each output channel.
+        tasks: which task the running batch is of.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, shifts: torch.Tensor, tasks: TaskRows) -> None:
+        super().__init__()
+        self.weight = convolution.weight
+        bias = shifts if convolution.bias is None else convolution.bias + shifts
+        self.register_buffer("bias", bias.detach().to(convolution.weight.dtype))
+        self._geometry: Any = (convolution.stride, convolution.padding, convolution.dilation)
+        self._tasks = tasks
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, c, h, w) -> (B, C, h, w)."""
+        bias = self.get_buffer("bias")[self._tasks.rows]
+        if len(bias) == 1:
+            return F.conv2d(image, self.weight, bias[0], *self._geometry)
+        bias = self._tasks.per_image(self.get_buffer("bias"), len(image))
+        return F.conv2d(image, self.weight, None, *self._geometry) + bias[:, :, None, None]
+
+
+class FixedPromptAttention(nn.Module):
+    """Cross-attention to prompts that never change: no projection of them is left to compute.
+
+    Args:
+        attention: the layer it replaces.
+        prompts: (T, L, C) float32 prompt embedding per task.
+        tasks: which task the running batch is of.
+    """
+
+    def __init__(self, attention: Attention, prompts: torch.Tensor, tasks: TaskRows) -> None:
+        super().__init__()
+        self.to_q, self.to_out, self.heads = attention.to_q, attention.to_out[0], attention.heads
+        for name, layer in (("key", attention.to_k), ("value", attention.to_v)):
+            bias = None if layer.bias is None else layer.bias.float()
+            projected = F.linear(prompts, layer.weight.float(), bias).to(layer.weight.dtype)
+            self.register_buffer(name, projected)  # (T, L, C)
+        self._tasks = tasks
+
+    def forward(self, hidden_states: torch.Tensor, **_: object) -> torch.Tensor:
+        """(B, N, C) -> (B, N, C); what diffusers' attention takes besides is fixed here."""
+        batch = len(hidden_states)
+        key, value = (
+            _to_heads(self._tasks.per_image(self.get_buffer(name), batch), self.heads)
+            for name in ("key", "value")
+        )
+        query = _to_heads(self.to_q(hidden_states), self.heads)
+        return self.to_out(_from_heads(F.scaled_dot_product_attention(query, key, value)))
+
+
+class FusedSelfAttention(nn.Module):
+    """Self-attention that makes queries, keys and values in one product."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        parts = (attention.to_q, attention.to_k, attention.to_v)
+        width = sum(layer.out_features for layer in parts)
+        has_bias = parts[0].bias is not None
+        with torch.device("meta"):
+            self.to_qkv = nn.Linear(parts[0].in_features, width, bias=has_bias)
+        self.to_qkv.weight = _frozen(torch.cat([layer.weight for layer in parts]))
+        if has_bias:
+            self.to_qkv.bias = _frozen(torch.cat([layer.bias for layer in parts]))
+        self.to_out, self.heads = attention.to_out[0], attention.heads
+
+    def forward(self, hidden_states: torch.Tensor, **_: object) -> torch.Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        query, key, value = (
+            _to_heads(part, self.heads) for part in self.to_qkv(hidden_states).chunk(3, dim=-1)
+        )
+        return self.to_out(_from_heads(F.scaled_dot_product_attention(query, key, value)))
+
+
+class _NoEmbedding(nn.Module):
+    """Stands where the time embedding was: the blocks are given nothing to add."""
+
+    def forward(self, *_: object) -> None:
+        return None
+
+
+def fold_time(unet: DiffusersModel, timesteps: torch.Tensor, tasks: TaskRows) -> str:
+    """Turn the time embedding of (T,) float32 `timesteps` into biases; drop what computed it.
+
+    Returns:
+        Why this UNet must stay as it is; empty when it was changed.
+    """
+    blocks: list[Any] = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
+    if any(block.time_embedding_norm != "default" for block in blocks):
+        return "its time embedding is not a plain addition"
+    if unet.class_embedding is not None or unet.config.addition_embed_type is not None:
+        return "its time embedding is mixed with another one"
+    embedding = _in_float(unet.time_embedding)(unet.time_proj(timesteps))
+    if unet.time_embed_act is not None:
+        embedding = unet.time_embed_act(embedding)
+    for block in blocks:
+        activated = embedding if block.skip_time_act else block.nonlinearity(embedding)
+        shifts = _in_float(block.time_emb_proj)(activated)
+        block.conv1 = ConditionedConv2d(block.conv1, shifts, tasks)
+        block.time_emb_proj = None
+    unet.time_embedding, unet.time_proj = _NoEmbedding(), nn.Identity()
+    return ""
+
+
+def fix_prompts(unet: DiffusersModel, prompts: torch.Tensor, tasks: TaskRows) -> str:
+    """Replace every cross-attention by one whose (T, L, C) float32 `prompts` are projected already.
+
+    Returns:
+        Why this UNet must stay as it is; empty when it was changed.
+    """
+    if unet.encoder_hid_proj is not None:
+        return "it projects its prompt in a way of its own"
+    blocks = _transformer_blocks(unet)
+    if not all(_is_plain(block.attn2) for block in blocks):
+        return "its cross-attention is not the plain one"
+    for block in blocks:
+        block.attn2 = FixedPromptAttention(block.attn2, prompts, tasks)
+    return ""
+
+
+def fuse_self_attention(unet: DiffusersModel) -> str:
+    """Let every self-attention make queries, keys and values in one product.
+
+    Returns:
+        Why this UNet must stay as it is; empty when it was changed.
+    """
+    blocks = _transformer_blocks(unet)
+    if not all(_is_plain(block.attn1) and not block.only_cross_attention for block in blocks):
+        return "its self-attention is not the plain one"
+    for block in blocks:
+        block.attn1 = FusedSelfAttention(block.attn1)
+    return ""
+
+
+def _transformer_blocks(unet: DiffusersModel) -> list[DiffusersModel]:
+    blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock)]
+    return [block for block in blocks if block.attn2 is not None]
+
+
+def _is_plain(attention: object) -> bool:
+    """Nothing but projections and heads: what the two attention modules above compute."""
+    return isinstance(attention, Attention) and not (
+        attention.group_norm is not None
+        or attention.spatial_norm is not None
+        or attention.norm_cross is not None
+        or attention.norm_q is not None
+        or attention.norm_k is not None
+        or attention.added_kv_proj_dim is not None
+        or attention.residual_connection
+        or attention.rescale_output_factor != 1
+        or not attention.scale_qk
+        or attention.inner_kv_dim != attention.inner_dim
+    )
+
+
+def _in_float(module: nn.Module) -> nn.Module:
+    """A float32 copy: constants are computed once, so they may as well be exact."""
+    return copy.deepcopy(module).float()
+
+
+def _frozen(tensor: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def _to_heads(tokens: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, N, heads * d) -> (B, heads, N, d)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _from_heads(attended: torch.Tensor) -> torch.Tensor:
+    """(B, heads, N, d) -> (B, N, heads * d)."""
+    return attended.transpose(1, 2).flatten(2)

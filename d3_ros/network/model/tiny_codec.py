@@ -1,0 +1,136 @@
+"""A small codec that stands in for the VAE: one encoder, and one decoder per task.
+
+The VAE of Stable Diffusion costs four times its UNet. Distilled into this codec (see
+training/distillation), the encoder gives the VAE's latent of an image, and each decoder turns a
+task's latent straight into what the task wants: one channel of depth, three of normals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
+from torch import nn
+
+from d3_ros.types import TASKS, Task
+
+CHANNELS: dict[Task, int] = {"depth": 1, "normals": 3}
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Sizes of a TinyCodec.
+
+    `latent_channels`: of the VAE that it stands in for. `width`: channels of every convolution.
+    `encoder_blocks`: residual blocks per level, from full size downwards; each further level halves
+    the size. `decoder_blocks`: the same from the latent's size upwards. `tasks`: which decoders.
+    """
+
+    latent_channels: int
+    width: int
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    tasks: tuple[Task, ...]
+
+    # What D3Network asks of a VAE's configuration: the latents here are scaled already.
+    scaling_factor = 1.0
+    shift_factor = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when the sizes make no codec."""
+        blocks = (self.encoder_blocks, self.decoder_blocks)
+        if not all(
+            isinstance(size, int) and size > 0 for size in (self.latent_channels, self.width)
+        ):
+            raise ValueError("latent_channels and width must be whole numbers above 0")
+        if len(blocks[0]) != len(blocks[1]) or not blocks[0]:
+            raise ValueError(
+                "encoder_blocks and decoder_blocks must have the same number of levels"
+            )
+        if not all(isinstance(count, int) and count >= 0 for part in blocks for count in part):
+            raise ValueError("encoder_blocks and decoder_blocks must be whole numbers")
+        if not self.tasks or not set(self.tasks) <= set(TASKS):
+            raise ValueError(f"tasks must be some of {', '.join(TASKS)}, got {self.tasks}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object to write."""
+        return {"_class_name": TinyCodec.__name__, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: object) -> CodecConfig:
+        """Read what `as_json` wrote.
+
+        Raises:
+            ValueError: a key is missing, unknown or has a value that makes no sense.
+        """
+        names = list(cls.__dataclass_fields__)
+        if not isinstance(content, dict) or content.get("_class_name") != TinyCodec.__name__:
+            raise ValueError(f"_class_name is not {TinyCodec.__name__}")
+        if content.keys() != {"_class_name", *names}:
+            raise ValueError(f"the keys must be _class_name, {', '.join(names)}")
+        values: dict[str, Any] = {name: content[name] for name in names}
+        for name, value in values.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
+
+
+class TinyCodec(nn.Module):
+    """Encoder and decoders of `config`; takes the place of the VAE in a D3Network.
+
+    Latents come and go in the network's own units. Inside they are normalised by `statistics`
+    (channel means and deviations of the image's latent and of each task's), which the distillation
+    measures.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, widths = config.latent_channels, (config.width,) * len(config.encoder_blocks)
+        self.encoder = EncoderTiny(3, channels, config.encoder_blocks, widths, "relu")
+        self.decoders = nn.ModuleDict(
+            {
+                task: DecoderTiny(
+                    in_channels=channels,
+                    out_channels=CHANNELS[task],
+                    num_blocks=config.decoder_blocks,
+                    block_out_channels=widths,
+                    upsampling_scaling_factor=2,
+                    act_fn="relu",
+                    upsample_fn="nearest",
+                )
+                for task in config.tasks
+            }
+        )
+        for name in ("image", *config.tasks):
+            self.register_buffer(f"{name}_mean", torch.zeros(channels))
+            self.register_buffer(f"{name}_deviation", torch.ones(channels))
+
+    @property
+    def spatial_compression_ratio(self) -> int:
+        """Image pixels per latent pixel along one axis."""
+        return 2 ** (len(self.config.encoder_blocks) - 1)
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, h, w) image in [-1, 1] -> (B, c, h/f, w/f) latent, scaled."""
+        mean, deviation = self.statistics("image")
+        return self.encoder(image) * deviation + mean
+
+    def decode(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
+        """(B, c, h, w) latent of a task -> (B, 1 or 3, h·f, w·f), about [-1, 1]."""
+        mean, deviation = self.statistics(task)
+        return self.decoders[task]((latent - mean) / deviation)
+
+    def statistics(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(1, c, 1, 1) mean and deviation of the "image" latent, or of a task's."""
+        mean, deviation = self.get_buffer(f"{name}_mean"), self.get_buffer(f"{name}_deviation")
+        return mean[:, None, None], deviation[:, None, None]
+
+    @torch.no_grad()
+    def set_statistics(self, name: str, latents: Sequence[torch.Tensor]) -> None:
+        """Measure mean and deviation of (B, c, h, w) latents, channel by channel."""
+        together = torch.cat([latent.float().transpose(0, 1).flatten(1) for latent in latents], 1)
+        self.get_buffer(f"{name}_mean").copy_(together.mean(dim=1))
+        self.get_buffer(f"{name}_deviation").copy_(together.std(dim=1).clamp(min=1e-3))

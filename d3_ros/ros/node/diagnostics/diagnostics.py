@@ -1,0 +1,229 @@
+"""Figures to diagnostic_msgs: what is judged OK, WARN and ERROR, and in which words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
+from d3_ros.ros.node.diagnostics.statistics import RATE_WINDOW_S, Snapshot
+from d3_ros.ros.parameters.node_settings import NodeSettings
+from d3_ros.ros.qos import LATCHED
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+PERIOD_S = 1.0
+TASKS_OF_ONE_CAMERA = 3  # frames, scale, network
+
+
+@dataclass(frozen=True)
+class CameraFigures:
+    """What is known of one camera: frames, (p50, p95) of stages in ms, and what is asked of it."""
+
+    snapshot: Snapshot
+    stages: Mapping[str, tuple[float, float]]
+    settings: NodeSettings
+    sensor_depth_seen: bool
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """At which step the network runs, and why not as the parameters ask for."""
+
+    step: str
+    reason: str
+
+
+def judge_frames(
+    snapshot: Snapshot, settings: NodeSettings, *, enabled: bool = True
+) -> tuple[bytes, str]:
+    """Level and message of the flow of frames in an active node."""
+    if not enabled:
+        return OK, "paused (service ~/enable)"
+    if snapshot.since_input_s > settings.diagnostics.input_timeout:
+        return ERROR, f"no image for {snapshot.since_input_s:.0f} s"
+    if snapshot.fault:
+        return ERROR, snapshot.fault
+    busy = snapshot.published > 0 and snapshot.observed_s > RATE_WINDOW_S
+    if busy and not snapshot.idle_lately and snapshot.published_hz < settings.diagnostics.min_rate:
+        return WARN, (
+            f"{snapshot.published_hz:.2f} Hz is below {settings.diagnostics.min_rate:g} Hz "
+            "(parameter diagnostics.min_rate)"
+        )
+    age_s, longest_s = snapshot.age_ms[1] * 1e-3, settings.diagnostics.max_age
+    if 0 < longest_s < age_s:
+        return WARN, (
+            f"output is {age_s:.2f} s old (p95), above {longest_s:g} s (parameter "
+            "diagnostics.max_age)"
+        )
+    # Frames are idle also where only outputs below their max_rate are subscribed to.
+    idle = snapshot.idle_lately and snapshot.published_hz == 0
+    return OK, "nobody subscribes" if idle else "running"
+
+
+def judge_scale(
+    report: ScaleReport | None, settings: NodeSettings, *, sensor_depth_seen: bool
+) -> tuple[bytes, str]:
+    """Level and message of the metric scale in an active node.
+
+    A robot without sensor depth is a use, not a fault; sensor depth that gives no scale is one.
+    """
+    if report is None:
+        return OK, "no frame yet"
+    fit = report.fit
+    if fit.state == "held":
+        expires = f"expires in {report.expires_s(settings.scale.hold_s):.1f} s"
+        return WARN, f"scale held for {fit.age_s:.1f} s, {expires}: {fit.reason}"
+    if fit.state == "relative":
+        level = WARN if sensor_depth_seen else OK
+        return level, f"no metric scale, metric topics are silent: {fit.reason}"
+    if fit.state == "ground":
+        level = WARN if sensor_depth_seen else OK
+        return level, f"scale from the floor: {fit.reason}"
+    measured = f"measured by {' and '.join(report.sensors)}"
+    if fit.abs_rel > settings.diagnostics.max_abs_rel:
+        return WARN, (
+            f"{measured}, but AbsRel {fit.abs_rel:.2f} is above "
+            f"{settings.diagnostics.max_abs_rel:g} (parameter diagnostics.max_abs_rel): are the "
+            "sensor's calibration and time right?"
+        )
+    if report.normal_angle > settings.diagnostics.max_normal_angle:
+        return WARN, (
+            f"{measured}, but depth and normals differ by {report.normal_angle:.2f} rad "
+            "(parameter diagnostics.max_normal_angle)"
+        )
+    return OK, measured
+
+
+def judge_network(network: NetworkFigures) -> tuple[bytes, str]:
+    """Level and message of the network."""
+    return (WARN, network.reason) if network.reason else (OK, network.step)
+
+
+def frame_values(snapshot: Snapshot, stages: Mapping[str, tuple[float, float]]) -> list[KeyValue]:
+    """The figures of the flow of frames, units in the keys."""
+    rows: dict[str, object] = {
+        "input rate (Hz)": f"{snapshot.input_hz:.2f}",
+        "published rate (Hz)": f"{snapshot.published_hz:.2f}",
+        "latency from reception p50 (ms)": f"{snapshot.latency_ms[0]:.1f}",
+        "latency from reception p95 (ms)": f"{snapshot.latency_ms[1]:.1f}",
+        "latency from stamp p50 (ms)": f"{snapshot.age_ms[0]:.1f}",
+        "latency from stamp p95 (ms)": f"{snapshot.age_ms[1]:.1f}",
+        "received (frames)": snapshot.received,
+        "published (frames)": snapshot.published,
+        "dropped, overtaken by a newer one (frames)": snapshot.dropped,
+        "refused (frames)": snapshot.refused,
+        "idle, nobody subscribed (frames)": snapshot.idle,
+    }
+    rows.update({f"{name} p50 (ms)": f"{p50:.2f}" for name, (p50, _) in stages.items()})
+    return _key_values(rows)
+
+
+def scale_values(report: ScaleReport | None, hold_s: float) -> list[KeyValue]:
+    """The figures of the metric scale, units in the keys."""
+    if report is None:
+        return []
+    fit = report.fit
+    return _key_values(
+        {
+            "state": fit.state,
+            "scale (m)": f"{fit.scale:.4f}",
+            "shift (m)": f"{fit.shift:.4f}",
+            "sensors (pixels)": ", ".join(f"{s} {n}" for s, n in report.sensors.items()) or "none",
+            "sensor points": fit.points,
+            "inlier ratio": f"{fit.inlier_ratio:.3f}",
+            "AbsRel on held-out points": f"{fit.abs_rel:.4f}",
+            "depth to normals, median (rad)": f"{report.normal_angle:.3f}",
+            "age (s)": f"{fit.age_s:.2f}",
+            "expires in (s)": f"{report.expires_s(hold_s):.2f}",
+            "fused (pixels)": report.fused_pixels,
+            "measured but disagreeing (pixels)": report.disagreeing_pixels,
+        }
+    )
+
+
+def network_values(network: NetworkFigures) -> list[KeyValue]:
+    """The figures of the network, units in the keys."""
+    rows: dict[str, object] = {"runs at": network.step}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        rows["GPU memory in use (MiB)"] = torch.cuda.memory_allocated() // 2**20
+        rows["GPU memory reserved (MiB)"] = torch.cuda.memory_reserved() // 2**20
+    return _key_values(rows)
+
+
+def _key_values(rows: Mapping[str, object]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=str(value)) for key, value in rows.items()]
+
+
+Report = Mapping[str, tuple[bytes, str, list[KeyValue]]]
+
+
+def plain_report(level: bytes, message: str) -> Report:
+    """The report of a node that is not active."""
+    return {"frames": (level, message, [])}
+
+
+def active_report(
+    cameras: Mapping[str, CameraFigures], network: NetworkFigures, *, enabled: bool
+) -> Report:
+    """Task -> (level, message, values) of an active node."""
+    report: dict[str, tuple[bytes, str, list[KeyValue]]] = {}
+    for name, camera in cameras.items():
+        snapshot, settings = camera.snapshot, camera.settings
+        report[f"{name} frames".lstrip()] = (
+            *judge_frames(snapshot, settings, enabled=enabled),
+            frame_values(snapshot, camera.stages),
+        )
+        report[f"{name} scale".lstrip()] = (
+            *judge_scale(snapshot.scale, settings, sensor_depth_seen=camera.sensor_depth_seen),
+            scale_values(snapshot.scale, settings.scale.hold_s),
+        )
+    report["network"] = (*judge_network(network), network_values(network))
+    return report
+
+
+class DiagnosticsPublisher:
+    """Publishes /diagnostics, and `~/status`, latched, when it changes.
+
+    In every lifecycle state: that a node failed to configure is what one looks there for.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._array = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self._status = node.create_publisher(DiagnosticStatus, "~/status", LATCHED)
+        self._last: tuple[bytes, str] | None = None
+
+    def publish(self, report: Report, hardware_id: str) -> None:
+        """Publish a report task by task, and all of it in one as `~/status`."""
+        name = self._node.get_fully_qualified_name().lstrip("/")
+        array = DiagnosticArray()
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        array.status = [
+            DiagnosticStatus(
+                level=level,
+                name=f"{name}: {task}",
+                message=message,
+                hardware_id=hardware_id,
+                values=values,
+            )
+            for task, (level, message, values) in report.items()
+        ]
+        self._array.publish(array)
+        level = max(status.level for status in array.status)
+        messages = {task: message for task, (_, message, _) in report.items()}
+        if len(messages) > TASKS_OF_ONE_CAMERA:
+            messages = {task: f"{task}: {message}" for task, message in messages.items()}
+        message = "; ".join(messages.values())
+        if self._last != (level, message):
+            self._last = (level, message)
+            values = [value for status in array.status for value in status.values]
+            self._status.publish(
+                DiagnosticStatus(
+                    level=level, name=name, message=message, hardware_id=hardware_id, values=values
+                )
+            )

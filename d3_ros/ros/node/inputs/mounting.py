@@ -1,0 +1,40 @@
+"""How the camera is mounted over the floor: from parameters, or asked of tf."""
+
+from __future__ import annotations
+
+from std_msgs.msg import Header
+
+from d3_ros.errors import TransformError
+from d3_ros.geometry.ground import mounting_from_pose, mounting_from_tilt
+from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.inputs.transforms import TF_WAIT_S, Transforms
+from d3_ros.ros.parameters.metric_settings import GroundSettings
+from d3_ros.types import CameraMounting
+
+
+class MountingReader:
+    """Knows the camera's height and tilt at an image's time, or None where nobody told.
+
+    Args:
+        transforms: asked where the parameters name a frame.
+        tell: told where tf has no answer.
+    """
+
+    def __init__(self, transforms: Transforms, tell: Teller) -> None:
+        self._transforms = transforms
+        self._tell = tell
+
+    def __call__(self, camera: Header, settings: GroundSettings) -> CameraMounting | None:
+        """The mounting at the time of the image with this header."""
+        if settings.frame:
+            try:
+                return mounting_from_pose(self._transforms.pose(camera, settings.frame, TF_WAIT_S))
+            except TransformError as error:
+                if not self._transforms.settling:
+                    self._tell.error(str(error))
+            except ValueError as error:
+                self._tell.error(f"parameter 'ground.frame' is {settings.frame}, but {error}")
+            return None
+        if settings.camera_height > 0:
+            return mounting_from_tilt(settings.camera_height, settings.camera_tilt)
+        return None

@@ -1,0 +1,206 @@
+"""Sparse depth for one image from whatever the robot has: depth image, LiDAR, planar scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from d3_ros.errors import D3Error, DataError, TransformError
+from d3_ros.geometry.sparse_depth import place_on_image, project_points
+from d3_ros.messages.from_messages import depth_from_image
+from d3_ros.messages.from_points import points_from_cloud, points_from_scan
+from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.inputs.matched_inputs import SENSORS, Sensor, stamp_ns
+from d3_ros.ros.node.inputs.transforms import TF_WAIT_S, Transforms
+from d3_ros.ros.parameters.metric_settings import SensorDepthSettings
+from d3_ros.types import CameraIntrinsics
+
+
+@dataclass(frozen=True)
+class SensorDepth:
+    """What the sensors know of one image.
+
+    `depth`: (H, W) float32 z-depth in metres, NaN where there is none; None where there is nothing.
+    `pixels`: how many pixels each sensor that was used gave. `faults`: why the others gave nothing.
+    """
+
+    depth: np.ndarray | None
+    pixels: Mapping[Sensor, int]
+    faults: Mapping[Sensor, str]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no sensor depth, in one line."""
+        if not self.faults:
+            return "no sensor depth"
+        return "no sensor depth: " + "; ".join(self.faults.values())
+
+
+class _UnusableError(D3Error):
+    """A sensor's message cannot be used for this image, which is no fault: told in the status."""
+
+
+class SensorReader:
+    """Turns the sensors' messages of one image into one sparse depth image.
+
+    Args:
+        topics: full name of each sensor's topic, for what is said about it.
+        image_topic: likewise.
+        transforms: where extrinsics that no parameter gives are looked up.
+        tell: told about messages that cannot be read.
+    """
+
+    def __init__(
+        self,
+        topics: Mapping[Sensor, str],
+        image_topic: str,
+        transforms: Transforms,
+        tell: Teller,
+    ) -> None:
+        self._topics = topics
+        self._image_topic = image_topic
+        self._transforms = transforms
+        self._tell = tell
+        self._read: dict[Sensor, Callable[..., np.ndarray]] = {
+            "image": self._from_image,
+            "points": self._from_points,
+            "scan": self._from_scan,
+        }
+
+    def __call__(
+        self,
+        messages: Mapping[Sensor, Any],
+        camera: Header,
+        shape: tuple[int, int],
+        intrinsics: CameraIntrinsics | None,
+        settings: SensorDepthSettings,
+    ) -> SensorDepth:
+        """All that `messages` measure of an image.
+
+        On a pixel that several sensors measure, the registered image goes before points and points
+        before the scan: the earlier one has more to tell about what its neighbours hide.
+
+        Args:
+            messages: the message of each sensor that is nearest to the image in time.
+            camera: the image's header.
+            shape: (rows, columns) of the image.
+            intrinsics: the camera; without it only a registered image can be used.
+            settings: tolerances, ranges and extrinsics.
+        """
+        depth: np.ndarray | None = None
+        pixels: dict[Sensor, int] = {}
+        faults: dict[Sensor, str] = {}
+        for sensor in SENSORS:
+            message = messages.get(sensor)
+            if message is None:
+                continue
+            try:
+                measured = self._read[sensor](message, camera, shape, intrinsics, settings)
+            except _UnusableError as unusable:
+                faults[sensor] = str(unusable)
+                continue
+            except D3Error as error:
+                faults[sensor] = str(error)
+                # What tf has not heard of yet may be on its way.
+                if not (isinstance(error, TransformError) and self._transforms.settling):
+                    self._tell.error(str(error))
+                continue
+            count = int(np.count_nonzero(measured > 0))
+            if count == 0:
+                faults[sensor] = f"'{self._topics[sensor]}' measures nothing that the camera sees"
+                continue
+            pixels[sensor] = count
+            depth = measured if depth is None else np.where(depth > 0, depth, measured)
+        return SensorDepth(depth, pixels, faults)
+
+    def _from_image(
+        self,
+        message: Image,
+        camera: Header,
+        shape: tuple[int, int],
+        intrinsics: CameraIntrinsics | None,
+        settings: SensorDepthSettings,
+    ) -> np.ndarray:
+        self._refuse_other_time(
+            "image",
+            message.header,
+            camera,
+            "sensor_depth.tolerance",
+            settings.tolerance,
+        )
+        topic = self._topics["image"]
+        height, width = shape
+        try:
+            return place_on_image(depth_from_image(message, topic), width, height)
+        except DataError as error:
+            raise DataError(f"'{topic}': {error}: register it to '{self._image_topic}'") from error
+
+    def _from_points(self, message: Any, camera: Header, *rest: Any) -> np.ndarray:
+        topic = self._topics["points"]
+        return self._projected(
+            "points", message, lambda: points_from_cloud(message, topic), camera, *rest
+        )
+
+    def _from_scan(self, message: Any, camera: Header, *rest: Any) -> np.ndarray:
+        topic = self._topics["scan"]
+        return self._projected(
+            "scan", message, lambda: points_from_scan(message, topic), camera, *rest
+        )
+
+    def _projected(
+        self,
+        sensor: Sensor,
+        message: Any,
+        read: Callable[[], np.ndarray],
+        camera: Header,
+        shape: tuple[int, int],
+        intrinsics: CameraIntrinsics | None,
+        settings: SensorDepthSettings,
+    ) -> np.ndarray:
+        """Points of another sensor on the image's pixels."""
+        if intrinsics is None:
+            raise _UnusableError(
+                f"'{self._topics[sensor]}' cannot be projected into a camera without calibration"
+            )
+        T_camera_sensor = self._extrinsic(sensor, message.header, camera, settings)  # noqa: N806
+        return project_points(
+            read(),
+            T_camera_sensor,
+            intrinsics,
+            min_range=settings.min_range,
+            max_range=settings.max_range,
+            hidden_window_px=round(settings.hidden_window * shape[1]),
+            hidden_ratio=settings.hidden_ratio,
+        )
+
+    def _extrinsic(
+        self, sensor: Sensor, header: Header, camera: Header, settings: SensorDepthSettings
+    ) -> np.ndarray:
+        """T_camera_sensor of a message that is of the image's time."""
+        still = ("sensor_depth.tolerance", settings.tolerance)
+        moved = ("sensor_depth.max_age", settings.max_age)
+        given = getattr(settings, sensor).matrix
+        if given is not None:
+            self._refuse_other_time(sensor, header, camera, *still)
+            return given
+        # Before tf is asked: it has forgotten the time of a sensor that is long silent.
+        self._refuse_other_time(sensor, header, camera, *max(still, moved, key=lambda x: x[1]))
+        found = self._transforms.lookup(camera, header, settings.fixed_frame, TF_WAIT_S)
+        self._refuse_other_time(sensor, header, camera, *(moved if found.follows_motion else still))
+        return found.T_camera_sensor
+
+    def _refuse_other_time(
+        self, sensor: Sensor, header: Header, camera: Header, parameter: str, limit_s: float
+    ) -> None:
+        late_s = (stamp_ns(header) - stamp_ns(camera)) * 1e-9
+        if abs(late_s) > limit_s:
+            side = "after" if late_s > 0 else "before"
+            raise _UnusableError(
+                f"'{self._topics[sensor]}' is {abs(late_s):.2f} s {side} the image "
+                f"({parameter} {limit_s:g} s)"
+            )

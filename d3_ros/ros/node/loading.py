@@ -1,0 +1,61 @@
+"""The network of the node: loaded by its parameters, warmed up, and its memory given back."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from d3_ros.errors import BundleError
+from d3_ros.ros.parameters.node_settings import NodeSettings
+
+if TYPE_CHECKING:
+    from d3_ros.network import D3Predictor
+
+
+def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Predictor:
+    """The predictor that the parameters name, ready for its first frame.
+
+    Args:
+        settings: model, device, dtype, processing_size and what follows it are used.
+        say: told, in a line, what is being loaded and where it came to be.
+
+    Raises:
+        BundleError: there is no such model, it is damaged, or it has no depth.
+        DeviceError: the device is not there or too small.
+        DataError: the processing size makes no sense.
+        NonFiniteError: the network cannot run in this dtype.
+    """
+    # Importing torch takes seconds: a node that waits to be configured should not.
+    from d3_ros.network import D3Predictor
+    from d3_ros.network.bundle.lookup import find_bundle
+    from d3_ros.network.inference.specialise import EXACT
+
+    say(f"loading model {find_bundle(settings.model)}")
+    predictor = D3Predictor.from_pretrained(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        processing_size=settings.processing_size,
+        codec="tiny" if settings.codec == "tiny" else "vae",
+        optimisations=EXACT if settings.specialise else (),
+        target_latency_ms=settings.target_latency_ms or None,
+    )
+    if "depth" not in predictor.tasks:
+        raise BundleError(
+            f"model '{settings.model}' predicts {', '.join(predictor.tasks)} only: "
+            "the node needs one with depth"
+        )
+    predictor.warm_up(images=len(settings.cameras))
+    precision = str(predictor.dtype).removeprefix("torch.")
+    say(f"ready: {' and '.join(predictor.tasks)} on {predictor.device} in {precision}")
+    return predictor
+
+
+def free_memory() -> None:
+    """Give memory of networks that nobody holds any longer back to the GPU's other users."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

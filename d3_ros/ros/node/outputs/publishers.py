@@ -1,0 +1,127 @@
+"""The node's publishers, and the work that goes into their messages: none that nobody asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from d3_ros.pipeline import Output
+from d3_ros.ros.node.diagnostics.statistics import StageTimes
+from d3_ros.ros.node.outputs.frame_messages import Buffers, FrameMessages, Source
+from d3_ros.ros.node.outputs.rate_caps import RateCaps
+from d3_ros.ros.parameters.node_settings import NodeSettings
+from d3_ros.ros.qos import OUTPUT, explain_publisher
+from d3_ros.ros.topics import (
+    CAPPED,
+    METRIC,
+    NORMALS,
+    NORMALS_COLOR,
+    NORMALS_JPEG,
+    POINTS,
+    TOPICS,
+)
+from d3_ros.types import DepthFrame
+
+
+def max_rates(settings: NodeSettings) -> dict[str, float]:
+    """The caps by the names of `CAPPED`, Hz; 0 is none."""
+    return {
+        "depth": settings.depth.max_rate,
+        "relative": settings.relative.max_rate,
+        "normals": settings.normals.max_rate,
+        "points": settings.points.max_rate,
+        "nav points": settings.points.nav.max_rate,
+        "depth color": settings.color.max_rate,
+        "normals color": settings.color.max_rate,
+        "scale": 0.0,
+    }
+
+
+class Outputs:
+    """The lifecycle publishers of one camera; their messages are filled in place.
+
+    `wanted` and `publish` are the worker's; `close` may be called from any thread. With a
+    `prefix`, `~/points` is published as `~/PREFIX/points`.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        stage: StageTimes,
+        warn: Callable[[str], None],
+        prefix: str = "",
+    ) -> None:
+        self._node = node
+        self._stage = stage
+        self._lock = threading.Lock()
+        self._publishers: dict[str, Any] = {}
+        for topic, kind in TOPICS.items():
+            name = topic.replace("~/", f"~/{prefix}/") if prefix else topic
+            events = explain_publisher(node.resolve_topic_name(name), warn)
+            self._publishers[topic] = node.create_lifecycle_publisher(
+                kind, name, OUTPUT, event_callbacks=events
+            )
+        self._buffers = Buffers()
+        self._caps = RateCaps()
+
+    def wanted(self, settings: NodeSettings) -> frozenset[str]:
+        """The topics that somebody subscribes to and that are due."""
+        now, rates = time.monotonic(), max_rates(settings)
+        with self._lock:
+            return frozenset(
+                topic
+                for group, topics in CAPPED.items()
+                if self._caps.due(group, rates[group], now)
+                for topic in topics
+                if topic in self._publishers
+                and self._publishers[topic].get_subscription_count() > 0
+            )
+
+    @staticmethod
+    def needed(wanted: frozenset[str], settings: NodeSettings) -> set[Output]:
+        """What the pipeline must compute for these topics."""
+        needed: set[Output] = {"relative"}
+        if wanted & METRIC:
+            needed.add("metric")
+        with_normals = {NORMALS, NORMALS_COLOR, NORMALS_JPEG}
+        if settings.points.normals:
+            with_normals.add(POINTS)
+        if wanted & with_normals:
+            needed.add("normals")
+        return needed
+
+    def publish(
+        self, frame: DepthFrame, source: Source, wanted: frozenset[str], settings: NodeSettings
+    ) -> int:
+        """Publish what is wanted and known of a frame; return the number of messages."""
+        now, rates = time.monotonic(), max_rates(settings)
+        messages = FrameMessages(frame, source, settings, self._buffers)
+        sent: set[str] = set()
+        for topic in TOPICS:
+            if topic not in wanted:
+                continue
+            with self._stage(f"fill {topic}"):
+                message = messages.make(topic)
+            if message is None:
+                continue
+            with self._stage(f"publish {topic}"), self._lock:
+                publisher = self._publishers.get(topic)
+                if publisher is None or not publisher.is_activated:
+                    break
+                publisher.publish(message)
+            sent.add(topic)
+        for group, topics in CAPPED.items():
+            if sent.intersection(topics):
+                self._caps.sent(group, rates[group], now)
+        return len(sent)
+
+    def close(self) -> None:
+        """Destroy the publishers; a frame that is still being worked on publishes nothing more."""
+        with self._lock:
+            for publisher in self._publishers.values():
+                self._node.destroy_lifecycle_publisher(publisher)
+            self._publishers = {}

@@ -1,0 +1,301 @@
+"""The lifecycle node `predictor`: its life and its parameters.
+
+    configure   check parameters, load and warm up the network, create the publishers
+    activate    subscribe
+    deactivate, cleanup, shutdown mirror them; cleanup frees the network's memory
+
+One thread runs the executor: callbacks only store. Inference has a thread of its own, so that no
+transition, service or parameter waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+from d3_ros.errors import D3Error
+from d3_ros.ros.node.diagnostics import diagnostics
+from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
+from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.loading import free_memory, load_network
+from d3_ros.ros.node.network_guard import LoadedPredictor, NetworkGuard
+from d3_ros.ros.node.session import Session
+from d3_ros.ros.parameters.declaration import (
+    camera_names,
+    declare,
+    heard_only_at_configure,
+    read,
+    unknown,
+)
+from d3_ros.ros.parameters.node_settings import NodeSettings, settings_from
+from d3_ros.ros.parameters.parameter_row import ParameterError
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+# How long a cleanup waits for the frame that is being inferred.
+LAST_FRAME_S = 5.0
+
+
+class PredictorNode(LifecycleNode):
+    """Depth, normals and metric clouds of one camera or several.
+
+    `statistics`: what became of each camera's frames, by its name; a caller may look on.
+
+    Args:
+        load: makes the predictor from the settings, telling what it does; tests pass another.
+        **node_arguments: as for rclpy's Node (namespace, parameter_overrides, …).
+    """
+
+    def __init__(
+        self,
+        load: Callable[[NodeSettings, Callable[[str], object]], LoadedPredictor] = load_network,
+        **node_arguments: Any,
+    ) -> None:
+        super().__init__(
+            "predictor", automatically_declare_parameters_from_overrides=True, **node_arguments
+        )
+        self._load = load
+        self._session: Session | None = None
+        self._state = "unconfigured"
+        self._failure = ""
+        self._enabled = True
+        self._tell = Teller(self.get_logger())
+        self._faults = declare(self)
+        self.statistics = {name: FrameStatistics() for name in camera_names(self)}
+        for line in unknown(self):
+            self.get_logger().warning(line)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_service(Trigger, "~/reset_scale", self._on_reset_scale)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self._diagnostics = diagnostics.DiagnosticsPublisher(self)
+        self.create_timer(
+            diagnostics.PERIOD_S,
+            self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),  # simulated time may stand still
+        )
+
+    # Life
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters, load the network, create the publishers."""
+        result = self._attempt("configure", self._configure, "inactive", FAILURE)
+        if result != SUCCESS:
+            self._release()
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe."""
+
+        def activate() -> None:
+            assert self._session is not None
+            super(PredictorNode, self).on_activate(state)  # opens the publishers
+            self._session.activate()
+            topics = [f"'{camera.image_topic}'" for camera in self._session.cameras.values()]
+            self.get_logger().info(f"active, waiting for {' and '.join(topics)}")
+
+        result = self._attempt("activate", activate, "active", FAILURE)
+        if result != SUCCESS:
+            self._pause(state)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; the network stays loaded."""
+        return self._attempt("deactivate", lambda: self._pause(state), "inactive", ERROR)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the network and destroy the publishers."""
+        return self._attempt("cleanup", self._release, "unconfigured", ERROR)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release whatever there is: from active, rclpy calls neither deactivate nor cleanup."""
+        return self._attempt("shutdown", self._release, "finalized", ERROR)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release whatever there is, so that the node can be configured again."""
+        return self._attempt("error processing", self._release, "unconfigured", ERROR)
+
+    def start(self) -> None:
+        """Configure and activate, as the parameter `autostart` asks for."""
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    @property
+    def starts_by_itself(self) -> bool:
+        """The parameter `autostart`."""
+        return bool(self.get_parameter("autostart").value)
+
+    def close(self) -> bool:
+        """Release everything before the process ends; False where inference still runs."""
+        return self._release()
+
+    def _attempt(
+        self,
+        what: str,
+        action: Callable[[], object],
+        then: str,
+        otherwise: TransitionCallbackReturn,
+    ) -> TransitionCallbackReturn:
+        """Run a transition's action; rclpy would swallow its exceptions without a word."""
+        try:
+            action()
+        except D3Error as error:
+            self._failure = f"{what} failed: {error}"
+            self.get_logger().error(self._failure)
+            return otherwise
+        except Exception as error:
+            self._failure = f"{what} failed: {type(error).__name__}: {error}"
+            self.get_logger().error(f"{what} failed: {traceback.format_exc()}")
+            return otherwise
+        self._failure = ""
+        self._state = then
+        return SUCCESS
+
+    def _configure(self) -> None:
+        if self._faults:
+            raise ParameterError("; ".join(self._faults.values()))
+        values = read(self)
+        settings = settings_from(values)
+        of_cameras = self._settings_of_cameras(values)  # before the network: that takes long
+        network = NetworkGuard(
+            lambda chosen: self._load(chosen, self.get_logger().info), settings, self._tell.warn
+        )
+        self._session = Session(self, network, of_cameras, self.statistics, self._tell)
+        self._session.enabled = self._enabled
+
+    def _settings_of_cameras(self, values: Mapping[str, object]) -> dict[str, NodeSettings]:
+        return {name: settings_from(values, name) for name in camera_names(self)}
+
+    def _pause(self, state: LifecycleState) -> None:
+        if self._session is not None:
+            self._session.deactivate()
+        super().on_deactivate(state)
+
+    def _release(self) -> bool:
+        """Free the session, if there is one."""
+        session, self._session = self._session, None
+        if session is None:
+            return True
+        finished = session.close(LAST_FRAME_S)
+        if not finished:
+            self.get_logger().warning(
+                f"the network is still busy after {LAST_FRAME_S:g} s: its memory is freed when "
+                "its last frame is done"
+            )
+        del session
+        free_memory()
+        return finished
+
+    # Parameters, services, diagnostics
+
+    def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        names = [change.name for change in changes]
+        cameras = camera_names(self)
+        if self._session is not None and (fixed := heard_only_at_configure(names, cameras)):
+            return SetParametersResult(
+                successful=False,
+                reason=f"parameter '{fixed[0]}' is read at configure: clean the node up first",
+            )
+        values = {**read(self), **{change.name: change.value for change in changes}}
+        try:
+            settings_from(values)
+            of_cameras = self._settings_of_cameras(values)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for name in names:
+            self._faults.pop(name, None)
+        if self._session is not None:
+            self._session.apply(of_cameras)
+        return SetParametersResult(successful=True)
+
+    def _on_reset_scale(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success = self._session is not None
+        if self._session is not None:
+            self._session.reset_scale()
+            response.message = "the metric scale is forgotten; the next sensor depth sets it anew"
+        else:
+            response.message = "the node is not configured"
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        if self._session is not None:
+            self._session.enabled = self._enabled
+        response.success = True
+        response.message = "enabled" if self._enabled else "paused: images are passed over"
+        return response
+
+    def _publish_diagnostics(self) -> None:
+        session = self._session
+        if self._failure:
+            report = diagnostics.plain_report(diagnostics.ERROR, self._failure)
+        elif session is None or self._state != "active":
+            report = diagnostics.plain_report(diagnostics.OK, self._state)
+        else:
+            report = diagnostics.active_report(
+                {
+                    name: diagnostics.CameraFigures(
+                        self.statistics[name].snapshot(),
+                        self.statistics[name].stage.percentiles(),
+                        camera.settings,
+                        sensor_depth_seen=camera.inputs.sensor_depth_seen,
+                    )
+                    for name, camera in session.cameras.items()
+                },
+                diagnostics.NetworkFigures(session.network.step, session.network.reason),
+                enabled=self._enabled,
+            )
+        self._diagnostics.publish(report, hardware_id=str(self.get_parameter("model").value))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until Ctrl-C or SIGTERM; the exit code is 0 then, 1 for bad ROS arguments."""
+    # Both signals raise KeyboardInterrupt, also in the middle of loading a model.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # a file or a remapping that ROS cannot read
+        print(f"predictor: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    node, finished = None, True
+    try:
+        with suppress(KeyboardInterrupt, ExternalShutdownException):
+            node = PredictorNode()
+            if node.starts_by_itself:
+                node.start()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            executor.spin()
+    finally:
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_IGN)  # the end is not to be interrupted
+        if node is not None:
+            finished = node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    if not finished:
+        # A thread inside torch cannot be ended, and the interpreter's own end under it may crash.
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

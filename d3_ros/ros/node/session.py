@@ -1,0 +1,125 @@
+"""Everything that exists between configure and cleanup: network, cameras, and the one worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from rclpy.lifecycle import LifecycleNode
+
+from d3_ros.ros.node.camera import Camera, Surroundings
+from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
+from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.frame_processor import BegunFrame, ReceivedImage
+from d3_ros.ros.node.inputs.transforms import Transforms
+from d3_ros.ros.node.network_guard import NetworkGuard
+from d3_ros.ros.node.worker import NewestOfEach
+from d3_ros.ros.parameters.node_settings import NodeSettings
+
+
+class Session:
+    """The configured cameras of a node.
+
+    Made by configure; `activate` and `deactivate` any number of times; `close` ends it.
+
+    Args:
+        node: the node.
+        network: shared by all cameras; images that wait at the same time go through it together.
+        settings: of each camera, by name.
+        statistics: likewise.
+        tell: the log.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        network: NetworkGuard,
+        settings: Mapping[str, NodeSettings],
+        statistics: Mapping[str, FrameStatistics],
+        tell: Teller,
+    ) -> None:
+        self.network = network
+        self._transforms = Transforms(node, tell.warn)
+        surroundings = Surroundings(node, network, self._transforms, tell)
+        self.cameras = {
+            name: Camera(
+                name, own, statistics[name], surroundings, self._submitter(name), self._wake
+            )
+            for name, own in settings.items()
+        }
+        self._worker = NewestOfEach(
+            self.cameras,
+            self._process,
+            drop=lambda name, _: statistics[name].dropped(),
+            ready_in=lambda name, image: self.cameras[name].processor.ready_in(image),
+            name="inference",
+        )
+
+    def activate(self) -> None:
+        """Subscribe; the publishers must be active already."""
+        for camera in self.cameras.values():
+            camera.subscribe()
+
+    def deactivate(self) -> None:
+        """Unsubscribe and drop the images that wait."""
+        for camera in self.cameras.values():
+            camera.unsubscribe()
+        self._worker.clear()
+
+    def apply(self, settings: Mapping[str, NodeSettings]) -> None:
+        """Take new values of the parameters that may change at any time."""
+        for name, own in settings.items():
+            self.cameras[name].apply(own)
+
+    def reset_scale(self) -> None:
+        """Forget the metric scale of all cameras."""
+        for camera in self.cameras.values():
+            camera.reset_scale()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether images are worked on."""
+        return all(camera.processor.enabled for camera in self.cameras.values())
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        for camera in self.cameras.values():
+            camera.processor.enabled = enabled
+
+    def close(self, timeout_s: float) -> bool:
+        """Free everything; False where the network is still busy with its last frames.
+
+        Those publish nothing, and the network's memory is freed with them.
+        """
+        self.deactivate()
+        finished = self._worker.stop(timeout_s)
+        self._transforms.close()
+        for camera in self.cameras.values():
+            camera.close()
+        return finished
+
+    def _submitter(self, name: str) -> Callable[[ReceivedImage], None]:
+        return lambda image: self._worker.submit(name, image)
+
+    def _wake(self) -> None:
+        self._worker.wake()
+
+    def _process(self, images: dict[str, ReceivedImage]) -> None:
+        """Images of different cameras, in the worker's thread."""
+        begun: list[tuple[Camera, BegunFrame]] = []
+        for name, image in images.items():
+            frame = self.cameras[name].processor.begin(image)
+            if frame is not None:
+                begun.append((self.cameras[name], frame))
+        for tasks in dict.fromkeys(frame.tasks for _, frame in begun):
+            together = [(camera, frame) for camera, frame in begun if frame.tasks == tasks]
+            started = time.perf_counter()
+            predictions = self.network.predict_each(
+                [frame.view.rgb for _, frame in together], tasks
+            )
+            network_ms = (time.perf_counter() - started) * 1e3
+            for (camera, frame), prediction in zip(together, predictions, strict=True):
+                if isinstance(prediction, Exception):
+                    camera.processor.fail(prediction)
+                else:
+                    camera.processor.complete(frame, prediction, network_ms)

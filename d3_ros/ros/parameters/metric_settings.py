@@ -1,0 +1,173 @@
+"""The parameters of what gives metres: the part of the table in `settings` about the scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from d3_ros.geometry.rigid import rigid_transform
+from d3_ros.geometry.sparse_depth import HIDDEN_RATIO
+from d3_ros.ros.parameters.parameter_row import check_range, row
+
+
+@dataclass(frozen=True)
+class ExtrinsicSettings:
+    """Parameters `sensor_depth.points.*` and `sensor_depth.scan.*`."""
+
+    T_camera_sensor: str = row(  # the field's name
+        "",
+        "Where the sensor is: x y z (m) and the unit quaternion qx qy qz qw that map its points "
+        "into the camera's optical frame; empty: asked of tf",
+        "always",
+    )
+
+    def __post_init__(self) -> None:
+        _ = self.matrix
+
+    @property
+    def matrix(self) -> np.ndarray | None:
+        """(4, 4) T_camera_sensor; None where it is left to tf."""
+        text = self.T_camera_sensor
+        return _rigid(text) if text.strip() else None
+
+
+@lru_cache(maxsize=8)
+def _rigid(text: str) -> np.ndarray:
+    try:
+        numbers = [float(word) for word in text.replace(",", " ").split()]
+        if len(numbers) != 7:
+            raise ValueError(f"got {len(numbers)} numbers")
+        return rigid_transform(numbers[:3], numbers[3:])
+    except ValueError as error:
+        raise ValueError(
+            f"T_camera_sensor must be 7 numbers, x y z qx qy qz qw: {error}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class SensorDepthSettings:
+    """Parameters `sensor_depth.*`."""
+
+    tolerance: float = row(
+        0.05,
+        "Largest difference of stamps between an image and the sensor depth used for it",
+        "always",
+        low=0.0,
+        high=1.0,
+        unit="s",
+    )
+    max_age: float = row(
+        0.2,
+        "The same where tf follows the robot's motion from one stamp to the other: "
+        "sensor_depth/points and sensor_depth/scan, through fixed_frame",
+        "always",
+        low=0.0,
+        high=10.0,
+        unit="s",
+    )
+    fixed_frame: str = row(
+        "odom",
+        "Frame of tf in which the world stands still from a sensor's stamp to the image's; where "
+        "it is empty or tf does not know it, the robot is taken to stand still",
+        "always",
+    )
+    min_range: float = row(
+        0.1,
+        "Points of a cloud or scan nearer to their sensor are not used",
+        "always",
+        low=0.0,
+        high=100.0,
+        unit="m",
+    )
+    max_range: float = row(
+        200.0,
+        "Points of a cloud or scan farther from their sensor are not used",
+        "always",
+        low=0.1,
+        high=1000.0,
+        unit="m",
+    )
+    hidden_ratio: float = row(
+        HIDDEN_RATIO,
+        "A projected point this share farther than what is measured on both sides of it is seen "
+        "through a nearer surface and not used",
+        "always",
+        low=0.01,
+        high=1.0,
+    )
+    hidden_window: float = row(
+        1.0 / 64.0,
+        "How far from a projected point that is looked for, as a share of the image's width; 0 "
+        "uses every point",
+        "always",
+        low=0.0,
+        high=0.1,
+    )
+    points: ExtrinsicSettings = field(default_factory=ExtrinsicSettings)
+    scan: ExtrinsicSettings = field(default_factory=ExtrinsicSettings)
+
+    def __post_init__(self) -> None:
+        check_range(self.min_range, self.max_range)
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """Parameters `fusion.*`."""
+
+    enabled: bool = row(
+        False,
+        "Where a sensor measured and the prediction agrees, give the measurement itself",
+        "always",
+    )
+    tolerance: float = row(
+        0.1,
+        "Largest |prediction - sensor| / sensor of pixels that agree",
+        "always",
+        low=0.001,
+        high=1.0,
+    )
+    blend: int = row(
+        12,
+        "Width of the border over which measured depth passes into predicted depth",
+        "always",
+        low=0,
+        high=200,
+        unit="pixels",
+    )
+
+
+@dataclass(frozen=True)
+class GroundSettings:
+    """Parameters `ground.*`."""
+
+    camera_height: float = row(
+        0.0,
+        "Height of the camera above a level floor, which gives the scale where no sensor does; "
+        "0: not known",
+        "always",
+        low=0.0,
+        high=100.0,
+        unit="m",
+    )
+    camera_tilt: float = row(
+        0.0, "How far the camera looks down", "always", low=-1.5, high=1.5, unit="rad"
+    )
+    frame: str = row(
+        "",
+        "Frame of tf whose x-y plane is the floor (base_footprint): the camera's height and tilt "
+        "are asked of tf; empty: the two parameters are taken",
+        "always",
+    )
+    max_tilt: float = row(
+        0.26,
+        "Largest angle between the normal of a floor pixel and the upward direction",
+        "always",
+        low=0.01,
+        high=0.8,
+        unit="rad",
+    )
+    min_share: float = row(
+        0.03, "Smallest share of the image that must be floor", "always", low=0.001, high=1.0
+    )

@@ -1,0 +1,292 @@
+"""Every parameter of the node in one table.
+
+`NodeSettings` is the table, and a parameter's ROS name is its path in it: `settings.color.max_rate`
+is the parameter `color.max_rate`. Each field carries its meaning, unit and range, and its default
+is the only one there is (config/predictor.yaml repeats them for the reader, and a test compares).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any
+
+from d3_ros.geometry.alignment import AlignmentSettings
+from d3_ros.ros.parameters.metric_settings import (
+    FusionSettings,
+    GroundSettings,
+    SensorDepthSettings,
+)
+from d3_ros.ros.parameters.output_settings import (
+    ColorSettings,
+    DepthSettings,
+    NormalsSettings,
+    OutputSettings,
+    PointsSettings,
+    RelativeSettings,
+)
+from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, row
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Parameters `image.*`."""
+
+    transport: str = row(
+        "raw",
+        "How the images come: raw (Image) or compressed (CompressedImage with JPEG or PNG, on the "
+        "image topic's sub-topic /compressed)",
+        choices=("raw", "compressed"),
+    )
+    bit_depth: int = row(
+        16,
+        "Significant bits of images with 16 bits a channel (mono16, bayer_*16, rgb16): 10 or 12 "
+        "for cameras that fill no more of them",
+        "always",
+        low=8,
+        high=16,
+        unit="bits",
+    )
+    rectified: bool = row(
+        False, "The image is rectified: its camera is P of camera_info, without distortion"
+    )
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """Parameters `input.*`."""
+
+    reliability: str = row(
+        "best_effort",
+        "Quality of service asked of the inputs' publishers; best_effort accepts both kinds",
+        choices=("best_effort", "reliable"),
+    )
+    queue_depth: int = row(1, "Messages kept per input topic", low=1, high=100, unit="messages")
+    wait: float = row(
+        0.05,
+        "How long an image waits for its camera_info and sensor depth",
+        "always",
+        low=0.0,
+        high=1.0,
+        unit="s",
+    )
+
+
+@dataclass(frozen=True)
+class DiagnosticsSettings:
+    """Parameters `diagnostics.*`."""
+
+    min_rate: float = row(
+        0.5,
+        "Published frames per second below which the diagnostics warn",
+        "always",
+        low=0.0,
+        high=1000.0,
+        unit="Hz",
+    )
+    input_timeout: float = row(
+        2.0,
+        "Time without an image after which the diagnostics report an error",
+        "always",
+        low=0.1,
+        high=3600.0,
+        unit="s",
+    )
+    max_age: float = row(
+        0.0,
+        "Age of the output (p95, from the image's stamp to publication) above which the "
+        "diagnostics warn; 0: never",
+        "always",
+        low=0.0,
+        high=60.0,
+        unit="s",
+    )
+    max_abs_rel: float = row(
+        0.25,
+        "AbsRel on held-out sensor points above which the diagnostics warn",
+        "always",
+        low=0.0,
+        high=10.0,
+    )
+    max_normal_angle: float = row(
+        1.0,
+        "Median angle between the network's normals and those of its metric depth above which the "
+        "diagnostics warn",
+        "always",
+        low=0.0,
+        high=3.1416,
+        unit="rad",
+    )
+
+
+@dataclass(frozen=True)
+class FallbackSettings:
+    """Parameters `fallback.*`."""
+
+    enabled: bool = row(
+        True,
+        "Where the network fails, step down: another precision, then a smaller processing size",
+    )
+    failures: int = row(
+        3,
+        "Failures in a row before a step down; too little memory steps at once",
+        low=1,
+        high=1000,
+        unit="frames",
+    )
+    retry_after: float = row(
+        60.0,
+        "Time after which the step above is tried again, twice as long every time; 0: never",
+        low=0.0,
+        high=3600.0,
+        unit="s",
+    )
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """All parameters, checked."""
+
+    model: str = row("d3_nano", "Model bundle: a folder, or the name of an installed one")
+    device: str = row(
+        "auto", "Where the network runs: auto (CUDA if there is any), cpu, cuda, cuda:1"
+    )
+    dtype: str = row(
+        "auto",
+        "Precision of the network: auto is fp16 on CUDA and fp32 elsewhere",
+        choices=("auto", "fp32", "fp16", "bf16"),
+    )
+    processing_size: str = row(
+        "bundle",
+        "Size at which the network sees the image: bundle (the model's own), HxW, aspect (keep the "
+        "image's aspect ratio) or aspect:N (the same, shorter side about N pixels)",
+    )
+    codec: str = row(
+        "vae",
+        "Between images and latents: vae, or tiny, the small codec distilled from it where the "
+        "model has one; much faster, and not quite the same answer",
+        choices=("vae", "tiny"),
+    )
+    specialise: bool = row(
+        True,
+        "Make the network faster at loading, with the same numbers; off only to look for a fault",
+    )
+    target_latency_ms: float = row(
+        0.0,
+        "Choose the processing size by the time that the network takes, up to processing_size, "
+        "with the image's aspect ratio; 0: always processing_size",
+        low=0.0,
+        high=60000.0,
+        unit="ms",
+    )
+    autostart: bool = row(
+        False,
+        "Configure and activate by itself; the launch file does it with lifecycle events instead",
+        "start",
+    )
+    cameras: tuple[str, ...] = row(
+        ("",),
+        "Names of the cameras that share the network; 'front' subscribes to front/image and "
+        "publishes ~/front/depth/image. One empty name is a camera without prefix",
+        "start",
+    )
+    image: ImageSettings = field(default_factory=ImageSettings)
+    input: InputSettings = field(default_factory=InputSettings)
+    sensor_depth: SensorDepthSettings = field(default_factory=SensorDepthSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+    depth: DepthSettings = field(default_factory=DepthSettings)
+    relative: RelativeSettings = field(default_factory=RelativeSettings)
+    normals: NormalsSettings = field(default_factory=NormalsSettings)
+    points: PointsSettings = field(default_factory=PointsSettings)
+    color: ColorSettings = field(default_factory=ColorSettings)
+    diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
+    fusion: FusionSettings = field(default_factory=FusionSettings)
+    ground: GroundSettings = field(default_factory=GroundSettings)
+    fallback: FallbackSettings = field(default_factory=FallbackSettings)
+    scale: AlignmentSettings = field(default_factory=AlignmentSettings)
+
+    def __post_init__(self) -> None:
+        names = self.cameras
+        if not names or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
+            raise ParameterError(
+                f"parameter 'cameras' must be different names, or one empty one, got {list(names)}"
+            )
+        for name in filter(None, names):
+            if not CAMERA_NAME.fullmatch(name) or name in TOP_NAMES:
+                raise ParameterError(
+                    f"parameter 'cameras': '{name}' cannot be a camera's name: take letters, "
+                    "digits and _, and no parameter's name"
+                )
+
+
+def settings_from(values: Mapping[str, object], camera: str = "") -> NodeSettings:
+    """Check values by ROS name; names that are missing have their defaults.
+
+    Args:
+        values: parameters by name.
+        camera: whose settings; its own `CAMERA.NAME`, where it is there and not None, goes before
+            `NAME`: see `is_per_camera`.
+
+    Raises:
+        ParameterError: a value is of the wrong type or range, or two contradict each other.
+    """
+    settings = _build(NodeSettings, "", values, f"{camera}." if camera else "")
+    assert isinstance(settings, NodeSettings)
+    return settings
+
+
+def is_per_camera(name: str) -> bool:
+    """Whether each of several cameras may have a parameter of its own: those of a group."""
+    return "." in name and not name.startswith(("fallback.", "input."))
+
+
+def _build(kind: type, prefix: str, values: Mapping[str, object], camera: str) -> Any:
+    arguments: dict[str, Any] = {}
+    for entry in fields(kind):
+        name = prefix + entry.name
+        if entry.default_factory is not MISSING:
+            group = type(entry.default_factory())
+            arguments[entry.name] = _build(group, f"{name}.", values, camera)
+            continue
+        row = PARAMETERS[name]
+        if camera and is_per_camera(name) and values.get(camera + name) is not None:
+            row = replace(row, name=camera + name)  # so that a complaint names what was written
+        arguments[entry.name] = row.checked(values.get(row.name, row.default))
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise ParameterError(f"parameters '{prefix}*': {error}") from error
+
+
+def _rows(kind: type, prefix: str = "") -> Iterator[ParameterRow]:
+    for entry in fields(kind):
+        name = prefix + entry.name
+        if entry.default_factory is not MISSING:  # a group: the parameters below its name
+            yield from _rows(type(entry.default_factory()), f"{name}.")
+        elif "row" in entry.metadata:
+            default: Any = entry.default
+            yield ParameterRow(name, default, **entry.metadata["row"])
+        else:
+            yield _alignment_row(name, entry)
+
+
+def _alignment_row(name: str, entry: Field[Any]) -> ParameterRow:
+    """The geometry knows no ROS: its settings tell text, unit and range in their own way."""
+    assert entry.default is not MISSING
+    text, switch = entry.metadata["text"], isinstance(entry.default, bool)
+    return ParameterRow(
+        name=name,
+        default=entry.default,
+        text=text[:1].upper() + text[1:],
+        when="always",
+        unit=entry.metadata["unit"],
+        low=None if switch else entry.metadata["low"],
+        high=None if switch else entry.metadata["high"],
+    )
+
+
+PARAMETERS: dict[str, ParameterRow] = {row.name: row for row in _rows(NodeSettings)}
+# What a camera's name would be confused with.
+TOP_NAMES = {name.partition(".")[0] for name in PARAMETERS}
+CAMERA_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")

@@ -1,0 +1,265 @@
+"""A robot without hardware: the node `synthetic_camera` drives through a room and publishes it.
+
+    ros2 run d3_ros synthetic_camera --ros-args -p image_rate:=10.0
+
+Image and calibration, sparse depth, scan and LiDAR as the predictor takes them in the same
+namespace, odometry and transforms as Nav2 and SLAM take them, and the exact depth and normals to
+compare with. Only what somebody subscribes to is rendered.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.timer import Timer
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+from std_msgs.msg import Header
+
+from d3_ros.demo.player import camera_info
+from d3_ros.messages.to_messages import ImageBuffer
+from d3_ros.ros.parameters.declaration import declare_table, unknown_names
+from d3_ros.ros.parameters.parameter_row import ParameterError
+from d3_ros.ros.qos import LATCHED
+from d3_ros.ros.synthetic.robot_messages import (
+    BASE,
+    CAMERA,
+    LIDAR,
+    ODOM,
+    SCANNER,
+    cloud,
+    odometry,
+    scan,
+    tf_message_type,
+    transform,
+)
+from d3_ros.ros.synthetic.robot_settings import PARAMETERS, SyntheticSettings, synthetic_settings
+from d3_ros.synthetic.room.scene import Scene
+from d3_ros.synthetic.room.sensors import (
+    T_BASE_LIDAR,
+    T_BASE_SCANNER,
+    RangeLimits,
+    camera_pose,
+    lidar_rays,
+    scan_ranges,
+    sparse_depth,
+)
+from d3_ros.synthetic.room.walk import Loop, Motion
+
+# Half the axes of the robot's way round the room's middle, m.
+WAY = (2.2, 1.4)
+NEAREST_M = 0.1
+CAMERA_INFOS = ("camera_info", "sensor_depth/camera_info", "truth/camera_info")
+IMAGES = ("image", "sensor_depth/image", "truth/depth", "truth/normals")
+
+
+class SyntheticCamera(Node):
+    """Publishes one robot's sensors.
+
+    Args:
+        scene: the room; None furnishes one by the parameter `seed`.
+        **node_arguments: as for rclpy's Node (namespace, parameter_overrides, …).
+
+    Raises:
+        ParameterError: a parameter is not usable.
+    """
+
+    def __init__(self, scene: Scene | None = None, **node_arguments: Any) -> None:
+        super().__init__(
+            "synthetic_camera",
+            automatically_declare_parameters_from_overrides=True,
+            **node_arguments,
+        )
+        if faults := declare_table(self, PARAMETERS):
+            raise ParameterError("; ".join(faults.values()))
+        for line in unknown_names(self, PARAMETERS, "`ros2 param list`"):
+            self.get_logger().warning(line)
+        self._settings = synthetic_settings(self._values())
+        settings = self._settings
+        self._intrinsics = settings.intrinsics()
+        self._T_base_camera = camera_pose(settings.camera_height, settings.camera_pitch)
+        self._rng = np.random.default_rng(settings.seed)
+        self._loop = Loop(*WAY, start=float(self._rng.random()))
+        self._scene = Scene(settings.seed) if scene is None else scene
+        self._rays, self._rings = lidar_rays(settings.points_rings)
+        # One more than one: a best-effort reader must not lose a frame to the next one's haste.
+        qos = QoSProfile(depth=2)
+        self._images = {name: self.create_publisher(Image, name, qos) for name in IMAGES}
+        self._infos = [self.create_publisher(CameraInfo, name, qos) for name in CAMERA_INFOS]
+        self._scan = self.create_publisher(LaserScan, "sensor_depth/scan", qos)
+        self._points = self.create_publisher(PointCloud2, "sensor_depth/points", qos)
+        self._odometry = self.create_publisher(Odometry, "odom", QoSProfile(depth=10))
+        self._buffers = {name: ImageBuffer() for name in IMAGES}
+        self._start = self.get_clock().now()
+        self._open_tf()
+        self._by_rate: dict[str, Timer] = {}
+        self._set_timers(settings)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.get_logger().info(
+            f"a robot drives through a room: {settings.width} x {settings.height} at "
+            f"{settings.image_rate:g} Hz on '{self.resolve_topic_name('image')}'"
+        )
+
+    # Parameters and timers
+
+    def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        changed = {change.name: change.value for change in changes}
+        try:
+            settings = synthetic_settings({**self._values(), **changed})
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._set_timers(settings)
+        self._settings = settings
+        return SetParametersResult(successful=True)
+
+    def _values(self) -> dict[str, object]:
+        return {name: self.get_parameter(name).value for name in PARAMETERS}
+
+    def _set_timers(self, settings: SyntheticSettings) -> None:
+        """Make a timer for each rate that is new."""
+        for name, callback in (
+            ("image_rate", self._publish_images),
+            ("scan_rate", self._publish_scan),
+            ("points_rate", self._publish_points),
+            ("odometry_rate", self._publish_odometry),
+        ):
+            rate = getattr(settings, name)
+            if name in self._by_rate:
+                if rate == getattr(self._settings, name):
+                    continue
+                self.destroy_timer(self._by_rate.pop(name))
+            if rate:
+                self._by_rate[name] = self.create_timer(1.0 / rate, self._now_and(callback))
+
+    def _now_and(self, callback: Callable[[Time, Motion], None]) -> Callable[[], None]:
+        """`callback` with the present time and motion, once others can look up where that was."""
+
+        def at_once() -> None:
+            now = self.get_clock().now()
+            seconds = (now - self._start).nanoseconds * 1e-9
+            motion = self._loop.at(seconds, self._settings.speed)
+            if callback != self._publish_odometry:
+                self._publish_odometry(now.to_msg(), motion)
+            callback(now.to_msg(), motion)
+
+        return at_once
+
+    # Sensors
+
+    def _publish_images(self, stamp: Time, motion: Motion) -> None:
+        header = Header(stamp=stamp, frame_id=CAMERA)
+        info = camera_info(
+            self._intrinsics, header, self._intrinsics.width, self._intrinsics.height
+        )
+        for publisher in self._infos:
+            publisher.publish(info)
+        wanted = {n for n, p in self._images.items() if p.get_subscription_count()}
+        if not self._settings.sensor_share:
+            wanted.discard("sensor_depth/image")
+        if not wanted:
+            return
+        view = self._scene.look(self._intrinsics, motion.T_world_base @ self._T_base_camera)
+        # The image last: whoever has it has the rest.
+        if "truth/depth" in wanted:
+            self._send("truth/depth", header, view.depth, "32FC1")
+        if "truth/normals" in wanted:
+            self._send("truth/normals", header, self._scene.normals(view), "32FC3")
+        if "sensor_depth/image" in wanted:
+            sparse = sparse_depth(view.depth, self._settings.sensor_share, self._limits, self._rng)
+            buffer = self._buffers["sensor_depth/image"]
+            self._images["sensor_depth/image"].publish(buffer.fill_millimetres(header, sparse))
+        if "image" in wanted:
+            self._send("image", header, self._scene.colours(view), "rgb8")
+
+    def _send(self, name: str, header: Header, pixels: np.ndarray, encoding: str) -> None:
+        self._images[name].publish(self._buffers[name].fill(header, pixels, encoding))
+
+    def _publish_scan(self, stamp: Time, motion: Motion) -> None:
+        if not self._scan.get_subscription_count():
+            return
+        pose = motion.T_world_base @ T_BASE_SCANNER
+        ranges = scan_ranges(self._scene, pose, self._settings.scan_beams)
+        readings = self._limits.read(ranges, self._rng)
+        self._scan.publish(scan(stamp, readings, self._limits, self._settings.scan_rate))
+
+    def _publish_points(self, stamp: Time, motion: Motion) -> None:
+        if not self._points.get_subscription_count():
+            return
+        pose = motion.T_world_base @ T_BASE_LIDAR
+        ranges = self._scene.cast(pose[:3, 3], pose[:3, :3] @ self._rays)
+        readings = self._limits.read(ranges, self._rng)
+        hit = np.isfinite(readings)
+        points = (self._rays[:, hit] * readings[hit]).T
+        self._points.publish(cloud(stamp, points, self._rings[hit]))
+
+    @property
+    def _limits(self) -> RangeLimits:
+        return RangeLimits(NEAREST_M, self._settings.max_range, self._settings.noise)
+
+    # Where the robot is
+
+    def _open_tf(self) -> None:
+        """Publish the fixed transforms, where there is a message type to do it with."""
+        self._tf: Any = None
+        self._tf_type: Any = tf_message_type()
+        if self._tf_type is None:
+            self.get_logger().info(
+                "tf2_msgs is not installed, so no transforms are published: give the predictor "
+                "its T_camera_sensor parameters, or read 'odom'"
+            )
+            return
+        self._tf = self.create_publisher(self._tf_type, "/tf", QoSProfile(depth=100))
+        self._tf_static = self.create_publisher(self._tf_type, "/tf_static", LATCHED)
+        stamp = self._start.to_msg()
+        self._tf_static.publish(
+            self._tf_type(
+                transforms=[
+                    transform(stamp, BASE, frame, pose)
+                    for frame, pose in (
+                        (CAMERA, self._T_base_camera),
+                        (SCANNER, T_BASE_SCANNER),
+                        (LIDAR, T_BASE_LIDAR),
+                    )
+                ]
+            )
+        )
+
+    def _publish_odometry(self, stamp: Time, motion: Motion) -> None:
+        self._odometry.publish(odometry(stamp, motion))
+        if self._tf is not None:
+            moved = transform(stamp, ODOM, BASE, motion.T_world_base)
+            self._tf.publish(self._tf_type(transforms=[moved]))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until Ctrl-C or SIGTERM; 1 and one line on standard error for bad arguments."""
+    try:
+        rclpy.init(args=args)
+        node = SyntheticCamera()
+    except (RuntimeError, ParameterError) as error:
+        print(f"synthetic_camera: {' '.join(str(error).split())}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_IGN)  # launch repeats what Ctrl-C has already sent
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

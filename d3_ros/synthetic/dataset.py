@@ -1,0 +1,264 @@
+"""Folders of rendered frames, made by all cores, the same for the same seed.
+
+The layout is `plain_folder`'s; intrinsics.json adds to each camera the frame's `kind` of scene and
+its pose `T_world_camera` (4 x 4, optical frame to the scene's, metres).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from d3_ros.data.plain_folder import (
+    Split,
+    camera_entry,
+    encode_depth,
+    encode_normals,
+    new_folder,
+    write_intrinsics,
+    write_split,
+)
+from d3_ros.errors import D3Error
+from d3_ros.imaging.image_file import write_image
+from d3_ros.synthetic.mesh import scenes as render_scenes
+from d3_ros.synthetic.mesh.photo import photograph
+from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame
+from d3_ros.synthetic.mesh.rig import Rig
+from d3_ros.synthetic.mesh.scenes import View
+from d3_ros.types import CameraIntrinsics
+
+VIEWS_PER_SCENE = 4
+LAYERS = ("rgb", "depth", "normals")
+WALK_FIELD_DEG = 62.0  # across, where the user has no camera
+WALK_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A finished frame: `rgb` (H, W, 3) uint8, the exact geometry, and the camera it was for."""
+
+    rgb: np.ndarray
+    frame: RenderedFrame
+    camera: CameraIntrinsics
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    output: Path
+    seed: int
+    scene: int
+    views: int
+    rig: Rig
+    kinds: tuple[str, ...]
+
+
+def random_camera(rng: np.random.Generator, width: int, height: int) -> CameraIntrinsics:
+    """A pinhole camera with 45 to 85 degrees of horizontal view, nearly centred."""
+    focal = width / 2 / np.tan(np.radians(rng.uniform(45, 85)) / 2)
+    cx = (width - 1) / 2 + rng.normal(0, 0.01) * width
+    cy = (height - 1) / 2 + rng.normal(0, 0.01) * height
+    return CameraIntrinsics(width, height, float(focal), float(focal), float(cx), float(cy))
+
+
+def render_scene(
+    seed: int, scene: int, views: int, rig: Rig, kinds: Sequence[str]
+) -> Iterator[Photo]:
+    """Up to `views` photographs of scene number `scene` of the series `seed`."""
+    rng = np.random.default_rng([seed, scene])
+    weights = np.array([render_scenes.KINDS[k][1] for k in kinds])
+    kind = str(rng.choice(list(kinds), p=weights / weights.sum()))
+    world = render_scenes.build(kind, rng)
+    caster = RayCaster(world)
+    for _ in range(views):
+        camera = rig.camera or random_camera(rng, *rig.size)
+        for _ in range(25):
+            view = world.draw_view(rng)
+            if rig.mounting is not None:
+                view = rig.mounting.view(view, rng)
+            if caster.clear(view, camera, given=rig.given):
+                frame = caster.render(view, camera, rng)
+                yield Photo(photograph(frame.rgb, rng), frame, camera, kind)
+                break
+
+
+class Walk:
+    """A walk through one scene of the series `seed` with one camera, frame by frame.
+
+    Every frame is a function of its number, so that several processes can share a walk.
+    """
+
+    def __init__(self, seed: int, frames: int, rig: Rig, kind: str) -> None:
+        """Build the first scene of the series whose way is free.
+
+        Raises:
+            D3Error: this kind of scene has no walk, or none of the first scenes is free.
+        """
+        self._seed, self._frames, self._kind = seed, frames, kind
+        width, height = rig.size
+        focal = width / 2 / np.tan(np.radians(WALK_FIELD_DEG) / 2)
+        self.camera = rig.camera or CameraIntrinsics(
+            width, height, focal, focal, (width - 1) / 2, (height - 1) / 2
+        )
+        self._mounting = rig.mounting and rig.mounting.drawn(np.random.default_rng([seed, 0, 1]))
+        for attempt in range(WALK_ATTEMPTS):
+            world = render_scenes.build(kind, np.random.default_rng([seed, attempt]))
+            if world.walk is None:
+                raise D3Error(f"there is no walk through a {kind}: choose {_walkable()}")
+            self._way = world.walk
+            self._caster = RayCaster(world)
+            views = [self._view(t) for t in np.linspace(0, 1, 5)]
+            if all(self._caster.clear(view, self.camera, given=rig.given) for view in views):
+                return
+        raise D3Error(
+            f"no {kind} of the series {seed} has a free way at this height: another --seed"
+        )
+
+    def photo(self, number: int) -> Photo:
+        """Frame `number`."""
+        rng = np.random.default_rng([self._seed, 0, 2, number])
+        view = self._view(number / max(self._frames - 1, 1))
+        frame = self._caster.render(view, self.camera, rng)
+        lens = np.random.default_rng([self._seed, 1])  # the same camera settings in every frame
+        return Photo(photograph(frame.rgb, lens, strength=0.4), frame, self.camera, self._kind)
+
+    def _view(self, t: float) -> View:
+        view = self._way(t)
+        if self._mounting is None:
+            return view
+        level = np.random.default_rng([self._seed, 0, 3])  # the same mount in every frame
+        return self._mounting.view(view, level)
+
+
+def render_walk(
+    seed: int, frames: int, rig: Rig, kind: str = "room", jobs: int = 1
+) -> Iterator[Photo]:
+    """The frames of a walk in order, made by `jobs` processes.
+
+    Raises:
+        D3Error: as `Walk`.
+    """
+    walk = Walk(seed, frames, rig, kind)  # here, so that its faults are told before anything begins
+    if jobs == 1:
+        return (walk.photo(number) for number in range(frames))
+    return _shared_walk(seed, frames, rig, kind, jobs)
+
+
+def _shared_walk(seed: int, frames: int, rig: Rig, kind: str, jobs: int) -> Iterator[Photo]:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, _start_walk, (seed, frames, rig, kind)) as pool:
+        yield from pool.imap(_walk_photo, range(frames))
+
+
+_walk: list[Walk] = []  # in each process of a pool: the walk that it has a share of
+
+
+def _start_walk(seed: int, frames: int, rig: Rig, kind: str) -> None:
+    cv2.setNumThreads(1)
+    _walk[:] = [Walk(seed, frames, rig, kind)]
+
+
+def _walk_photo(number: int) -> Photo:
+    return _walk[0].photo(number)
+
+
+def _walkable() -> str:
+    rng = np.random.default_rng(0)
+    return ", ".join(k for k in render_scenes.KINDS if render_scenes.build(k, rng).walk)
+
+
+def _write(photo: Photo, output: Path, name: str) -> tuple[str, dict[str, object]]:
+    rgb = output / "rgb" / f"{name}.jpg"
+    write_image(rgb, photo.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    write_image(output / "depth" / f"{name}.png", encode_depth(photo.frame.depth))
+    normals = encode_normals(photo.frame.normals)
+    write_image(output / "normals" / f"{name}.png", normals[..., ::-1])
+    return name, {
+        **camera_entry(photo.camera),
+        "kind": photo.kind,
+        "T_world_camera": photo.frame.T_world_camera.round(6).tolist(),
+    }
+
+
+def _run(job: _Job) -> list[tuple[str, dict[str, object]]]:
+    cv2.setNumThreads(1)
+    photos = render_scene(job.seed, job.scene, job.views, job.rig, job.kinds)
+    return [_write(p, job.output, f"{job.scene:06d}_{i}") for i, p in enumerate(photos)]
+
+
+def render_folder(
+    output: Path,
+    *,
+    frames: int,
+    seed: int,
+    rig: Rig,
+    kinds: Sequence[str],
+    jobs: int,
+    test_frames: int = 0,
+) -> int:
+    """Render about `frames` single frames into `output`; returns how many there are.
+
+    A scene gives up to `VIEWS_PER_SCENE` frames, fewer where no camera finds room. split.txt keeps
+    the scenes of the last `test_frames` for testing; without these there is no split.txt.
+
+    Raises:
+        D3Error: an unknown kind, a folder that exists, or no camera finds room anywhere.
+    """
+    check_kinds(kinds)
+    views = [min(VIEWS_PER_SCENE, frames - i) for i in range(0, frames, VIEWS_PER_SCENE)]
+    index: dict[str, dict[str, object]] = {}
+    with (
+        new_folder(output, kinds=LAYERS, resume=False) as folder,
+        multiprocessing.get_context("spawn").Pool(jobs) as pool,
+        tqdm(total=frames, unit="frame", desc="render") as bar,
+    ):
+        todo = [_Job(folder, seed, i, n, rig, tuple(kinds)) for i, n in enumerate(views)]
+        for written in pool.imap_unordered(_run, todo):
+            index.update(written)
+            bar.update(len(written))
+        if not index:
+            raise D3Error("the camera found room in none of the scenes: another height or tilt")
+        write_intrinsics(folder, index)
+        if test_frames:
+            first = (frames - test_frames) // VIEWS_PER_SCENE  # the first scene to test on
+            sides: dict[str, Split] = {
+                name: "test" if int(name.split("_")[0]) >= first else "train"
+                for name in sorted(index)
+            }
+            write_split(folder, sides)
+    return len(index)
+
+
+def render_walk_folder(
+    output: Path, *, frames: int, seed: int, rig: Rig, kind: str, jobs: int
+) -> int:
+    """Render a walk of `frames` frames into `output`, in order; returns how many there are.
+
+    Raises:
+        D3Error: as `Walk`, or `output` exists.
+    """
+    check_kinds([kind])
+    photos = render_walk(seed, frames, rig, kind, jobs)
+    with new_folder(output, kinds=LAYERS, resume=False) as folder:
+        bar = tqdm(photos, total=frames, unit="frame", desc="render")
+        index = dict(_write(photo, folder, f"{i:06d}") for i, photo in enumerate(bar))
+        write_intrinsics(folder, index)
+    return len(index)
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse kinds of scenes that there are not.
+
+    Raises:
+        D3Error: with those that there are.
+    """
+    unknown = sorted(set(kinds) - set(render_scenes.KINDS))
+    if unknown:
+        known = ", ".join(render_scenes.KINDS)
+        raise D3Error(f"unknown kind of scene {unknown[0]!r}: choose from {known}")

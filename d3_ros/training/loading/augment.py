@@ -1,0 +1,94 @@
+"""Random changes of a labelled frame: another part of it, under another light and camera."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from d3_ros.data.labelled_frame import LabelledFrame
+
+
+def augmented(
+    frame: LabelledFrame, rng: np.random.Generator, size: tuple[int, int], derive_normals: bool
+) -> LabelledFrame:
+    """The frame cropped, mirrored and relit at random, at `size` (height, width).
+
+    `rgb` of the result is float32 in [0, 1]. `derive_normals`: of the part that is left, before it
+    is resized.
+    """
+    height, width = frame.rgb.shape[:2]
+    # Little cropping: that a robot's camera is upright, its floor below, is worth knowing.
+    zoom = rng.uniform(0.75, 1.0) if rng.random() < 0.5 else 1.0
+    crop_w = round(width * zoom * rng.uniform(0.93, 1.0))
+    crop_h = round(height * zoom * rng.uniform(0.93, 1.0))
+    x, y = int(rng.integers(width - crop_w + 1)), int(rng.integers(height - crop_h + 1))
+    seen = frame.cropped(x, y, crop_w, crop_h)
+    if derive_normals:
+        seen = seen.with_derived_normals()
+    seen = seen.resized(*size).in_full_precision()
+    if rng.random() < 0.5:
+        seen = seen.mirrored()
+    rgb = relit(seen.rgb.astype(np.float32) / 255, rng)
+    relit_frame = LabelledFrame(rgb, seen.depth, seen.normals, seen.camera)
+    return bordered(relit_frame, rng) if rng.random() < 0.1 else relit_frame
+
+
+def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
+    """With a black or white margin that is not image, as registered and rectified images have."""
+    height, width = frame.rgb.shape[:2]
+    top, bottom = (int(rng.integers(round(0.04 * height) + 1)) for _ in range(2))
+    left, right = (int(rng.integers(round(0.04 * width) + 1)) for _ in range(2))
+    image = np.zeros((height, width), dtype=bool)
+    image[top : height - bottom, left : width - right] = True
+    colour = np.float32(rng.integers(2))
+
+    def known(label: np.ndarray | None) -> np.ndarray | None:
+        if label is None:
+            return None
+        return np.where(image if label.ndim == 2 else image[..., None], label, 0)
+
+    rgb = np.where(image[..., None], frame.rgb, colour)
+    return LabelledFrame(rgb, known(frame.depth), known(frame.normals), frame.camera)
+
+
+def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
+    white = np.exp(rng.normal(0, 0.2, 3))
+    exposure = rng.normal(-1.2, 0.4) if rng.random() < 0.2 else rng.normal(-0.15, 0.35)
+    pools = _pools_of_light(rgb, rng) if rng.random() < 0.35 else None
+    colours = np.diag(np.exp(exposure) * white)
+    if rng.random() < 0.3:  # colours leak into each other: another sensor
+        colours = (np.eye(3) + rng.normal(0, 0.12, (3, 3))) @ colours
+    saturation = rng.uniform(0.0, 0.6) if rng.random() < 0.15 else rng.uniform(0.6, 1.5)
+    grey = np.full((3, 3), 1 / 3)
+    colours = (grey + saturation * (np.eye(3) - grey)) @ colours
+    # What is linear in the colours goes over the picture once.
+    image: np.ndarray = cv2.transform(np.ascontiguousarray(rgb), colours)
+    if pools is not None:
+        image = image * pools
+    middle = image.mean()
+    image = middle + (image - middle) * np.float32(rng.uniform(0.7, 1.3))
+    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
+    if rng.random() < 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.3:
+        grain = rng.standard_normal(image.shape, dtype=np.float32)
+        image = image + grain * np.float32(rng.uniform(0.0, 0.06))
+    image = np.clip(image, 0, 1).astype(np.float32)
+    if rng.random() < 0.2:
+        image = _compressed(image, int(rng.integers(30, 95)))
+    return image
+
+
+def _pools_of_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 1) float32, about 1: brightness that varies smoothly, as that of a few lamps does."""
+    stops = rng.normal(0, rng.uniform(0.1, 0.6), (3, 4)).astype(np.float32)
+    height, width = rgb.shape[:2]
+    return np.exp(cv2.resize(stops, (width, height), interpolation=cv2.INTER_CUBIC))[..., None]
+
+
+def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1] as it comes back from a JPEG."""
+    pixels = np.rint(image * 255).astype(np.uint8)
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32) / 255

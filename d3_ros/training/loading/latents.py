@@ -1,0 +1,83 @@
+"""Latents of images that come again: a VAE that does not learn need not see them twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from d3_ros.network import D3Network
+from d3_ros.training.loading.sample import Batch
+
+
+class LatentCache:
+    """Encodes images, each once where its sample says that it is unaltered (`image_key`).
+
+    Cached images are encoded one by one, so that a latent's bits do not depend on the batch in
+    which it was first seen.
+
+    Args:
+        network: whose VAE encodes; it must not be trained.
+        where: "memory", "disk" (`folder`, kept for the next run), or "none".
+        folder: for this VAE alone; files appear whole or not at all.
+    """
+
+    def __init__(
+        self, network: D3Network, where: Literal["none", "memory", "disk"], folder: Path
+    ) -> None:
+        self.network = network
+        self.where = where
+        self.folder = folder / _fingerprint(network) if where == "disk" else folder
+        self.memory: dict[str, torch.Tensor] = {}
+        if where == "disk":
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> torch.Tensor:
+        """(B, c, h, w) scaled latents of the batch's images, on their device."""
+        if self.where == "none" or any(key is None for key in batch.image_keys):
+            return self._encoded(batch.image)
+        latents = []
+        for image, key in zip(batch.image, batch.image_keys, strict=True):
+            # One image at several sizes has several latents.
+            name = f"{key} {tuple(image.shape)}"
+            latent = self._read(name)
+            if latent is None:
+                latent = self._encoded(image[None])[0]
+                self._write(name, latent)
+            latents.append(latent.to(image.device))
+        return torch.stack(latents)
+
+    def _encoded(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network.encode(images.contiguous(memory_format=torch.channels_last)).float()
+
+    def _read(self, name: str) -> torch.Tensor | None:
+        if self.where == "memory":
+            return self.memory.get(name)
+        path = self._path(name)
+        return load_file(path)["latent"] if path.is_file() else None
+
+    def _write(self, name: str, latent: torch.Tensor) -> None:
+        stored = latent.to("cpu").contiguous()
+        if self.where == "memory":
+            self.memory[name] = stored
+            return
+        path = self._path(name)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        save_file({"latent": stored}, unfinished)
+        unfinished.replace(path)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
+
+
+def _fingerprint(network: D3Network) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.vae.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,119 @@
+"""Fine-tuning that answers for itself: train on a robot's frames, and prove it on others.
+
+    OUTPUT.run/data/       the frames, where they came from a bag
+    OUTPUT.run/training/   checkpoints, log, pictures, the trained bundle
+    OUTPUT.run/report/     both bundles on the held-out frames: index.html
+    OUTPUT/                the bundle, written only where it is better
+
+The held-out frames judge the outcome and therefore choose nothing: the last weights count, not
+those that happened to score best on them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3_ros.errors import D3Error, DataError
+from d3_ros.evaluation.compare import Difference
+from d3_ros.evaluation.run import evaluate_bundles
+from d3_ros.evaluation.scores import POINTS
+from d3_ros.network import D3Predictor, load_bundle
+from d3_ros.training.config.train_config import TrainConfig, find_config, load_config
+from d3_ros.training.loading.datasets import open_source
+from d3_ros.training.loop.train import LAST, train
+
+LARGE_UNET = 100_000_000  # parameters, from which on small matrices are trained beside it
+MIN_TEST_FRAMES = 5  # fewer do not show a difference
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it, on the held-out frames, and where things are.
+
+    `decisive` is the difference in the score that was to decide; `worse` are the differences in
+    AbsRel, by whatever protocol, that are worse beyond doubt. `trained` is the trained bundle,
+    better or not, `report` the folder of the comparison.
+    """
+
+    decisive: Difference
+    worse: tuple[Difference, ...]
+    trained: Path
+    report: Path
+
+    @property
+    def better(self) -> bool:
+        """Whether the held-out frames show that the trained bundle is better."""
+        return self.decisive.verdict == "better"
+
+
+def run_folder(output: Path) -> Path:
+    """Where the run that makes the bundle `output` keeps its files."""
+    return output.with_name(f"{output.name}.run")
+
+
+def finetune_config(
+    model: str, data: Path, output: Path, config: Path | None, settings: Sequence[str]
+) -> TrainConfig:
+    """What is to be done, by `config` or by the configuration that fits the bundle's size.
+
+    Raises:
+        D3Error: the bundle or the configuration is not usable.
+    """
+    if config is None:
+        unets = load_bundle(model).network.unets.values()
+        large = max(sum(p.numel() for p in unet.parameters()) for unet in unets) > LARGE_UNET
+        config = find_config("finetune_lora.yaml" if large else "finetune.yaml")
+    start = [f"name={output.name}", f"model.start={model}", f"data={data}"]
+    return load_config(config, [*start, *settings])
+
+
+def finetune(config: TrainConfig, output: Path, judge: str) -> Outcome:
+    """Train, score both bundles on the held-out frames, write `output` where the new one is better.
+
+    An interrupted run goes on where it was.
+
+    Args:
+        config: see `finetune_config`.
+        output: folder of the new bundle.
+        judge: the protocol of `evaluation.scores` whose AbsRel decides.
+
+    Raises:
+        D3Error: `output` exists, too few frames are held out, or training or scoring fails.
+    """
+    if output.exists():
+        raise D3Error(f"{output} exists: remove it, or give another --output")
+    held_out = len(open_source(config.data, (8, 8), "test"))
+    if held_out < MIN_TEST_FRAMES:
+        raise DataError(
+            f"{config.data.datasets[0].path}: {held_out} frames are held out (split.txt), which "
+            f"cannot show whether the result is better: hold out at least {MIN_TEST_FRAMES}"
+        )
+    assert config.model.start is not None
+    work = run_folder(output)
+    train(config, work / "training")
+    trained, report = work / "training" / LAST, work / "report"
+    before, after = (
+        (name, D3Predictor.from_pretrained(bundle, "auto", "auto"))
+        for name, bundle in (
+            (f"{config.model.start} (before)", config.model.start),
+            (f"{output.name} (after)", trained),
+        )
+    )
+    folders = [Path(dataset.path) for dataset in config.data.datasets]
+    _, differences = evaluate_bundles(
+        [before, after], folders, part="test", points=POINTS, output=report
+    )
+    scores = {d.key: d for d in differences if d.key.endswith(".abs_rel")}
+    if f"{judge}.abs_rel" not in scores:
+        raise DataError(f"{folders[0]}: no held-out frame has depth that {judge} can score")
+    worse = tuple(d for d in scores.values() if d.verdict == "worse")
+    outcome = Outcome(scores[f"{judge}.abs_rel"], worse, trained, report)
+    if outcome.better:
+        unfinished = output.with_name(f".{output.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(trained, unfinished)
+        unfinished.rename(output)
+    return outcome

@@ -1,0 +1,254 @@
+"""What a training step costs, stage by stage: counted without weights, data or a GPU, and measured.
+
+The step of one micro-batch is run once on fake tensors, which have sizes and no contents: its
+floating-point operations, and the bytes that are alive, follow from these. On a GPU, or where the
+step is small, the same step is then run for real, with random weights, and timed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from d3_ros.network import D3Network
+from d3_ros.network.model.d3_network import DiffusersModel
+from d3_ros.training.config.train_config import TrainConfig
+from d3_ros.training.distillation.teacher import LEVELS, NoiseDraw
+from d3_ros.training.loading.sample import Batch
+from d3_ros.training.loop.start import blank_teacher, start_from
+from d3_ros.training.objectives.lessons import learner, lesson
+from d3_ros.training.objectives.objective import weighted_sum
+from d3_ros.training.objectives.student import task_rows
+
+STAGES = ("encode", "teacher", "forward", "backward", "optimizer")
+CPU_FLOP = 1e12  # a step of more is counted only, where there is no GPU
+REPEATS = 5  # real steps, after one that is not timed
+
+Watch = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage of a micro-batch's step: operations (a multiply-add is two), the most bytes alive
+    during it, and, where it was run for real, the median of its milliseconds."""
+
+    name: str
+    flop: int
+    peak_bytes: int
+    milliseconds: float | None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    config: TrainConfig
+    network: D3Network
+    teacher: DiffusersModel | None
+    student: nn.Module
+    optimizer: torch.optim.Optimizer
+    batch: Batch
+
+
+def profile(config: TrainConfig) -> list[StageCost]:
+    """The cost of every stage for one micro-batch at the last stage's image size.
+
+    Raises:
+        DataError, D3Error: the start or the teacher is not there.
+    """
+    counted = _count(config)
+    cuda = torch.cuda.is_available()
+    affordable = sum(cost.flop for cost in counted) < CPU_FLOP
+    if not cuda and (not affordable or config.precision == "fp16"):
+        return counted
+    times = _measure(config, torch.device("cuda" if cuda else "cpu"))
+    return [StageCost(cost.name, cost.flop, cost.peak_bytes, times[cost.name]) for cost in counted]
+
+
+def table(config: TrainConfig, costs: list[StageCost]) -> list[str]:
+    """The costs in lines for a terminal, and what a whole step comes to."""
+    lines = [
+        f"one micro-batch of {config.micro_batch}:",
+        f"{'stage':10} {'TFLOP':>9} {'peak GB':>9} {'ms':>9}",
+    ]
+    for cost in costs:
+        told = "" if cost.milliseconds is None else f"{cost.milliseconds:9.1f}"
+        lines.append(f"{cost.name:10} {cost.flop / 1e12:9.3f} {cost.peak_bytes / 1e9:9.2f} {told}")
+    rounds = config.stages[-1].batch // config.micro_batch
+    once = costs[STAGES.index("optimizer")]
+    flop = sum(cost.flop for cost in costs)
+    lines.append(
+        f"a step of {config.stages[-1].batch} images: {flop * rounds / 1e12:.1f} TFLOP, "
+        f"{max(cost.peak_bytes for cost in costs) / 1e9:.1f} GB on one device"
+    )
+    if once.milliseconds is not None:
+        each = sum(cost.milliseconds or 0 for cost in costs) - once.milliseconds
+        seconds = (each * rounds + once.milliseconds) / 1000
+        lines.append(f"{1 / seconds:.3f} steps/s on one device, without reading data")
+    return lines
+
+
+def _count(config: TrainConfig) -> list[StageCost]:
+    costs: list[StageCost] = []
+    alive = _AliveBytes()
+
+    @contextmanager
+    def watch(name: str) -> Iterator[None]:
+        alive.peak = alive.now
+        with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+            yield
+        costs.append(StageCost(name, counter.get_total_flops(), alive.peak, None))
+
+    blank = _modules(config)  # outside: building them looks at contents
+    with FakeTensorMode(), alive:
+        _step(_parts(*blank, torch.device("cpu")), watch)
+    return costs
+
+
+def _measure(config: TrainConfig, device: torch.device) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in STAGES}
+
+    @contextmanager
+    def watch(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times[name].append((time.perf_counter() - began) * 1000)
+
+    parts = _parts(*_modules(config), device)
+    for _ in range(1 + REPEATS):
+        _step(parts, watch)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def _modules(config: TrainConfig) -> tuple[TrainConfig, D3Network, DiffusersModel | None]:
+    """The settled configuration, the network and its teacher without weights."""
+    start = start_from(config, blank=True)
+    teacher = None
+    if config.model.teacher is not None:
+        teacher = blank_teacher(config.model.teacher)
+    return start.config, start.network, teacher
+
+
+def _parts(
+    config: TrainConfig, network: D3Network, teacher: DiffusersModel | None, device: torch.device
+) -> _Parts:
+    _fill(network, device, torch.float32)
+    if teacher is not None:
+        _fill(teacher, device, config.dtype)
+    with device:
+        student = learner(config, network, teacher is not None)
+    learned = [p for p in student.parameters() if p.requires_grad]
+    count, (height, width) = config.micro_batch, config.size
+
+    def ones(*shape: int) -> torch.Tensor:
+        return torch.ones(count, *shape, height, width, device=device)
+
+    batch = Batch(
+        ones(3), ones(), ones() / 2, ones(3), ones(3) / 2, (None,) * count, (None,) * count
+    )
+    return _Parts(config, network, teacher, student, torch.optim.AdamW(learned), batch)
+
+
+def _fill(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Give a module without weights small random ones on `device` (fake ones in a fake mode)."""
+    for owner in module.modules():
+        for name, old in owner.named_parameters(recurse=False):
+            fan_in = max(1, math.prod(old.shape[1:]))
+            new = torch.randn(old.shape, dtype=dtype, device=device) / math.sqrt(fan_in)
+            setattr(owner, name, nn.Parameter(new, requires_grad=old.requires_grad))
+        for name, buffer in owner.named_buffers(recurse=False):
+            setattr(owner, name, torch.randn(buffer.shape, dtype=dtype, device=device))
+
+
+def _step(parts: _Parts, watch: Watch) -> None:
+    config, network, batch = parts.config, parts.network, parts.batch
+    device = batch.image.device
+    autocast = (
+        nullcontext() if config.precision == "fp32" else torch.autocast(device.type, config.dtype)
+    )
+    rows = {t: task_rows(len(batch), config.tasks.share(t)) for t in config.tasks.trained}
+    prompts = {t: network.prompt_embedding(t).expand(len(r), -1, -1) for t, r in rows.items()}
+    latent, lessons = None, {}
+    with autocast:
+        with watch("encode"):
+            if not config.model.train_vae:
+                with torch.no_grad():
+                    latent = network.encode(batch.image).float()
+        with watch("teacher"):
+            if latent is not None and (parts.teacher or config.objective == "diffusion"):
+                for task, chosen in rows.items():
+                    draw = NoiseDraw(
+                        torch.ones(len(chosen), LEVELS, dtype=torch.long, device=device),
+                        torch.randn(len(chosen), LEVELS, *latent.shape[1:], device=device),
+                    )
+                    lessons[task] = lesson(parts.teacher, latent[chosen], prompts[task], draw)
+        with watch("forward"):
+            raw = parts.student(batch, latent, prompts, lessons)
+            total = weighted_sum(raw, config.losses)
+    del lessons, raw
+    with watch("backward"):
+        total.backward()
+    with watch("optimizer"):
+        parts.optimizer.step()
+        parts.optimizer.zero_grad(set_to_none=True)
+
+
+class _AliveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that were made inside it and are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self._see, output)
+        return output
+
+    def _see(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+# Fake tensors take the CPU's fused attention, which the counter does not know by itself.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}

@@ -1,0 +1,180 @@
+"""The network that training starts from, what of it learns, and its teacher."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from d3_ros.errors import DataError
+from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec, load_bundle
+from d3_ros.network.bundle.folder import UNET_CLASSES, VAE_CLASSES, build_module, load_module
+from d3_ros.network.bundle.hub import base_folder
+from d3_ros.network.bundle.lookup import MANIFEST
+from d3_ros.network.model.d3_network import DiffusersModel
+from d3_ros.training.config.train_config import ModelConfig, TrainConfig
+from d3_ros.training.loop.lora import add_lora
+from d3_ros.training.loop.small_network import build_network
+from d3_ros.types import Task
+
+TOKENS = 77  # of Stable Diffusion's text encoder
+OFFICIAL_SIZE = (768, 768)
+SD_LICENSE = "CreativeML Open RAIL++-M (Stable Diffusion 2.1)"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The network that a run starts from, the licence of its weights (None: new weights), and the
+    configuration with all sizes settled."""
+
+    network: D3Network
+    license: str | None
+    config: TrainConfig
+
+
+def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
+    """The D3Network that `config` starts from, float32, with what is not to learn frozen.
+
+    The trained tasks' processing size is the last stage's. Tasks that are not trained stay as they
+    are: where a trained one shares its UNet with them, it gets its own copy. `blank`: the same
+    network without weights (on the meta device), to count what it costs.
+
+    Raises:
+        DataError, D3Error: the start is not there or lacks a task.
+    """
+    model, trained = config.model, config.tasks.trained
+    if model.new is not None:
+        torch.manual_seed(config.seed)
+        start = Start(build_network(model.new, config.size), None, config)
+    elif (folder := _stable_diffusion(model)) is not None:
+        config = config.settled(OFFICIAL_SIZE)
+        network = _from_stable_diffusion(folder, trained, config.size, blank)
+        start = Start(network, SD_LICENSE, config)
+    else:
+        start = _from_bundle(config)
+    if missing := set(trained) - set(start.network.tasks):
+        raise DataError(f"{model.start} has no {min(missing)}: set tasks.{min(missing)} to 0")
+    if model.timesteps is not None:
+        for task in trained:
+            with torch.no_grad():
+                start.network.timesteps[task].fill_(model.timesteps.of(task))
+    if blank:
+        start.network.to("meta")
+    _freeze(start.network, config)
+    return start
+
+
+def _freeze(network: D3Network, config: TrainConfig) -> None:
+    vae: DiffusersModel = network.vae
+    network.requires_grad_(False)
+    vae.requires_grad_(config.model.train_vae)
+    for task in config.tasks.trained if config.objective != "autoencoder" else ():
+        learn_timestep = config.objective == "d3" and config.model.learn_timestep
+        network.timesteps[task].requires_grad_(learn_timestep)
+        unet: DiffusersModel = network.unets[network.specs[task].unet]
+        if config.model.lora is None:
+            unet.requires_grad_(True)
+        elif not any(p.requires_grad for p in unet.parameters()):  # once, if two tasks share it
+            add_lora(unet, config.model.lora)
+        if config.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+    # The small ones do without: AutoencoderTiny's own forgets to map [-1, 1] to [0, 1] (diffusers
+    # 0.42).
+    if config.gradient_checkpointing and type(network.vae) is AutoencoderKL:
+        vae.enable_gradient_checkpointing()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train()
+
+
+def load_teacher(folder_or_repo: str, dtype: torch.dtype) -> DiffusersModel:
+    """The frozen UNet of Stable Diffusion, a folder or a repository in the local hub cache.
+
+    Raises:
+        BundleError: there is none, or its weights are not its own.
+    """
+    folder = base_folder(folder_or_repo) / "unet"
+    return load_module(folder, UNET_CLASSES, "cpu", dtype).requires_grad_(False)
+
+
+def blank_teacher(folder_or_repo: str) -> DiffusersModel:
+    """The same UNet without weights."""
+    folder = base_folder(folder_or_repo) / "unet"
+    return build_module(folder, UNET_CLASSES).requires_grad_(False).eval()
+
+
+def caption_encoder(model: ModelConfig) -> Path | None:
+    """The Stable Diffusion folder whose text encoder embeds captions; None where none are used.
+
+    Raises:
+        DataError: neither the teacher nor the start is Stable Diffusion.
+    """
+    if not model.captions:
+        return None
+    if model.teacher is not None:
+        return base_folder(model.teacher)
+    folder = None if model.start is None else _stable_diffusion(model)
+    if folder is None:
+        raise DataError("model.captions needs the text encoder of a teacher: set it to false")
+    return folder
+
+
+def _stable_diffusion(model: ModelConfig) -> Path | None:
+    """The Stable Diffusion folder that `model.start` means; None where it means a bundle."""
+    assert model.start is not None
+    path = Path(model.start).expanduser()
+    is_name = len(path.parts) == 1 and not path.is_dir()
+    return None if is_name or (path / MANIFEST).is_file() else base_folder(model.start)
+
+
+def _from_bundle(config: TrainConfig) -> Start:
+    model, trained = config.model, config.tasks.trained
+    assert model.start is not None
+    bundle = load_bundle(model.start)
+    network = bundle.network
+    specs, unets = dict(network.specs), dict(network.unets.items())
+    config = config.settled(next(iter(specs.values())).processing_size)
+    kept = {spec.unet for task, spec in specs.items() if task not in trained}
+    if kept and model.train_vae:
+        raise DataError(
+            "model.train_vae would spoil the tasks that are not trained "
+            f"({', '.join(sorted(set(specs) - set(trained)))}): train them too, or set it to false"
+        )
+    for task in set(trained) & set(specs):
+        name = specs[task].unet
+        if name in kept:
+            name = f"unet_{task}"
+            unets[name] = deepcopy(unets[specs[task].unet])
+        specs[task] = replace(specs[task], unet=name, processing_size=config.size)
+    prompts = {task: network.prompt_embedding(task) for task in specs}
+    return Start(D3Network(network.vae, unets, specs, prompts), bundle.license, config)
+
+
+def _from_stable_diffusion(
+    folder: Path, trained: tuple[Task, ...], size: tuple[int, int], blank: bool
+) -> D3Network:
+    def module(name: str, classes: tuple[str, ...]) -> DiffusersModel:
+        if blank:
+            return build_module(folder / name, classes)
+        return load_module(folder / name, classes, "cpu", torch.float32)
+
+    unets = {f"unet_{task}": module("unet", UNET_CLASSES) for task in trained}
+    if blank:
+        width = next(iter(unets.values())).config.cross_attention_dim
+        prompts = {task: torch.empty(TOKENS, width) for task in trained}
+    else:
+        from d3_ros.network.bundle.prompt_embeddings import prompt_embeddings
+
+        prompts = prompt_embeddings(folder, {task: PROMPTS[task] for task in trained})
+    specs = {
+        task: TaskSpec(
+            unet=f"unet_{task}",
+            prompt=PROMPTS[task],
+            processing_size=size,
+            axes=OFFICIAL_NORMAL_AXES if task == "normals" else None,
+        )
+        for task in trained
+    }
+    return D3Network(module("vae", VAE_CLASSES), unets, specs, prompts)

@@ -1,0 +1,124 @@
+"""What a batch costs, by task: the official recipe's losses, each per image and unweighted.
+
+The labels are never resized: the decoded image is brought to their size. (A target that was stored
+at the network's size, as the official data has it, is brought there too.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
+
+import torch
+from torch.nn import functional as F
+
+from d3_ros.training.loading.sample import Batch
+from d3_ros.training.objectives import losses
+from d3_ros.types import Task
+
+DepthUnit: TypeAlias = Literal["metre", "mean", "pixel"]
+
+LEAST_UNIT = 0.05  # of the mean depth: nearer pixels count no more than one at this depth
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses by name, and the unit of the scale-and-shift-invariant one.
+
+    `depth_unit` "metre" is the official recipe; "mean" measures a frame in units of its own mean
+    depth, so that a street does not outweigh a table; "pixel" each pixel in units of its own depth:
+    the loss is then AbsRel after the affine fit, which near things weigh in as they do for a robot.
+    """
+
+    alignment: float
+    mse: float
+    scale_shift_invariant: float
+    log_gradient: float
+    normal_angle: float
+    depth_unit: DepthUnit
+
+
+def task_losses(
+    task: Task,
+    decoded: torch.Tensor,
+    batch: Batch,
+    axes: Sequence[int] | None,
+    depth_unit: DepthUnit,
+) -> dict[str, torch.Tensor]:
+    """Losses (B,) of the task by name, for its decoded (B, 3, H, W) images, about [-1, 1].
+
+    `axes` are the signs between the network's normals and the optical frame (`TaskSpec.axes`).
+    All 0 where the batch has no labels of this task.
+    """
+    decoded = decoded.float()
+    if task == "depth":
+        return _depth_losses(decoded, batch, depth_unit)
+    assert axes is not None
+    return _normal_losses(decoded, batch, axes)
+
+
+def _depth_losses(
+    decoded: torch.Tensor, batch: Batch, depth_unit: DepthUnit
+) -> dict[str, torch.Tensor]:
+    if batch.depth is None or batch.depth_target is None:
+        return _nothing(decoded, ("mse", "scale_shift_invariant", "log_gradient"))
+    metric, size = batch.depth, batch.depth.shape[1:]
+    valid = metric > 0
+    target = resized(batch.depth_target[:, None], size)
+    grey = resized(decoded.mean(dim=1, keepdim=True), size)
+    # Clipped at the network's size, then resized: the order of the official code.
+    relative = resized((decoded / 2 + 0.5).clamp(0, 1), size).mean(dim=1)
+    if depth_unit != "metre":
+        metric = metric / losses.masked_mean(metric, valid).clamp(min=1e-3)[:, None, None]
+    unit = metric.clamp(min=LEAST_UNIT) if depth_unit == "pixel" else 1.0
+    return {
+        "mse": losses.masked_mse(grey, target, valid),
+        "scale_shift_invariant": losses.scale_shift_invariant_l1(relative, metric, valid, unit),
+        "log_gradient": losses.log_gradient(relative, (target[:, 0] / 2 + 0.5).clamp(0, 1), valid),
+    }
+
+
+def _normal_losses(
+    decoded: torch.Tensor, batch: Batch, axes: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    if batch.normals is None or batch.normals_target is None:
+        return _nothing(decoded, ("mse", "normal_angle"))
+    size = batch.normals.shape[2:]
+    signs = batch.normals.new_tensor(axes)[:, None, None]
+    valid = batch.normals.square().sum(dim=1) > 0
+    answer = resized(decoded, size)
+    return {
+        "mse": losses.masked_mse(answer, resized(batch.normals_target, size) * signs, valid),
+        "normal_angle": losses.normal_angle(answer, batch.normals * signs, valid),
+    }
+
+
+def _nothing(decoded: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Losses of 0 that still lead back to the network: every process of a group must have them."""
+    return {name: (decoded * 0).sum(dim=(1, 2, 3)) for name in names}
+
+
+def alignment_loss(
+    adapted: Mapping[str, torch.Tensor], teacher: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """Sum over the features of 1 - cosine of the adapted student and the teacher.
+
+    Both (N, C, h, w) by name, N images times noise levels; the answer is (N,).
+    """
+    return torch.stack(
+        [losses.feature_distance(adapted[name].float(), teacher[name].float()) for name in teacher]
+    ).sum(dim=0)
+
+
+def weighted_sum(raw: Mapping[str, torch.Tensor], config: LossConfig) -> torch.Tensor:
+    """The total of losses named TASK.LOSS."""
+    weights = {field.name: getattr(config, field.name) for field in fields(config)}
+    return torch.stack([weights[name.split(".")[1]] * value for name, value in raw.items()]).sum()
+
+
+def resized(images: torch.Tensor, size: torch.Size | tuple[int, ...]) -> torch.Tensor:
+    """(B, C, h, w) at another size, bilinear, pixel centres kept; itself where it has the size."""
+    if images.shape[2:] == torch.Size(size):
+        return images
+    return F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False)
