@@ -6,19 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may fetch anything
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as d3_ros does, but before numpy
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+DATA_VARIABLE = "D3_ROS_TEST_DATA"
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of reference numbers and real frames, where a checkout has it."""
-    if not SHARED.is_dir():
-        pytest.skip(f"{SHARED} is not beside the repository")
-    return SHARED
+def test_data() -> Path:
+    """The folder of real frames with measured depth, which the repository must not contain."""
+    folder = Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real frames at {folder}: set {DATA_VARIABLE} to the folder that has them")
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +32,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with random weights, both tasks, a UNet each; 64 x 96 processing size."""
-    from tiny_network import tiny_network
+    from helpers.tiny_network import tiny_network
 
     from d3_ros.network import write_bundle
 

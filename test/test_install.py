@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from helpers.paths import ROOT
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("colcon_core") is None,

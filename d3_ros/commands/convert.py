@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say where the bundle is."""
-    import torch
     from tqdm import tqdm
 
     from d3_ros.network.bundle.hub import base_folder
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             base,
             output,
             name=args.name,
-            dtype={"fp16": torch.float16, "fp32": torch.float32}[args.dtype],
+            dtype=args.dtype,
             progress=progress,
         )
         bar.update(1)

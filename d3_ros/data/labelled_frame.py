@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import torch
 
 from d3_ros.geometry.normals import normals_from_depth
 from d3_ros.types import CameraIntrinsics
@@ -81,23 +80,6 @@ class LabelledFrame:
         rgb = cv2.resize(np.ascontiguousarray(self.rgb), (width, height))
         camera = self.camera and self.camera.resized(width, height)
         return LabelledFrame(rgb, depth, normals, camera)
-
-    def in_half_precision(self) -> LabelledFrame:
-        """Its labels as float16: 11 bits, finer than 8-bit normals and than any camera's depth."""
-        return self._labels_as(torch.float16)
-
-    def in_full_precision(self) -> LabelledFrame:
-        """Its labels as float32."""
-        return self._labels_as(torch.float32)
-
-    def _labels_as(self, dtype: torch.dtype) -> LabelledFrame:
-        def converted(label: np.ndarray | None) -> np.ndarray | None:
-            if label is None:
-                return None
-            # Ten times faster than NumPy's conversion of float16.
-            return torch.from_numpy(np.ascontiguousarray(label)).to(dtype).numpy()
-
-        return replace(self, depth=converted(self.depth), normals=converted(self.normals))
 
     def with_derived_normals(self, share: int = 128) -> LabelledFrame:
         """With normals from its own depth and camera, which it must have at one size.

@@ -1,82 +1,27 @@
 """Where the demo's frames come from: a bag, a folder of pictures, or a video.
 
-Every source is an iterable of `Frame`, may be iterated as often as one likes, and gives the same
-frames each time: the player sends them in one process while the report scores them in another.
+Every source gives the same frames each time it is iterated: the player sends them in one process
+while the report scores them in another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 
+from d3_ros.data.bag.source import BagSource
 from d3_ros.data.held_out_points import share_depth
+from d3_ros.data.played_frame import FrameSource, PlayedFrame, SourceOptions, pinhole
 from d3_ros.errors import DataError
 from d3_ros.imaging.image_file import PICTURES, files_by_stem, read_millimetres, read_rgb
-from d3_ros.types import CameraIntrinsics
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One camera image and what else is known about its moment.
-
-    `index`: place in the source, from 0. `name`: for people (a file's stem, a time). `stamp`:
-    seconds on the source's own clock; NaN where it has none (a folder). `rgb`: (H, W, 3) uint8.
-    `intrinsics`: of the image at this size, or None. `sensor`: (H, W) float32 z-depth in metres,
-    NaN where not measured, that the node is given; or None. `truth`: (H, W) float32 z-depth in
-    metres to score with, NaN where unknown *or given to the node*; or None.
-    """
-
-    index: int
-    name: str
-    stamp: float
-    rgb: np.ndarray
-    intrinsics: CameraIntrinsics | None = None
-    sensor: np.ndarray | None = None
-    truth: np.ndarray | None = None
-
-
-class Source(Protocol):
-    """Frames that can be iterated again and again.
-
-    `title`: one line for people. `rate_hz`: the camera's own rate, None where frames have no time.
-    `warnings`: one line each for what was left out.
-    """
-
-    title: str
-    rate_hz: float | None
-    warnings: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Frame]: ...
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """What the user said about the input; the same in every process of a demo.
-
-    `intrinsics`: (fx, fy, cx, cy) in pixels for folders and videos. `points`: how many measured
-    pixels the node is given; None: as the source has them, or 500 where the rest must score.
-    The topics are a bag's; None: found by their names.
-    """
-
-    path: Path
-    intrinsics: tuple[float, float, float, float] | None = None
-    points: int | None = None
-    seed: int = 0
-    image_topic: str | None = None
-    sensor_topic: str | None = None
-    truth_topic: str | None = None
-
-
-def open_source(options: SourceOptions) -> Source:
+def open_source(options: SourceOptions) -> FrameSource:
     """Open whatever `options.path` is.
 
     Raises:
@@ -86,8 +31,6 @@ def open_source(options: SourceOptions) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
-        from d3_ros.data.bag.source import BagSource
-
         return BagSource(options)
     if path.is_dir():
         return FolderSource(options)
@@ -148,7 +91,7 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[PlayedFrame]:
         for index, (image, depth) in enumerate(self._files):
             rgb = read_rgb(image)
             measured = None if depth is None else _read_depth(depth)
@@ -160,7 +103,7 @@ class FolderSource:
             sensor, truth = share_depth(
                 measured, None, self._options.points, seed=self._options.seed + index
             )
-            yield Frame(
+            yield PlayedFrame(
                 index=index,
                 name=image.stem,
                 stamp=float("nan"),
@@ -198,7 +141,7 @@ class VideoSource:
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[PlayedFrame]:
         video = cv2.VideoCapture(str(self._options.path))
         try:
             # The count in a header may be too high: the stream ends where no frame comes.
@@ -207,7 +150,7 @@ class VideoSource:
                 if not read:
                     return
                 stamp = index / self._rate_hz
-                yield Frame(
+                yield PlayedFrame(
                     index=index,
                     name=f"{stamp:.2f} s",
                     stamp=stamp,
@@ -216,16 +159,6 @@ class VideoSource:
                 )
         finally:
             video.release()
-
-
-def pinhole(
-    intrinsics: tuple[float, float, float, float] | None, image: np.ndarray
-) -> CameraIntrinsics | None:
-    """An ideal camera of `image`'s size from (fx, fy, cx, cy) in pixels; None from None."""
-    if intrinsics is None:
-        return None
-    fx, fy, cx, cy = intrinsics
-    return CameraIntrinsics(width=image.shape[1], height=image.shape[0], fx=fx, fy=fy, cx=cx, cy=cy)
 
 
 def _without_camera(options: SourceOptions) -> tuple[str, ...]:

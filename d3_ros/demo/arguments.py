@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from d3_ros.data.held_out_points import DEFAULT_POINTS
-from d3_ros.data.sources import SourceOptions
+from d3_ros.data.played_frame import SourceOptions
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,13 +25,13 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from d3_ros.data.sources import Frame, Source, open_source
+from d3_ros.data.played_frame import FrameSource, PlayedFrame
+from d3_ros.data.sources import open_source
 from d3_ros.demo.arguments import add_source_arguments, pace, source_options, whole_number
 from d3_ros.demo.recording import RELATIVE, LogWriter, Sent
 from d3_ros.errors import D3Error
-from d3_ros.messages.to_messages import ImageBuffer
+from d3_ros.messages.to_messages import ImageBuffer, camera_info_from_intrinsics
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
-from d3_ros.types import CameraIntrinsics
 
 FRAME_ID = "camera_optical_frame"
 # After the node subscribed, the recorder's and rviz2's subscriptions to the node settle too.
@@ -86,7 +86,7 @@ class Player(Node):
                 unconfigured_since = None
         self.spin_until(time.monotonic() + SETTLE_S)
 
-    def publish(self, frame: Frame) -> int:
+    def publish(self, frame: PlayedFrame) -> int:
         """Send one frame, image last, and return its stamp in nanoseconds."""
         now_ns = time.time_ns()
         header = Header(
@@ -96,7 +96,7 @@ class Player(Node):
         height, width = frame.rgb.shape[:2]
         if self._sent is not None:
             self._sent.write(Sent(index=frame.index, stamp_ns=now_ns))
-        self._info.publish(camera_info(frame.intrinsics, header, width, height))
+        self._info.publish(camera_info_from_intrinsics(frame.intrinsics, header, width, height))
         if frame.sensor is not None:
             self._sensor.publish(self._sensor_buffer.fill(header, frame.sensor, "32FC1"))
         self._image.publish(self._image_buffer.fill(header, frame.rgb, "rgb8"))
@@ -124,25 +124,7 @@ class Player(Node):
         return None if answer is None else answer.current_state.id
 
 
-def camera_info(
-    intrinsics: CameraIntrinsics | None, header: Header, width: int, height: int
-) -> CameraInfo:
-    """The message of a camera; without intrinsics that of an uncalibrated one, K[0] = 0."""
-    info = CameraInfo(header=header, width=width, height=height, distortion_model="plumb_bob")
-    info.d = [0.0] * 5
-    if intrinsics is None:
-        return info
-    if intrinsics.distortion_model != "none":
-        info.distortion_model = intrinsics.distortion_model
-        info.d = list(intrinsics.distortion)
-    k = intrinsics.matrix
-    info.k = k.ravel().tolist()
-    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    info.p = [*k[0].tolist(), 0.0, *k[1].tolist(), 0.0, *k[2].tolist(), 0.0]
-    return info
-
-
-def play(player: Player, source: Source, rate: float | str, total: int) -> int:
+def play(player: Player, source: FrameSource, rate: float | str, total: int) -> int:
     """Publish `total` frames, again from the start where the source is shorter.
 
     `rate`: Hz; or "source", the times of the source's own stamps; or "auto", the next frame when
@@ -171,7 +153,9 @@ def play(player: Player, source: Source, rate: float | str, total: int) -> int:
     return sent
 
 
-def schedule(source: Source, rate: float | str, total: int) -> Iterator[tuple[float, Frame]]:
+def schedule(
+    source: FrameSource, rate: float | str, total: int
+) -> Iterator[tuple[float, PlayedFrame]]:
     """Frames with the seconds after the start at which each is due."""
     count = 0
     loop_start_s = 0.0

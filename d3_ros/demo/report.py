@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 import d3_ros
-from d3_ros.data.sources import Frame, Source
+from d3_ros.data.played_frame import FrameSource, PlayedFrame
 from d3_ros.demo.page import Figure, write_page
 from d3_ros.demo.pictures import Cloud, frame_pictures
 from d3_ros.demo.recording import (
@@ -53,7 +53,7 @@ class RunInfo:
 
 
 def write_report(
-    output: Path, recording: Recording, source: Source, info: RunInfo, *, pictures: int
+    output: Path, recording: Recording, source: FrameSource, info: RunInfo, *, pictures: int
 ) -> dict[str, Any]:
     """Write everything of one run into `output` and return the content of report.json.
 
@@ -142,7 +142,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(f"  {name:<10}{value}" for name, value in lines)
 
 
-def _score(recording: Recording, stamp_ns: int, frame: Frame) -> DepthScore | None:
+def _score(recording: Recording, stamp_ns: int, frame: PlayedFrame) -> DepthScore | None:
     metric = recording.load_array(stamp_ns, METRIC)
     if metric is None or frame.truth is None:
         return None
@@ -150,7 +150,7 @@ def _score(recording: Recording, stamp_ns: int, frame: Frame) -> DepthScore | No
 
 
 def _row(
-    frame: Frame,
+    frame: PlayedFrame,
     stamp_ns: int,
     latency: dict[int, float],
     states: dict[int, str],
@@ -171,7 +171,7 @@ def _row(
 
 
 def _figure(
-    stem: Path, recording: Recording, frame: Frame, row: dict[str, Any], cloud: Cloud | None
+    stem: Path, recording: Recording, frame: PlayedFrame, row: dict[str, Any], cloud: Cloud | None
 ) -> Figure:
     """Make the pictures of one frame and save them as STEM_NAME.png."""
     stamp_ns = row["stamp_ns"]
@@ -206,7 +206,7 @@ def _last_with_cloud(recording: Recording, stamps: Sequence[int]) -> int | None:
 def _summary(
     numbers: Traffic,
     rows: list[dict[str, Any]],
-    source: Source,
+    source: FrameSource,
     info: RunInfo,
     note: str,
 ) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3_ros.data.sources import Source, SourceOptions, open_source
+from d3_ros.data.played_frame import FrameSource, SourceOptions
+from d3_ros.data.sources import open_source
 from d3_ros.demo.arguments import source_argv
 from d3_ros.demo.recording import RELATIVE, Recording
 from d3_ros.demo.report import RunInfo, table, write_report
@@ -115,7 +116,7 @@ def default_frames(length: int) -> int:
     return min(length * math.ceil(LEAST_FRAMES / length), MOST_FRAMES)
 
 
-def has_truth(source: Source) -> bool:
+def has_truth(source: FrameSource) -> bool:
     """Whether the first frame has depth to score with; also finds out if it can be read."""
     return next(iter(source)).truth is not None
 

@@ -32,7 +32,7 @@ ERRORS = (
 
 
 @dataclass(frozen=True)
-class Frame:
+class ScaleFrame:
     """One frame to score: its folder's name, relative depth (H, W) and measured metres, NaN none.
 
     `given` holds, by name, sparse depth that comes with the frame.
@@ -116,7 +116,7 @@ def interpolate(sparse: np.ndarray) -> np.ndarray:
     return np.asarray(dense)
 
 
-def score(frame: Frame, sparse: np.ndarray) -> Score:
+def score(frame: ScaleFrame, sparse: np.ndarray) -> Score:
     """Align one frame by its sparse points and score it on everything measured.
 
     A refused fit has no answer: NaN, coverage 0. Saturated pixels of the relative depth have no
@@ -146,7 +146,7 @@ def score(frame: Frame, sparse: np.ndarray) -> Score:
 
 
 def mean_score(
-    frames: Iterable[Frame], sparse_of: Callable[[Frame, int], np.ndarray], seeds: int
+    frames: Iterable[ScaleFrame], sparse_of: Callable[[ScaleFrame, int], np.ndarray], seeds: int
 ) -> Score:
     """Mean over the frames and seeds with an answer; `sparse_of(frame, seed)` gives the points."""
     scores = [score(frame, sparse_of(frame, seed)) for frame in frames for seed in range(seeds)]
@@ -159,7 +159,7 @@ def mean_score(
 
 
 def table_rows(
-    frames: list[Frame], seeds: int, predicted: bool
+    frames: list[ScaleFrame], seeds: int, predicted: bool
 ) -> Iterator[tuple[str, str, Score]]:
     """(points, how they are taken, score) for every row that the frames of one folder have.
 
@@ -180,5 +180,5 @@ def table_rows(
         yield str(points), key, given
 
 
-def _mean(frames: list[Frame], count: int, pattern: Pattern, seeds: int) -> Score:
+def _mean(frames: list[ScaleFrame], count: int, pattern: Pattern, seeds: int) -> Score:
     return mean_score(frames, lambda frame, seed: draw(frame.truth, count, pattern, seed), seeds)

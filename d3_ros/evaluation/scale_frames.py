@@ -16,7 +16,7 @@ import numpy as np
 
 from d3_ros.data.measured_files import frames as depth_frames
 from d3_ros.errors import DataError
-from d3_ros.evaluation.scale import Frame
+from d3_ros.evaluation.scale import ScaleFrame
 from d3_ros.geometry.sparse_depth import project_points
 from d3_ros.types import CameraIntrinsics
 
@@ -42,7 +42,7 @@ def _holds_frames(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
 
-def load_frames(folder: Path, relative_depth: RelativeDepth, limit: int) -> Iterator[Frame]:
+def load_frames(folder: Path, relative_depth: RelativeDepth, limit: int) -> Iterator[ScaleFrame]:
     """Frames of a folder, at most `limit`, evenly over it.
 
     Args:
@@ -58,7 +58,7 @@ def load_frames(folder: Path, relative_depth: RelativeDepth, limit: int) -> Iter
         rgb = _read_rgb(next(iter(sorted(folder.glob("rgb.*"))), folder / "rgb.png"))
         with np.load(folder / "depth.npz") as arrays:
             given = {key: _none_is_nan(arrays[key]) for key in arrays.files if key != "gt"}
-            yield Frame(name, relative_depth(rgb), _none_is_nan(arrays["gt"]), given)
+            yield ScaleFrame(name, relative_depth(rgb), _none_is_nan(arrays["gt"]), given)
         return
     if kitti := sorted(folder.glob("*_calib.txt")):
         for calib in kitti[:limit]:
@@ -74,10 +74,10 @@ def load_frames(folder: Path, relative_depth: RelativeDepth, limit: int) -> Iter
         relative = (
             _normalised(predicted) if predicted.is_file() else relative_depth(_read_rgb(picture))
         )
-        yield Frame(name, relative, _none_is_nan(depth.astype(np.float32) / 1000), {})
+        yield ScaleFrame(name, relative, _none_is_nan(depth.astype(np.float32) / 1000), {})
 
 
-def _kitti_frame(name: str, calib_file: Path, relative_depth: RelativeDepth) -> Frame:
+def _kitti_frame(name: str, calib_file: Path, relative_depth: RelativeDepth) -> ScaleFrame:
     """Every second LiDAR point is given ("every_second"), the others are the truth."""
     stem = calib_file.name.removesuffix("_calib.txt")
     rgb = _read_rgb(calib_file.with_name(f"{stem}.png"))
@@ -100,7 +100,7 @@ def _kitti_frame(name: str, calib_file: Path, relative_depth: RelativeDepth) -> 
     cloud = np.fromfile(calib_file.with_name(f"{stem}.bin"), np.float32).reshape(-1, 4)[:, :3]
     every_second = project_points(cloud[::2], T_camera_lidar, camera)
     truth = project_points(cloud[1::2], T_camera_lidar, camera)
-    return Frame(name, relative_depth(rgb), truth, {"every_second": every_second})
+    return ScaleFrame(name, relative_depth(rgb), truth, {"every_second": every_second})
 
 
 def _normalised(predicted: Path) -> np.ndarray:

@@ -25,6 +25,7 @@ from sensor_msgs.msg import (
 from std_msgs.msg import Header
 
 from d3_ros.messages.from_messages import binning, image_size
+from d3_ros.types import CameraIntrinsics
 
 ENCODINGS: dict[str, tuple[type, int]] = {
     "32FC1": (np.float32, 1),
@@ -143,6 +144,24 @@ def _float_fields(names: Sequence[str]) -> list[PointField]:
         PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
         for i, name in enumerate(names)
     ]
+
+
+def camera_info_from_intrinsics(
+    intrinsics: CameraIntrinsics | None, header: Header, width: int, height: int
+) -> CameraInfo:
+    """CameraInfo of a full-size, unbinned image; without intrinsics: uncalibrated, K[0] = 0."""
+    info = CameraInfo(header=header, width=width, height=height, distortion_model="plumb_bob")
+    info.d = [0.0] * 5
+    if intrinsics is None:
+        return info
+    if intrinsics.distortion_model != "none":
+        info.distortion_model = intrinsics.distortion_model
+        info.d = list(intrinsics.distortion)
+    k = intrinsics.matrix
+    info.k = k.ravel().tolist()
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [*k[0].tolist(), 0.0, *k[1].tolist(), 0.0, *k[2].tolist(), 0.0]
+    return info
 
 
 def output_camera_info(

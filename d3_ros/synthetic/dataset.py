@@ -30,7 +30,7 @@ from d3_ros.synthetic.mesh import scenes as render_scenes
 from d3_ros.synthetic.mesh.photo import photograph
 from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame
 from d3_ros.synthetic.mesh.rig import Rig
-from d3_ros.synthetic.mesh.scenes import View
+from d3_ros.synthetic.mesh.scenes import Viewpoint
 from d3_ros.types import CameraIntrinsics
 
 VIEWS_PER_SCENE = 4
@@ -128,7 +128,7 @@ class Walk:
         lens = np.random.default_rng([self._seed, 1])  # the same camera settings in every frame
         return Photo(photograph(frame.rgb, lens, strength=0.4), frame, self.camera, self._kind)
 
-    def _view(self, t: float) -> View:
+    def _view(self, t: float) -> Viewpoint:
         view = self._way(t)
         if self._mounting is None:
             return view

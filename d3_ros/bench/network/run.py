@@ -62,7 +62,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Stage:
+class BenchStage:
     """One stage of one of our modes: its time, and its work where that is arithmetic."""
 
     name: str
@@ -81,7 +81,7 @@ class Result:
     times: Times
     work: Work
     peak_mib: float
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[BenchStage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _network(setting: Setting, row: Row) -> D3Network:
 
 def _stages(
     setting: Setting, row: Row, predictor: D3Predictor, rgb: np.ndarray, graph: bool
-) -> tuple[Stage, ...]:
+) -> tuple[BenchStage, ...]:
     """Each stage by itself, on what the stage before it gives."""
     size, network = row.size, predictor.network
     assert size is not None
@@ -178,7 +178,7 @@ def _stages(
         "answer out": answer,
     }
     return tuple(
-        Stage(
+        BenchStage(
             name,
             time_stage(stage, setting.device, setting.frames, graph and name in work),
             work.get(name),

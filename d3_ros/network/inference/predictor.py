@@ -37,8 +37,8 @@ class D3Predictor:
         device: where to compute.
         dtype: what to compute in; the transform in and the post-processing are float32 anyway.
         processing_size: see `d3_ros.network.inference.processing_size`; None is "bundle".
-        optimisations: names out of `OPTIMISATIONS` in specialise.py; with any, the network's modules
-            are taken over and `network` cannot be used any longer.
+        optimisations: names out of `OPTIMISATIONS` in specialise.py; with any, the modules of
+            `network` are taken over and it cannot be used any longer.
         graphs: on CUDA, run the network as a CUDA graph.
         target_latency_ms: choose the processing size by it, see latency.py: one that
             keeps the image's aspect ratio and has at most about the pixels of `processing_size`.

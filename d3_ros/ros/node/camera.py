@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, Point
 from d3_ros.geometry.alignment import GroundAligner, ScaleAligner
 from d3_ros.pipeline import DepthPipeline, FusionOptions, Predictor
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
-from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.frame_processor import FrameProcessor, InputTopics, ReceivedImage
 from d3_ros.ros.node.inputs.image_input import image_input
 from d3_ros.ros.node.inputs.matched_inputs import Inputs, Sensor
@@ -35,13 +35,13 @@ SENSOR_TOPICS: dict[Sensor, tuple[type, str]] = {
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class NodeContext:
     """What all cameras of a node share."""
 
     node: LifecycleNode
     predictor: Predictor
     transforms: Transforms
-    tell: Teller
+    tell: ThrottledLogger
 
 
 class Camera:
@@ -61,7 +61,7 @@ class Camera:
         name: str,
         settings: NodeSettings,
         statistics: FrameStatistics,
-        surroundings: Surroundings,
+        surroundings: NodeContext,
         submit: Callable[[ReceivedImage], None],
         wake: Callable[[], None],
     ) -> None:

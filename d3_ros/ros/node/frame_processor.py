@@ -21,13 +21,13 @@ from d3_ros.messages.from_messages import intrinsics_from_camera_info
 from d3_ros.pipeline import DepthPipeline, Output
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
-from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.inputs.image_input import rgb_from_message
 from d3_ros.ros.node.inputs.matched_inputs import Inputs, stamp_ns
 from d3_ros.ros.node.inputs.mounting import MountingReader
-from d3_ros.ros.node.inputs.rectified_view import View, rectified_view
+from d3_ros.ros.node.inputs.rectified_view import CameraView, rectified_view
 from d3_ros.ros.node.inputs.sensor_depth import SensorDepth, SensorReader
-from d3_ros.ros.node.outputs.frame_messages import Source
+from d3_ros.ros.node.outputs.frame_messages import FrameInputs
 from d3_ros.ros.node.outputs.publishers import Outputs
 from d3_ros.ros.parameters.node_settings import NodeSettings
 from d3_ros.ros.topics import NEED_CAMERA
@@ -63,7 +63,7 @@ class BegunFrame:
     """An image that is ready for the network, and what belongs to it."""
 
     image: ReceivedImage
-    view: View
+    view: CameraView
     tasks: tuple[Task, ...]
     wanted: frozenset[str]
     outputs: set[Output]
@@ -93,7 +93,7 @@ class FrameProcessor:
         read_mounting: MountingReader,
         outputs: Outputs,
         statistics: FrameStatistics,
-        tell: Teller,
+        tell: ThrottledLogger,
         now_ns: Callable[[], int],
     ) -> None:
         self.pipeline = pipeline
@@ -164,7 +164,7 @@ class FrameProcessor:
                 intrinsics,
                 settings.sensor_depth,
             )
-        view = View(rgb, sensed.depth, intrinsics, settings.image.rectified)
+        view = CameraView(rgb, sensed.depth, intrinsics, settings.image.rectified)
         if settings.output.rectified and not view.rectified:
             with stage("rectify"):
                 view = rectified_view(
@@ -212,7 +212,7 @@ class FrameProcessor:
             frame.disagreeing_pixels,
             self._normal_angle,
         )
-        source = Source(
+        source = FrameInputs(
             header=header,
             rgb=view.rgb,
             camera_info=begun.camera_info,

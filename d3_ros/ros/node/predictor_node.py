@@ -29,7 +29,7 @@ from std_srvs.srv import SetBool, Trigger
 from d3_ros.errors import D3Error
 from d3_ros.ros.node.diagnostics import diagnostics
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
-from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.loading import free_memory, load_network
 from d3_ros.ros.node.network_guard import LoadedPredictor, NetworkGuard
 from d3_ros.ros.node.session import Session
@@ -75,7 +75,7 @@ class PredictorNode(LifecycleNode):
         self._state = "unconfigured"
         self._failure = ""
         self._enabled = True
-        self._tell = Teller(self.get_logger())
+        self._tell = ThrottledLogger(self.get_logger())
         self._faults = declare(self)
         self.statistics = {name: FrameStatistics() for name in camera_names(self)}
         for line in unknown(self):

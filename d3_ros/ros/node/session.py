@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 from rclpy.lifecycle import LifecycleNode
 
-from d3_ros.ros.node.camera import Camera, Surroundings
+from d3_ros.ros.node.camera import Camera, NodeContext
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
-from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.frame_processor import BegunFrame, ReceivedImage
 from d3_ros.ros.node.inputs.transforms import Transforms
 from d3_ros.ros.node.network_guard import NetworkGuard
-from d3_ros.ros.node.worker import NewestOfEach
+from d3_ros.ros.node.worker import LatestFrameWorker
 from d3_ros.ros.parameters.node_settings import NodeSettings
 
 
@@ -36,18 +36,18 @@ class Session:
         network: NetworkGuard,
         settings: Mapping[str, NodeSettings],
         statistics: Mapping[str, FrameStatistics],
-        tell: Teller,
+        tell: ThrottledLogger,
     ) -> None:
         self.network = network
         self._transforms = Transforms(node, tell.warn)
-        surroundings = Surroundings(node, network, self._transforms, tell)
+        surroundings = NodeContext(node, network, self._transforms, tell)
         self.cameras = {
             name: Camera(
                 name, own, statistics[name], surroundings, self._submitter(name), self._wake
             )
             for name, own in settings.items()
         }
-        self._worker = NewestOfEach(
+        self._worker = LatestFrameWorker(
             self.cameras,
             self._process,
             drop=lambda name, _: statistics[name].dropped(),

@@ -18,7 +18,7 @@ class _Slot(Generic[Item]):
     newest: Item | None = None
 
 
-class NewestOfEach(Generic[Item]):
+class LatestFrameWorker(Generic[Item]):
     """Runs `process`, in a thread of its own, on the newest items of all sources that are ready.
 
     What is ready at the same time is handed over at once. So a source that is never ready holds up

@@ -28,8 +28,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
-from d3_ros.demo.player import camera_info
-from d3_ros.messages.to_messages import ImageBuffer
+from d3_ros.messages.to_messages import ImageBuffer, camera_info_from_intrinsics
 from d3_ros.ros.parameters.declaration import declare_table, unknown_names
 from d3_ros.ros.parameters.parameter_row import ParameterError
 from d3_ros.ros.qos import LATCHED
@@ -46,7 +45,7 @@ from d3_ros.ros.synthetic.robot_messages import (
     transform,
 )
 from d3_ros.ros.synthetic.robot_settings import PARAMETERS, SyntheticSettings, synthetic_settings
-from d3_ros.synthetic.room.scene import Scene
+from d3_ros.synthetic.room.scene import RoomScene
 from d3_ros.synthetic.room.sensors import (
     T_BASE_LIDAR,
     T_BASE_SCANNER,
@@ -76,7 +75,7 @@ class SyntheticCamera(Node):
         ParameterError: a parameter is not usable.
     """
 
-    def __init__(self, scene: Scene | None = None, **node_arguments: Any) -> None:
+    def __init__(self, scene: RoomScene | None = None, **node_arguments: Any) -> None:
         super().__init__(
             "synthetic_camera",
             automatically_declare_parameters_from_overrides=True,
@@ -92,7 +91,7 @@ class SyntheticCamera(Node):
         self._T_base_camera = camera_pose(settings.camera_height, settings.camera_pitch)
         self._rng = np.random.default_rng(settings.seed)
         self._loop = Loop(*WAY, start=float(self._rng.random()))
-        self._scene = Scene(settings.seed) if scene is None else scene
+        self._scene = RoomScene(settings.seed) if scene is None else scene
         self._rays, self._rings = lidar_rays(settings.points_rings)
         # One more than one: a best-effort reader must not lose a frame to the next one's haste.
         qos = QoSProfile(depth=2)
@@ -160,7 +159,7 @@ class SyntheticCamera(Node):
 
     def _publish_images(self, stamp: Time, motion: Motion) -> None:
         header = Header(stamp=stamp, frame_id=CAMERA)
-        info = camera_info(
+        info = camera_info_from_intrinsics(
             self._intrinsics, header, self._intrinsics.width, self._intrinsics.height
         )
         for publisher in self._infos:

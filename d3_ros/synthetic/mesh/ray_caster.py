@@ -14,7 +14,7 @@ import numpy as np
 
 from d3_ros.errors import D3Error
 from d3_ros.geometry.camera import is_distorted, ray_map
-from d3_ros.synthetic.mesh.scenes import Scene, View
+from d3_ros.synthetic.mesh.scenes import MeshScene, Viewpoint
 from d3_ros.synthetic.mesh.textures import SIZE
 from d3_ros.types import CameraIntrinsics
 
@@ -48,7 +48,7 @@ class _Hits:
 class RayCaster:
     """One scene made ready for rays."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: MeshScene) -> None:
         """Build the acceleration structure.
 
         Raises:
@@ -90,7 +90,7 @@ class RayCaster:
         material = self.scene.mesh.material[triangle]
         return _Hits(index, point, normal.astype(np.float32), uv, material, distance)
 
-    def clear(self, view: View, camera: CameraIntrinsics, *, given: bool) -> bool:
+    def clear(self, view: Viewpoint, camera: CameraIntrinsics, *, given: bool) -> bool:
         """Whether a camera at `view` has a sensible picture: not inside or right before a thing.
 
         A `given` camera, the user's own, may see the floor below it as near as it is, and to the
@@ -113,7 +113,7 @@ class RayCaster:
         return bool(near > free and spread > 1.15)
 
     def render(
-        self, view: View, camera: CameraIntrinsics, rng: np.random.Generator
+        self, view: Viewpoint, camera: CameraIntrinsics, rng: np.random.Generator
     ) -> RenderedFrame:
         """Render one frame; `rng` drives the jitter of light and sub-pixel samples."""
         pose = look_at(view)
@@ -217,7 +217,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(length, 1e-9)[:, None]
 
 
-def look_at(view: View) -> np.ndarray:
+def look_at(view: Viewpoint) -> np.ndarray:
     """T_world_camera (4, 4): optical frame (x right, y down, z forward) looking at the target."""
     forward = view.target - view.eye
     forward = forward / np.linalg.norm(forward)

@@ -12,7 +12,7 @@ import yaml
 
 from d3_ros.data.plain_folder import read_intrinsics
 from d3_ros.errors import DataError
-from d3_ros.synthetic.mesh.scenes import View
+from d3_ros.synthetic.mesh.scenes import Viewpoint
 from d3_ros.types import CameraIntrinsics
 
 ROLL_SPREAD_RAD = 0.01  # floors and mounts are not quite level
@@ -46,7 +46,7 @@ class Mounting:
         height, tilt = rng.uniform(*self.height_m), rng.uniform(*self.tilt_deg)
         return Mounting((height, height), (tilt, tilt))
 
-    def view(self, proposed: View, rng: np.random.Generator) -> View:
+    def view(self, proposed: Viewpoint, rng: np.random.Generator) -> Viewpoint:
         """A proposed view from the same place in the same direction, as this mounting has it."""
         one = self.drawn(rng)
         ahead = proposed.target - proposed.eye
@@ -55,7 +55,7 @@ class Mounting:
         direction = np.array(
             [np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), -np.sin(tilt)]
         )
-        return View(eye, eye + direction, float(rng.normal(0, ROLL_SPREAD_RAD)))
+        return Viewpoint(eye, eye + direction, float(rng.normal(0, ROLL_SPREAD_RAD)))
 
 
 @dataclass(frozen=True)

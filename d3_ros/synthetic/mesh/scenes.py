@@ -28,7 +28,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class View:
+class Viewpoint:
     """Where a camera is and what it looks at, in the world frame; `roll` in radians."""
 
     eye: np.ndarray
@@ -37,7 +37,7 @@ class View:
 
 
 @dataclass
-class Scene:
+class MeshScene:
     """What there is to see.
 
     `draw_view(rng)` proposes a camera; the renderer checks that nothing blocks it. `ambient` is
@@ -47,11 +47,11 @@ class Scene:
     mesh: Mesh
     workshop: Workshop
     lights: list[Light]
-    draw_view: Callable[[np.random.Generator], View]
+    draw_view: Callable[[np.random.Generator], Viewpoint]
     ambient: float
     sky: np.ndarray
     free_m: float = 0.35
-    walk: Callable[[float], View] | None = None
+    walk: Callable[[float], Viewpoint] | None = None
 
 
 def _lamps(w: Workshop, size: np.ndarray) -> list[Light]:
@@ -71,8 +71,8 @@ def _lamps(w: Workshop, size: np.ndarray) -> list[Light]:
 
 def _indoor_view(
     plan: Plan, size: np.ndarray, height: tuple[float, float], pitch: tuple[float, float]
-) -> Callable[[np.random.Generator], View]:
-    def draw(rng: np.random.Generator) -> View:
+) -> Callable[[np.random.Generator], Viewpoint]:
+    def draw(rng: np.random.Generator) -> Viewpoint:
         for _ in range(30):
             x, y = rng.uniform(0.3, size[0] - 0.3), rng.uniform(0.3, size[1] - 0.3)
             if plan.free(x, y, 0.1):
@@ -83,18 +83,20 @@ def _indoor_view(
         yaw = np.arctan2(*(inside - eye[:2])[::-1]) + rng.normal(0, 0.3)
         tilt = rng.uniform(*pitch)
         direction = np.array([np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), np.sin(tilt)])
-        return View(eye, eye + direction, float(rng.normal(0, 0.03)))
+        return Viewpoint(eye, eye + direction, float(rng.normal(0, 0.03)))
 
     return draw
 
 
-def _finish(plan: Plan, lights: list[Light], draw: Callable[[np.random.Generator], View]) -> Scene:
+def _finish(
+    plan: Plan, lights: list[Light], draw: Callable[[np.random.Generator], Viewpoint]
+) -> MeshScene:
     w = plan.w
     sky = np.array([0.75, 0.85, 1.0]) * w.between(0.5, 1.5)
-    return Scene(join(plan.parts), w, lights, draw, w.between(0.25, 1.3), sky)
+    return MeshScene(join(plan.parts), w, lights, draw, w.between(0.25, 1.3), sky)
 
 
-def room(w: Workshop) -> Scene:
+def room(w: Workshop) -> MeshScene:
     """A furnished living room, office, bedroom or hall; cameras from robot to head height."""
     size = np.array([w.between(2.8, 9.0), w.between(2.8, 9.0), w.between(2.3, 3.4)])
     plan = Plan(w)
@@ -106,19 +108,19 @@ def room(w: Workshop) -> Scene:
     scene = _finish(plan, _lamps(w, size), draw)
     centre, radius = size[:2] / 2, 0.33 * size[:2]
 
-    def walk(t: float) -> View:
+    def walk(t: float) -> Viewpoint:
         """A slow arc through the room, looking across it; t in [0, 1]."""
         angle = 3.6 + 0.5 * t
         eye = np.array([*(centre + radius * (np.cos(angle), np.sin(angle))), 1.1])
         ahead = angle + np.pi + 0.25 - 0.3 * t
         target = eye + np.array([np.cos(ahead), np.sin(ahead), -0.22])
-        return View(eye, target, 0.01 * np.sin(9 * t))
+        return Viewpoint(eye, target, 0.01 * np.sin(9 * t))
 
     scene.walk = walk
     return scene
 
 
-def corridor(w: Workshop) -> Scene:
+def corridor(w: Workshop) -> MeshScene:
     """A narrow passage with doors and a few things on the floor."""
     size = np.array([w.between(1.3, 2.8), w.between(4.0, 16.0), w.between(2.2, 3.0)])
     plan = Plan(w)
@@ -133,27 +135,27 @@ def corridor(w: Workshop) -> Scene:
     draw = _indoor_view(plan, size, (low, low + 0.3), pitch)
     scene = _finish(plan, _lamps(w, size), draw)
 
-    def walk(t: float) -> View:
+    def walk(t: float) -> Viewpoint:
         """Along the middle of the passage, swaying a little; t in [0, 1]."""
         eye = np.array([size[0] / 2 + 0.1 * np.sin(5 * t), 0.4 + t * 0.6 * (size[1] - 0.8), 1.0])
         ahead = np.pi / 2 + 0.12 * np.sin(7 * t)
-        return View(eye, eye + np.array([np.cos(ahead), np.sin(ahead), -0.15]), 0.0)
+        return Viewpoint(eye, eye + np.array([np.cos(ahead), np.sin(ahead), -0.15]), 0.0)
 
     scene.walk = walk
     return scene
 
 
-def tabletop(w: Workshop) -> Scene:
+def tabletop(w: Workshop) -> MeshScene:
     """Objects on a table seen from 0.5 to 1.4 m, with the room around it."""
     return _table(w, (0.9, 2.6), (0.7, 1.5))
 
 
-def worktop(w: Workshop) -> Scene:
+def worktop(w: Workshop) -> MeshScene:
     """The same on a table so large that it fills most of the picture, also seen at a slant."""
     return _table(w, (1.8, 3.8), (1.2, 2.6))
 
 
-def longtable(w: Workshop) -> Scene:
+def longtable(w: Workshop) -> MeshScene:
     """The same on a long table seen from one of its ends: its edges run away from the camera."""
     return _table(w, (2.4, 4.2), (0.9, 2.2), along=True)
 
@@ -163,7 +165,7 @@ def _table(
     lengths: tuple[float, float],
     widths: tuple[float, float],
     along: bool = False,
-) -> Scene:
+) -> MeshScene:
     room = (6.0, 10.0) if along else (3.0, 7.0)  # with space for the camera before the table's end
     size = np.array([w.between(*room), w.between(3.0, 7.0), w.between(2.3, 3.2)])
     plan = Plan(w)
@@ -188,16 +190,16 @@ def _table(
             plan.parts.append(small.moved(at=(*spot, height), yaw=w.between(0, 6.3)))
     furnish(plan, size, w.between(0.1, 0.6))
 
-    def draw(rng: np.random.Generator) -> View:
+    def draw(rng: np.random.Generator) -> Viewpoint:
         distance, lift = rng.uniform(0.5, 1.5), rng.uniform(0.25, 1.1)
         yaw = rng.uniform(0.15, np.pi - 0.15) if y < size[1] / 3 else rng.uniform(0, 2 * np.pi)
         flat = distance * np.cos(lift)
         back = np.array([flat * np.cos(yaw), flat * np.sin(yaw), distance * np.sin(lift) + 0.05])
         eye = middle + back
         eye[2] = min(eye[2], size[2] - 0.2)
-        return View(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
+        return Viewpoint(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
 
-    def draw_along(rng: np.random.Generator) -> View:
+    def draw_along(rng: np.random.Generator) -> Viewpoint:
         distance, lift = rng.uniform(0.6, 1.6), rng.uniform(0.3, 0.9)
         aside = rng.normal(0, 0.35)
         if y < size[1] / 3:
@@ -206,21 +208,21 @@ def _table(
         back = np.array([-ahead * np.cos(aside), np.sin(aside), np.tan(lift)]) * np.cos(lift)
         eye = middle + distance * back
         eye = np.clip(eye, 0.3, size - (0.3, 0.3, 0.2))
-        return View(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
+        return Viewpoint(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
 
     scene = _finish(plan, _lamps(w, size), draw_along if along else draw)
 
-    def walk(t: float) -> View:
+    def walk(t: float) -> Viewpoint:
         """Around the objects in a quarter of a circle, as an arm moves a camera; t in [0, 1]."""
         yaw = np.pi / 4 + t * np.pi / 2
         away = np.array([0.8 * np.cos(yaw), 0.8 * np.sin(yaw), 0.55])
-        return View(middle + away, middle, 0.0)
+        return Viewpoint(middle + away, middle, 0.0)
 
     scene.walk = walk
     return scene
 
 
-def stairs(w: Workshop) -> Scene:
+def stairs(w: Workshop) -> MeshScene:
     """A flight of steps with rails, in a room."""
     size = np.array([w.between(3.0, 6.0), w.between(5.0, 9.0), w.between(3.0, 5.0)])
     plan = Plan(w)
@@ -246,7 +248,7 @@ def stairs(w: Workshop) -> Scene:
     return _finish(plan, _lamps(w, size), draw)
 
 
-def street(w: Workshop) -> Scene:
+def street(w: Workshop) -> MeshScene:
     """House fronts, trees, people and parked vehicles under the sky."""
     plan = Plan(w)
     span, gap = 60.0, w.between(5.0, 14.0)
@@ -268,11 +270,11 @@ def street(w: Workshop) -> Scene:
             thing = make[int(w.rng.integers(len(make)))](w)
             plan.put(thing, x, y, np.pi / 2 * float(w.rng.integers(4)))
 
-    def draw(rng: np.random.Generator) -> View:
+    def draw(rng: np.random.Generator) -> Viewpoint:
         eye = np.array([rng.uniform(-0.8, 0.8) * gap, rng.uniform(-8, 4), rng.uniform(0.3, 1.9)])
         yaw = np.pi / 2 + rng.normal(0, 0.5)
         direction = np.array([np.cos(yaw), np.sin(yaw), rng.uniform(-0.3, 0.1)])
-        return View(eye, eye + direction, float(rng.normal(0, 0.02)))
+        return Viewpoint(eye, eye + direction, float(rng.normal(0, 0.02)))
 
     sun = w.rng.normal(0, 1, 3)
     sun[2] = abs(sun[2]) + 0.4
@@ -281,7 +283,7 @@ def street(w: Workshop) -> Scene:
     return _finish(plan, [light], draw)
 
 
-def shapes(w: Workshop) -> Scene:
+def shapes(w: Workshop) -> MeshScene:
     """A room full of solids without a purpose, large and small, standing and in the air."""
     size = np.array([w.between(3.0, 8.0), w.between(3.0, 8.0), w.between(2.4, 4.0)])
     plan = Plan(w)
@@ -333,7 +335,7 @@ def _vehicle(w: Workshop) -> Mesh:
     return join(parts)
 
 
-KINDS: dict[str, tuple[Callable[[Workshop], Scene], float]] = {
+KINDS: dict[str, tuple[Callable[[Workshop], MeshScene], float]] = {
     "room": (room, 0.42),
     "table": (tabletop, 0.30),
     "corridor": (corridor, 0.16),
@@ -345,6 +347,6 @@ KINDS: dict[str, tuple[Callable[[Workshop], Scene], float]] = {
 }
 
 
-def build(kind: str, rng: np.random.Generator) -> Scene:
+def build(kind: str, rng: np.random.Generator) -> MeshScene:
     """A random scene of `kind` (a key of `KINDS`)."""
     return KINDS[kind][0](Workshop(rng))

@@ -26,7 +26,7 @@ WALL = -1
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedView:
     """What one camera sees at one place.
 
     `depth`: (H, W) float32 z-depth in metres, NaN where the lens has no ray. `body`: (H, W) int16
@@ -40,7 +40,7 @@ class View:
     rays: np.ndarray
 
 
-class Scene:
+class RoomScene:
     """A furnished room.
 
     Args:
@@ -67,7 +67,7 @@ class Scene:
             _take_nearer(nearest, body.shape, origin, rays)
         return nearest
 
-    def look(self, intrinsics: CameraIntrinsics, T_world_camera: np.ndarray) -> View:  # noqa: N803
+    def look(self, intrinsics: CameraIntrinsics, T_world_camera: np.ndarray) -> RenderedView:  # noqa: N803
         """What a camera with this (4, 4) pose of its optical frame sees."""
         origin = T_world_camera[:3, 3]
         planes, column_range, row_range = _ray_planes(intrinsics)
@@ -80,9 +80,9 @@ class Scene:
                 depth[window], self.bodies[i].shape, origin, rays[(slice(None), *window)]
             )
             index[window][nearer] = i
-        return View(intrinsics, T_world_camera, depth, index, rays)
+        return RenderedView(intrinsics, T_world_camera, depth, index, rays)
 
-    def colours(self, view: View) -> np.ndarray:
+    def colours(self, view: RenderedView) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a view."""
         picture = np.zeros(view.depth.size, np.uint32)
         pixel_m = view.depth / np.float32(view.intrinsics.fx)
@@ -100,7 +100,7 @@ class Scene:
             picture[where] = colours
         return np.ascontiguousarray(picture.view(np.uint8).reshape(*view.depth.shape, 4)[..., :3])
 
-    def normals(self, view: View) -> np.ndarray:
+    def normals(self, view: RenderedView) -> np.ndarray:
         """(H, W, 3) float32 unit normals of a view in the camera's optical frame, facing it.
 
         NaN where the lens has no ray.
@@ -185,7 +185,7 @@ def _take_nearer(
     return nearer
 
 
-def _by_body(view: View) -> Iterator[tuple[int, np.ndarray]]:
+def _by_body(view: RenderedView) -> Iterator[tuple[int, np.ndarray]]:
     """Each index in a view, with the flat places of its pixels."""
     flat = np.where(np.isfinite(view.depth), view.body, WALL - 1).ravel()
     order = np.argsort(flat, kind="stable")
@@ -201,7 +201,7 @@ def _lit(colours: np.ndarray, light: np.ndarray) -> np.ndarray:
     return rgbx.view(np.uint32).ravel()
 
 
-def _points(view: View, where: np.ndarray) -> np.ndarray:
+def _points(view: RenderedView, where: np.ndarray) -> np.ndarray:
     """(N, 3) float32 world points of the pixels at flat places `where`."""
     depth = view.depth.take(where)
     points = np.empty((len(where), 3), np.float32)

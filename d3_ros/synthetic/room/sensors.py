@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d3_ros.synthetic.room.scene import Scene
+from d3_ros.synthetic.room.scene import RoomScene
 
 # (4, 4) poses in base_link; the camera's depends on how it is mounted: camera_pose.
 T_BASE_SCANNER = np.array([[1, 0, 0, 0.1], [0, 1, 0, 0], [0, 0, 1, 0.25], [0, 0, 0, 1.0]])
@@ -55,7 +55,7 @@ def scan_angles(beams: int) -> np.ndarray:
     return (-np.pi + 2 * np.pi / beams * np.arange(beams)).astype(np.float32)
 
 
-def scan_ranges(scene: Scene, T_world_scanner: np.ndarray, beams: int) -> np.ndarray:  # noqa: N803
+def scan_ranges(scene: RoomScene, T_world_scanner: np.ndarray, beams: int) -> np.ndarray:  # noqa: N803
     """(beams,) float32 true ranges in the scanner's x-y plane, at `scan_angles`."""
     angles = scan_angles(beams)
     rays = np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)])

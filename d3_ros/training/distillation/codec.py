@@ -84,7 +84,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> CodecTrainConfig:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class CodecTargets:
     """What the bundle says about a batch: latents, and per task latent and clipped picture.
 
     `latent` (B, c, h/f, w/f); `latents[task]` the same; `pictures[task]` (B, 1 or 3, h, w) in
@@ -181,7 +181,7 @@ def _step(
 
 
 @torch.no_grad()
-def teach(teacher: D3Network, images: torch.Tensor) -> Lesson:
+def teach(teacher: D3Network, images: torch.Tensor) -> CodecTargets:
     """What the bundle says about (B, 3, h, w) images in [-1, 1]."""
     latent = teacher.encode(images)
     latents = teacher.predict_latents(latent, teacher.tasks)
@@ -191,14 +191,14 @@ def teach(teacher: D3Network, images: torch.Tensor) -> Lesson:
         else decoded.clamp(-1, 1)
         for task, decoded in teacher.decode_tasks(latents).items()
     }
-    return Lesson(latent, latents, pictures)
+    return CodecTargets(latent, latents, pictures)
 
 
 def codec_losses(
     codec: TinyCodec,
     teacher: D3Network,
     images: torch.Tensor,
-    lesson: Lesson,
+    lesson: CodecTargets,
     from_student: torch.Tensor,
     through_unet: bool,
 ) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from d3_ros.data.labelled_frame import LabelledFrame
+from d3_ros.training.loading.label_precision import in_full_precision
 
 
 def augmented(
@@ -25,7 +26,7 @@ def augmented(
     seen = frame.cropped(x, y, crop_w, crop_h)
     if derive_normals:
         seen = seen.with_derived_normals()
-    seen = seen.resized(*size).in_full_precision()
+    seen = in_full_precision(seen.resized(*size))
     if rng.random() < 0.5:
         seen = seen.mirrored()
     rgb = relit(seen.rgb.astype(np.float32) / 255, rng)

@@ -20,6 +20,7 @@ from d3_ros.data.readers import ReadFrame, open_reader
 from d3_ros.errors import DataError
 from d3_ros.network.inference.image_transform import to_network
 from d3_ros.training.loading.augment import augmented
+from d3_ros.training.loading.label_precision import in_half_precision
 from d3_ros.training.loading.sample import Sample
 
 
@@ -150,7 +151,7 @@ class Dataset:
         """A frame as it is kept."""
         read = self._reader.read(name)
         if self._halves:
-            read = replace(read, frame=read.frame.in_half_precision())
+            read = replace(read, frame=in_half_precision(read.frame))
         return read
 
     def _common_size(self, good: Sequence[Finding]) -> tuple[int, int] | None:

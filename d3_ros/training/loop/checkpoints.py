@@ -25,7 +25,7 @@ BOOKS = "books.pt"
 
 
 @dataclass
-class Books:
+class TrainingState:
     """What a run knows besides weights and optimizer: steps done, the best validation score."""
 
     step: int = 0
@@ -37,7 +37,9 @@ def latest(output: Path) -> Path | None:
     return max((output / FOLDER).glob("step_*"), default=None)
 
 
-def save(accelerator: Accelerator, output: Path, books: Books, ema: EMAModel | None) -> Path:
+def save(
+    accelerator: Accelerator, output: Path, books: TrainingState, ema: EMAModel | None
+) -> Path:
     """Write the run's state as of `books.step`; returns the checkpoint's folder."""
     folder = output / FOLDER / f"step_{books.step:08d}"
     unfinished = folder.with_name(f"unfinished_{folder.name}")
@@ -61,7 +63,7 @@ def save(accelerator: Accelerator, output: Path, books: Books, ema: EMAModel | N
     return folder
 
 
-def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Books:
+def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> TrainingState:
     """Load the newest checkpoint of `output` into the run; a new run's books where there is none.
 
     Raises:
@@ -69,7 +71,7 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Book
     """
     folder = latest(output)
     if folder is None:
-        return Books()
+        return TrainingState()
     try:
         accelerator.load_state(str(folder))
         state = torch.load(folder / BOOKS, map_location="cpu", weights_only=True)
@@ -83,7 +85,7 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Book
         ) from error
     if accelerator.is_main_process:
         _remove_all_but(folder)
-    return Books(step=state["step"], best=state["best"])
+    return TrainingState(step=state["step"], best=state["best"])
 
 
 def _to_disk(folder: Path) -> None:

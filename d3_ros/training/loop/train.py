@@ -73,7 +73,7 @@ class Run:
     latents: LatentCache
     prompts: Prompts
     test: MixedSource
-    books: checkpoints.Books
+    books: checkpoints.TrainingState
 
 
 def train(config: TrainConfig, output: Path) -> Path:

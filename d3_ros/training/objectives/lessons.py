@@ -16,12 +16,12 @@ from d3_ros.training.loading.sample import Batch, SampleSource
 from d3_ros.training.loop.validation import validate
 from d3_ros.training.objectives.pretraining import (
     Autoencoder,
-    Prior,
+    DiffusionPrior,
     validate_autoencoder,
     validate_prior,
 )
 from d3_ros.training.objectives.prompts import Prompts
-from d3_ros.training.objectives.student import Lesson, Student, task_rows
+from d3_ros.training.objectives.student import Student, TeacherTargets, task_rows
 from d3_ros.types import Task
 
 
@@ -30,7 +30,7 @@ def learner(config: TrainConfig, network: D3Network, has_teacher: bool) -> nn.Mo
     if config.objective == "autoencoder":
         return Autoencoder(network)
     if config.objective == "diffusion":
-        return Prior(network, config.tasks)
+        return DiffusionPrior(network, config.tasks)
     adapters = config.model.adapters if has_teacher else None
     return Student(network, config.tasks, config.losses, adapters)
 
@@ -51,12 +51,12 @@ def teach(
     latent: torch.Tensor,
     prompts: Mapping[Task, torch.Tensor],
     images: range,
-) -> dict[Task, Lesson]:
+) -> dict[Task, TeacherTargets]:
     """Noise, and what the teacher says to it, by task, for the latents of these images' numbers.
 
     Without a teacher there is only the noise.
     """
-    lessons: dict[Task, Lesson] = {}
+    lessons: dict[Task, TeacherTargets] = {}
     for task, prompt in prompts.items():
         rows = task_rows(len(images), config.tasks.share(task))
         generators = [noise_generator(config.seed, images[row]) for row in rows]
@@ -67,12 +67,12 @@ def teach(
 
 def lesson(
     teacher: DiffusersModel | None, latent: torch.Tensor, prompt: torch.Tensor, draw: NoiseDraw
-) -> Lesson:
+) -> TeacherTargets:
     """The lesson of one draw of noise on its latents."""
     features = {}
     if teacher is not None:
         features = teacher_features(teacher, latent, draw, prompt)
-    return Lesson(features, draw)
+    return TeacherTargets(features, draw)
 
 
 def noised_input(latent: torch.Tensor, config: TrainConfig, images: range) -> torch.Tensor:

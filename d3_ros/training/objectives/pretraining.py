@@ -25,7 +25,7 @@ from d3_ros.training.distillation.teacher import LEVELS, draw_noise, noised
 from d3_ros.training.loading.batches import noise_generator
 from d3_ros.training.loading.sample import Batch, SampleSource
 from d3_ros.training.objectives import losses
-from d3_ros.training.objectives.student import Lesson, task_rows
+from d3_ros.training.objectives.student import TeacherTargets, task_rows
 from d3_ros.types import Task
 
 SCALED_ON = 64  # images that the latents' deviation is measured on
@@ -48,7 +48,7 @@ class Autoencoder(nn.Module):
         batch: Batch,
         latent: None,
         prompts: Mapping[Task, torch.Tensor],
-        lessons: Mapping[Task, Lesson],
+        lessons: Mapping[Task, TeacherTargets],
     ) -> dict[str, torch.Tensor]:
         """Losses of a batch by KIND.LOSS, unweighted; only `batch` is used.
 
@@ -68,7 +68,7 @@ class Autoencoder(nn.Module):
         return raw
 
 
-class Prior(nn.Module):
+class DiffusionPrior(nn.Module):
     """The noise in noised latents of images, told by the UNet; each image at LEVELS noise levels.
 
     Args:
@@ -86,7 +86,7 @@ class Prior(nn.Module):
         batch: Batch,
         latent: torch.Tensor,
         prompts: Mapping[Task, torch.Tensor],
-        lessons: Mapping[Task, Lesson],
+        lessons: Mapping[Task, TeacherTargets],
     ) -> dict[str, torch.Tensor]:
         """Losses by TASK.mse, unweighted, for (B, c, h, w) latents and the lessons' draws."""
         raw: dict[str, torch.Tensor] = {}

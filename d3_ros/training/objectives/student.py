@@ -20,7 +20,7 @@ from d3_ros.types import Task
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TeacherTargets:
     """What the teacher shows for one task: its `features` (B · LEVELS, C, h, w) by name at the
     draw's timesteps."""
 
@@ -60,7 +60,7 @@ class Student(nn.Module):
         batch: Batch,
         latent: torch.Tensor | None,
         prompts: Mapping[Task, torch.Tensor],
-        lessons: Mapping[Task, Lesson],
+        lessons: Mapping[Task, TeacherTargets],
     ) -> dict[str, torch.Tensor]:
         """Losses of a batch by TASK.LOSS, unweighted, each the mean over the task's images.
 
@@ -112,7 +112,7 @@ class Student(nn.Module):
         return task_losses(task, decoded, batch, axes, self.losses.depth_unit)
 
     def _alignment(
-        self, task: Task, features: Mapping[str, torch.Tensor], lesson: Lesson
+        self, task: Task, features: Mapping[str, torch.Tensor], lesson: TeacherTargets
     ) -> torch.Tensor:
         repeated = {k: f.repeat_interleave(LEVELS, dim=0) for k, f in features.items()}
         timesteps = lesson.draw.timesteps.flatten().to(next(iter(repeated.values())).device)

@@ -11,7 +11,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 DECIMAL = re.compile(r"\d+\.\d+")
 
 
-class Teller:
+class ThrottledLogger:
     """Logs each distinct line at once, and again at most every `period_s` while it stays true.
 
     Lines that differ only in a time or another decimal fraction are the same line; of others that

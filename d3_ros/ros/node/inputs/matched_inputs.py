@@ -36,7 +36,7 @@ def stamp_ns(header: Header) -> int:
 
 
 @dataclass(frozen=True)
-class Companions:
+class MatchedInputs:
     """What was found for an image: its calibration or None, and of each sensor that has sent
     anything the message nearest in time, however far that is.
     """
@@ -122,7 +122,7 @@ class Inputs:
                 return False
             return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 
-    def companions_of(self, image: Image | CompressedImage) -> Companions:
+    def companions_of(self, image: Image | CompressedImage) -> MatchedInputs:
         """The camera_info and the sensors' messages that belong to an image, as far as they came.
 
         The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of
@@ -131,7 +131,7 @@ class Inputs:
         stamp = stamp_ns(image.header)
         with self._lock:
             self._camera_info_is_missing = not self._camera_infos
-            return Companions(
+            return MatchedInputs(
                 self._camera_info_of(stamp),
                 {
                     sensor: min(messages, key=lambda m: abs(stamp_ns(m.header) - stamp))

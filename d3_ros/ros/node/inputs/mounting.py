@@ -6,7 +6,7 @@ from std_msgs.msg import Header
 
 from d3_ros.errors import TransformError
 from d3_ros.geometry.ground import mounting_from_pose, mounting_from_tilt
-from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.inputs.transforms import TF_WAIT_S, Transforms
 from d3_ros.ros.parameters.metric_settings import GroundSettings
 from d3_ros.types import CameraMounting
@@ -20,7 +20,7 @@ class MountingReader:
         tell: told where tf has no answer.
     """
 
-    def __init__(self, transforms: Transforms, tell: Teller) -> None:
+    def __init__(self, transforms: Transforms, tell: ThrottledLogger) -> None:
         self._transforms = transforms
         self._tell = tell
 

@@ -15,7 +15,7 @@ from d3_ros.types import CameraIntrinsics, DepthFrame
 
 
 @dataclass(frozen=True)
-class View:
+class CameraView:
     """An image with what belongs to it, pixel by pixel.
 
     `rgb`: (H, W, 3) uint8. `sparse`: (H, W) float32 metres or None. `intrinsics`: of this image.
@@ -42,7 +42,9 @@ class View:
         )
 
 
-def rectified_view(view: View, info: CameraInfo | None, topic: str, image_topic: str) -> View:
+def rectified_view(
+    view: CameraView, info: CameraInfo | None, topic: str, image_topic: str
+) -> CameraView:
     """The rectified view of a raw one.
 
     Where camera_info has no P, the rectified camera is K without the distortion.
@@ -67,7 +69,7 @@ def rectified_view(view: View, info: CameraInfo | None, topic: str, image_topic:
         )
     except DataError as error:
         raise MessageError(f"'{topic}': {error}") from error
-    return View(
+    return CameraView(
         rgb=found.image(view.rgb),
         sparse=None if view.sparse is None else found.depth(view.sparse),
         intrinsics=found.camera,

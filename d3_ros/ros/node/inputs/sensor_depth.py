@@ -14,7 +14,7 @@ from d3_ros.errors import D3Error, DataError, TransformError
 from d3_ros.geometry.sparse_depth import place_on_image, project_points
 from d3_ros.messages.from_messages import depth_from_image
 from d3_ros.messages.from_points import points_from_cloud, points_from_scan
-from d3_ros.ros.node.diagnostics.throttled_logger import Teller
+from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.inputs.matched_inputs import SENSORS, Sensor, stamp_ns
 from d3_ros.ros.node.inputs.transforms import TF_WAIT_S, Transforms
 from d3_ros.ros.parameters.metric_settings import SensorDepthSettings
@@ -60,7 +60,7 @@ class SensorReader:
         topics: Mapping[Sensor, str],
         image_topic: str,
         transforms: Transforms,
-        tell: Teller,
+        tell: ThrottledLogger,
     ) -> None:
         self._topics = topics
         self._image_topic = image_topic

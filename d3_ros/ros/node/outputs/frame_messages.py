@@ -44,7 +44,7 @@ from d3_ros.types import CameraIntrinsics, DepthFrame
 
 
 @dataclass(frozen=True)
-class Source:
+class FrameInputs:
     """What the outputs take from the input image, and how its depth came to metres.
 
     `camera_info` is the input's; `rgb` and `intrinsics` are those of the image that was predicted,
@@ -74,7 +74,7 @@ class FrameMessages:
     """
 
     def __init__(
-        self, frame: DepthFrame, source: Source, settings: NodeSettings, buffers: Buffers
+        self, frame: DepthFrame, source: FrameInputs, settings: NodeSettings, buffers: Buffers
     ) -> None:
         self._frame = frame
         self._source = source

@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from d3_ros.pipeline import Output
 from d3_ros.ros.node.diagnostics.statistics import StageTimes
-from d3_ros.ros.node.outputs.frame_messages import Buffers, FrameMessages, Source
+from d3_ros.ros.node.outputs.frame_messages import Buffers, FrameInputs, FrameMessages
 from d3_ros.ros.node.outputs.rate_caps import RateCaps
 from d3_ros.ros.parameters.node_settings import NodeSettings
 from d3_ros.ros.qos import OUTPUT, explain_publisher
@@ -95,7 +95,7 @@ class Outputs:
         return needed
 
     def publish(
-        self, frame: DepthFrame, source: Source, wanted: frozenset[str], settings: NodeSettings
+        self, frame: DepthFrame, source: FrameInputs, wanted: frozenset[str], settings: NodeSettings
     ) -> int:
         """Publish what is wanted and known of a frame; return the number of messages."""
         now, rates = time.monotonic(), max_rates(settings)

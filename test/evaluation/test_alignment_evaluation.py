@@ -1,0 +1,130 @@
+"""The scale evaluation: how points are drawn, what interpolation alone does, the required table."""
+
+from __future__ import annotations
+
+import json
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from d3_ros.__main__ import main
+from d3_ros.bench.alignment import timings
+from d3_ros.errors import DataError
+from d3_ros.evaluation.scale import ScaleFrame, draw, interpolate, mean_score, score
+from d3_ros.evaluation.scale_frames import frame_folders, load_frames
+from d3_ros.geometry.alignment import ScaleAligner
+
+V, U = np.mgrid[:60, :80]
+
+
+def frame() -> ScaleFrame:
+    relative = (0.5 + 0.25 * np.sin(U / 17) + 0.2 * np.cos(V / 11)).astype(np.float32)
+    truth = (0.5 + 4 * relative).astype(np.float32)
+    truth[:5] = np.nan
+    return ScaleFrame("made", relative, truth, {})
+
+
+def test_points_are_drawn_where_they_should_be():
+    truth = frame().truth
+    sparse = draw(truth, 50, "random", seed=0)
+    taken = np.isfinite(sparse)
+    assert taken.sum() == 50
+    np.testing.assert_array_equal(sparse[taken], truth[taken])
+    assert len(set(np.nonzero(np.isfinite(draw(truth, 40, "line", seed=0)))[0])) == 1
+    assert np.nonzero(np.isfinite(draw(truth, 40, "lower", seed=0)))[0].min() >= 30
+    changed = np.isfinite(sparse) & (draw(truth, 50, "outliers", seed=0) != truth)
+    assert changed.sum() == 10
+    ratio = draw(truth, 2000, "noise", seed=0) / truth
+    assert np.nanstd(ratio) == pytest.approx(0.02, rel=0.1)
+
+
+def test_interpolation_is_exact_on_a_plane_and_nearest_beyond():
+    plane = (2.0 + 0.01 * U).astype(np.float32)
+    sparse = np.full(plane.shape, np.nan, np.float32)
+    sparse[[10, 10, 50, 50], [10, 70, 10, 70]] = plane[[10, 10, 50, 50], [10, 70, 10, 70]]
+    dense = interpolate(sparse)
+    np.testing.assert_allclose(dense[10:51, 10:71], plane[10:51, 10:71], atol=1e-5)
+    assert dense[0, 0] == plane[10, 10]
+    one_row = np.full(plane.shape, np.nan, np.float32)
+    one_row[30, ::10] = 3.0
+    np.testing.assert_allclose(interpolate(one_row), 3.0)
+
+
+def test_scores_of_an_exact_network_and_of_a_refusal():
+    good = score(frame(), draw(frame().truth, 100, "random", seed=0))
+    assert good.aligned < 1e-3 and good.global_fit < 1e-3 and good.interpolated > 0.001
+    assert good.coverage == 1.0 and good.answered == 1.0
+    refused = score(frame(), np.full((60, 80), np.nan, np.float32))
+    assert refused.answered == 0.0 and np.isnan(refused.aligned)
+
+
+# AbsRel by the number of points, from a Gaussian-process residual written in 30 lines, less a
+# margin.
+REQUIRED = [
+    (10, "random", 0.066),
+    (50, "random", 0.0195),
+    (100, "random", 0.0138),
+    (500, "random", 0.0080),
+    (2000, "random", 0.0050),
+    (500, "outliers", 0.0090),
+    (500, "noise", 0.0110),
+]
+
+
+@pytest.mark.parametrize("count, pattern, required", REQUIRED)
+def test_a_large_networks_depth_becomes_accurate_metres(test_data, count, pattern, required):
+    def no_network(rgb: np.ndarray) -> np.ndarray:
+        raise AssertionError("predicted.npz holds the relative depth")
+
+    frames = list(load_frames(test_data / "prediction", no_network, limit=1))
+
+    def error(one: ScaleFrame, seed: int) -> float:
+        fit = ScaleAligner().update(one.relative, draw(one.truth, count, pattern, seed), 0.0)
+        valid = np.isfinite(one.truth)
+        return float(np.nanmean(np.abs(fit.apply(one.relative) / one.truth - 1)[valid]))
+
+    assert np.mean([error(frames[0], seed) for seed in range(5)]) <= required
+
+
+def test_mean_leaves_out_what_was_refused():
+    empty = np.full((60, 80), np.nan, np.float32)
+    given = [draw(frame().truth, 100, "random", seed=0), empty]
+    both = mean_score([frame()], lambda _, seed: given[seed], seeds=2)
+    assert both.answered == 0.5 and both.aligned < 1e-3
+
+
+def test_refusals_are_told_and_not_scored():
+    refused = score(frame(), draw(frame().truth, 2, "random", seed=0))
+    assert refused.answered == 0.0 and "2 sensor points in range" in refused.refusal
+    assert score(frame(), draw(frame().truth, 100, "random", seed=0)).refusal == ""
+
+
+def test_frame_folders_are_found_in_a_folder_of_them(tmp_path):
+    for name, file in (("a", "depth/0.png"), ("b", "0_calib.txt"), ("empty", "notes.txt")):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).touch()
+    assert [folder.name for folder in frame_folders(tmp_path)] == ["a", "b"]
+    assert frame_folders(tmp_path / "a") == [tmp_path / "a"]
+    with pytest.raises(DataError, match="--data"):
+        frame_folders(tmp_path / "empty")
+
+
+def test_the_bench_times_every_stage_of_both_point_counts():
+    timed = list(timings(frames=2))
+    stages = {"usable points", "thinning", "global fits", "regression", "field", "detail"}
+    for count in (500, 20000):
+        rows = {one.stage: one for one in timed if one.points == count}
+        assert set(rows) == stages | {"apply", "total"}
+        assert all(0 <= one.p50_ms <= one.p95_ms for one in rows.values())
+        assert sum(one.p50_ms for stage, one in rows.items() if stage in stages) > 0
+
+
+def test_time_needs_no_frames_and_data_is_asked_for(capsys, tmp_path):
+    table = tmp_path / "times.json"
+    with mock.patch("d3_ros.commands.evaluate.TIMED_FRAMES", 1):
+        assert main(["evaluate", "--scale", "--time", "--json", str(table)]) == 0
+    assert "20000 detail" in capsys.readouterr().out
+    assert {row["stage"] for row in json.loads(table.read_text())} >= {"field", "total"}
+    assert main(["evaluate"]) != 0
+    assert "--data is missing" in capsys.readouterr().err

@@ -1,0 +1,68 @@
+"""Small training runs for tests: a configuration of a few channels, and frames to train on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from helpers.paths import ROOT
+
+from d3_ros.training.config.train_config import TrainConfig, load_config
+
+CONFIGS = ROOT / "config"
+NANO = CONFIGS / "nano_1_autoencoder.yaml"
+OFFICIAL = CONFIGS / "train_depth.yaml"
+
+
+def small_config(data: Path, *overrides: str, **changes: Any) -> TrainConfig:
+    """A new model of a few channels, both tasks, two stages of two steps, float32, one thread."""
+    config = load_config(
+        NANO,
+        [
+            f"data={data}",
+            "data.datasets=[{kind: folder, path: data, weight: 1.0, derive_normals: false}]",
+            "name=test",
+            "objective=d3",
+            "seed=3",
+            "threads=1",
+            "workers=0",
+            "precision=fp32",
+            "model.new={vae_channels: 8, vae_blocks: [0, 1], latent_channels: 4, "
+            "unet_channels: [16, 16], unet_attention: [false, true], unet_layers: 1, "
+            "head_width: 8, norm_groups: 4, prompt_width: 8}",
+            "tasks={depth: 1.0, normals: 0.5}",
+            "stages=[{size: [16, 16], batch: 2, steps: 2}, {size: [24, 32], batch: 2, steps: 2}]",
+            "micro_batch=2",
+            "optimizer={learning_rate: 1e-3, warmup_steps: 1}",
+            "ema={decay: 0.9, every: 1}",
+            "every={checkpoint: 2, validation: 2, pictures: 100, log: 1}",
+            *overrides,
+        ],
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def write_frames(root: Path, count: int = 3) -> Path:
+    """Frames of a wall that recedes to the right, its normal (-0.8, 0, -0.6); 30 x 40 pixels."""
+    for kind in ("rgb", "depth", "normals"):
+        (root / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    ramp = np.tile(np.linspace(1000, 4000, 40).astype(np.uint16), (30, 1))
+    normals = np.empty((30, 40, 3), np.uint8)
+    normals[:] = np.rint(np.array([-0.8, 0.0, -0.6]) * 127) + 128
+    for i in range(count):
+        rgb = rng.integers(0, 255, (30, 40, 3)).astype(np.uint8)
+        cv2.imwrite(str(root / "rgb" / f"{i}.png"), rgb)
+        cv2.imwrite(str(root / "depth" / f"{i}.png"), ramp)
+        cv2.imwrite(str(root / "normals" / f"{i}.png"), normals[..., ::-1])
+    return root
+
+
+def write_split_frames(root: Path) -> Path:
+    """Three of those frames to train on and one to test on."""
+    write_frames(root, count=4)
+    (root / "split.txt").write_text("0 train\n1 train\n2 train\n3 test\n")
+    return root

@@ -1,0 +1,381 @@
+"""The launch file: what it promises, and, where ROS's launch is installed, a real `ros2 launch`."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from helpers.paths import ROOT
+from helpers.ros_harness import wait_until
+
+from d3_ros.ros.node.camera import SENSOR_TOPICS
+from d3_ros.ros.parameters.node_settings import PARAMETERS, settings_from
+from d3_ros.ros.synthetic import robot_settings as synthetic_settings
+from d3_ros.ros.topics import TOPICS
+
+pytestmark = pytest.mark.ros
+
+LAUNCH = ROOT / "launch" / "predictor.launch.py"
+SYNTHETIC = ROOT / "launch" / "synthetic.launch.py"
+PRESETS = sorted((ROOT / "config" / "presets").glob("*.yaml"))
+SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
+INPUTS = {"image", "camera_info", *(topic for _, topic in SENSOR_TOPICS.values())}
+
+# launch/ of this repository is a folder of that name, too: ask for what only the real one has.
+needs_launch = pytest.mark.skipif(
+    importlib.util.find_spec("launch_ros") is None,
+    reason="launch and launch_ros come with a ROS installation",
+)
+
+
+def strings(tree: ast.AST) -> set[str]:
+    return {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str}
+
+
+def parsed(path: Path) -> tuple[dict[str, Any], list[dict[str, ast.expr]]]:
+    """A launch file's constants, and the keywords of each node that it starts."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            with contextlib.suppress(ValueError):
+                constants[statement.targets[0].id] = ast.literal_eval(statement.value)
+    nodes = [
+        {k.arg: k.value for k in node.keywords}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("Node", "LifecycleNode")
+    ]
+    return constants, nodes
+
+
+def own_executables(nodes: list[dict[str, ast.expr]]) -> set[str]:
+    return {
+        ast.literal_eval(node["executable"])
+        for node in nodes
+        if ast.literal_eval(node["package"]) == "d3_ros"
+    }
+
+
+def test_the_launch_file_starts_what_is_installed_with_parameters_that_exist() -> None:
+    constants, nodes = parsed(LAUNCH)
+    assert own_executables(nodes) == {"predictor"}
+    assert '"predictor = d3_ros.ros.node.predictor_node:main"' in SETUP
+    assert set(constants["TOPICS"].values()) == INPUTS
+    assert set(constants["TOPICS"]) <= set(constants["ARGUMENTS"])
+    tree = ast.parse(LAUNCH.read_text(encoding="utf-8"))
+    (overrides,) = (
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.DictComp)
+        and "given" in ast.dump(n)
+        and isinstance(n.generators[0].iter, ast.Tuple)
+    )
+    assert set(ast.literal_eval(overrides.generators[0].iter)) <= set(PARAMETERS)
+    assert {"configuring", "inactive"} <= strings(tree)
+
+
+def test_the_synthetic_launch_file_gives_parameters_that_exist() -> None:
+    constants, nodes = parsed(SYNTHETIC)
+    assert own_executables(nodes) == {"synthetic_camera"}
+    assert '"synthetic_camera = d3_ros.ros.synthetic.synthetic_camera:main"' in SETUP
+    assert set(constants["SENSORS"].values()) < set(synthetic_settings.PARAMETERS)
+    predictor, _ = parsed(LAUNCH)
+    assert set(constants["PREDICTOR_ARGUMENTS"]) < set(predictor["ARGUMENTS"])
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_has_inputs_and_parameters_of_the_node(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    preset = yaml.safe_load(text)
+    assert set(preset) == {"frame", "topics", "parameters"}
+    assert set(preset["topics"]) <= INPUTS
+    assert all(topic.startswith("/") for topic in preset["topics"].values())
+    sim_time = preset["parameters"].pop("use_sim_time", False)
+    assert sim_time == (path.stem == "gazebo")
+    assert set(preset["parameters"]) <= set(PARAMETERS)
+    settings_from(preset["parameters"])
+    assert "ros2 " in text, "it says how its driver is started"
+    assert re.search(r"\d+\.\d+\.\d+", text), "and which version has these names"
+
+
+def test_rviz_shows_topics_that_the_node_publishes() -> None:
+    config = yaml.safe_load((ROOT / "config" / "predictor.rviz").read_text(encoding="utf-8"))
+    shown = {
+        display["Topic"]["Value"]: display["Class"].split("/")[1]
+        for display in config["Visualization Manager"]["Displays"]
+        if "Topic" in display
+    }
+    kinds = {
+        "image": "Image",
+        **{name.replace("~", "predictor"): kind.__name__ for name, kind in TOPICS.items()},
+    }
+    assert {name: kinds[name] for name in shown} == shown
+    assert "predictor/points" in shown
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prefix that has this source tree as the package d3_ros, as colcon would install it."""
+    prefix = tmp_path / "install"
+    share, libexec = prefix / "share" / "d3_ros", prefix / "lib" / "d3_ros"
+    marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "d3_ros"
+    for folder in (share, libexec, marker.parent):
+        folder.mkdir(parents=True)
+    marker.touch()
+    for name in ("launch", "config"):
+        shutil.copytree(ROOT / name, share / name)  # ros2 launch does not follow links
+    for name, module in (("predictor", "predictor_node"), ("synthetic_camera",) * 2):
+        executable = libexec / name
+        executable.write_text(f'#!/bin/sh\nexec {sys.executable} -m d3_ros.ros.{module} "$@"\n')
+        executable.chmod(0o755)
+    others = os.environ.get("AMENT_PREFIX_PATH", "")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{others}".rstrip(os.pathsep))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    return prefix
+
+
+def launch_module(path: Path = LAUNCH) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.name.replace(".", "_"), path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def actions_with(path: Path = LAUNCH, **arguments: str) -> list[Any]:
+    """What the launch file would do with these arguments."""
+    from launch import LaunchContext
+
+    module, context = launch_module(path), LaunchContext()
+    for argument in module.generate_launch_description().get_launch_arguments():
+        argument.execute(context)
+    context.launch_configurations.update(arguments)
+    return module.start(context)
+
+
+def remapped(**arguments: str) -> dict[str, str]:
+    """Where the node's inputs come from with these arguments."""
+    module = launch_module()
+    given = {name: default for name, (default, _) in module.ARGUMENTS.items()} | arguments
+    preset = module.read_preset(given["preset"], ROOT / "config" / "presets")
+    return module.topics_of(given, preset["topics"], module.names_in(given["cameras"]))
+
+
+@needs_launch
+def test_what_is_given_wins_over_the_preset() -> None:
+    assert remapped() == {"camera_info": "camera_info"}
+    oak = {"image": "/oak/rgb/image_raw", "sensor_depth/image": "/oak/stereo/image_raw"}
+    assert remapped(preset="oak") == {**oak, "camera_info": "/oak/rgb/camera_info"}
+    assert remapped(preset="oak", image="/a/b", sensor_scan="/scan") == {
+        "image": "/a/b",
+        "camera_info": "/a/camera_info",
+        "sensor_depth/image": "/oak/stereo/image_raw",
+        "sensor_depth/scan": "/scan",
+    }
+    assert remapped(image="/a/b", camera_info="/c")["camera_info"] == "/c"
+
+
+@needs_launch
+def test_several_cameras_have_a_topic_each() -> None:
+    assert remapped(cameras="front,rear", image="/f/image, /r/image", sensor_points="/l,/l") == {
+        "front/image": "/f/image",
+        "rear/image": "/r/image",
+        "front/camera_info": "/f/camera_info",
+        "rear/camera_info": "/r/camera_info",
+        "front/sensor_depth/points": "/l",
+        "rear/sensor_depth/points": "/l",
+    }
+    with pytest.raises(RuntimeError, match="names 1 topics for 2 cameras"):
+        remapped(cameras="front,rear", image="/f/image")
+
+
+@needs_launch
+def test_a_preset_may_be_a_file_and_must_be_one(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("topics: {image: /mine}\n")
+    assert remapped(preset=str(own))["image"] == "/mine"
+    own.write_text("topics: {imgae: /mine}\n")
+    with pytest.raises(RuntimeError, match="has 'imgae', which is no key or input"):
+        remapped(preset=str(own))
+    with pytest.raises(RuntimeError, match="no preset 'kinect': take one of gazebo, oak"):
+        remapped(preset="kinect")
+
+
+@needs_launch
+@pytest.mark.usefixtures("installed")
+def test_parameters_come_from_defaults_then_preset_then_file_then_arguments(
+    tmp_path: Path,
+) -> None:
+    from launch import LaunchContext
+    from launch.utilities import perform_substitutions
+    from launch_ros.actions import LifecycleNode
+
+    def plain(layer: Any) -> Any:
+        context = LaunchContext()
+        if isinstance(layer, dict):
+            return {perform_substitutions(context, list(name)) for name in layer}
+        return Path(perform_substitutions(context, layer.param_file)).name
+
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{}")
+    actions = actions_with(preset="zed", params_file=str(mine), dtype="fp32")
+    (node,) = (action for action in actions if isinstance(action, LifecycleNode))
+    assert [plain(layer) for layer in node._Node__parameters] == [
+        "predictor.yaml",
+        {"image.rectified"},
+        "mine.yaml",
+        {"use_sim_time", "autostart", "dtype"},
+    ]
+
+
+@needs_launch
+@pytest.mark.usefixtures("installed")
+def test_the_synthetic_launch_starts_the_sensors_that_are_asked_for() -> None:
+    parameters = launch_module(SYNTHETIC).camera_parameters
+    given = {name: default for name, (default, _) in launch_module(SYNTHETIC).ARGUMENTS.items()}
+    assert parameters(given) == {"points_rate": 0.0, "scan_rate": 0.0}
+    assert parameters({**given, "sensors": "points,scan", "width": "320", "speed": "0.1"}) == {
+        "sensor_share": 0.0,
+        "width": 320,
+        "speed": 0.1,
+    }
+    with pytest.raises(RuntimeError, match="no sensor 'radar'"):
+        parameters({**given, "sensors": "radar"})
+    kinds = [type(action).__name__ for action in actions_with(SYNTHETIC)]
+    assert kinds == ["Node", "IncludeLaunchDescription"]
+    assert len(actions_with(SYNTHETIC, predictor="false")) == 1
+
+
+@needs_launch
+@pytest.mark.usefixtures("installed")
+def test_arguments_decide_what_is_started() -> None:
+    from launch_ros.actions import LifecycleNode, Node
+
+    kinds = [type(action).__name__ for action in actions_with()]
+    assert kinds == ["RegisterEventHandler", "RegisterEventHandler", "LifecycleNode"]
+    assert [type(a) for a in actions_with(autostart="false")] == [LifecycleNode]
+    # It comes back by itself, without events that would get lost with the old process.
+    assert [type(a) for a in actions_with(respawn="true")] == [LifecycleNode]
+    (viewer,) = (a for a in actions_with(rviz="true") if type(a) is Node)
+    assert viewer.node_package == "rviz2"
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ("image", "camera_info"),
+    [("/a/image_raw", "/a/camera_info"), ("image", "camera_info"), ("a/b/c", "a/b/camera_info")],
+)
+def test_the_calibration_is_beside_the_image(image: str, camera_info: str) -> None:
+    assert launch_module().camera_info_beside(image) == camera_info
+
+
+@pytest.mark.skipif(shutil.which("ros2") is None, reason="ros2 launch comes with ROS")
+@needs_launch
+@pytest.mark.usefixtures("installed")
+def test_ros2_launch_configures_and_activates_the_node(tiny_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        launch = subprocess.Popen(
+            [
+                *("ros2", "launch", "d3_ros", "predictor.launch.py"),
+                *(f"model:={tiny_bundle}", "device:=cpu", "namespace:=front"),
+                "image:=/camera/image_raw",
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "ROS_DOMAIN_ID": str(os.getpid() % 100 + 1)},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        line = "active, waiting for '/camera/image_raw'"
+        wait_until(lambda: line in log.read_text() or launch.poll() is not None, "activation", 90.0)
+        assert line in log.read_text(), log.read_text()
+        launch.send_signal(signal.SIGINT)
+        assert launch.wait(30) == 0, log.read_text()
+    finally:
+        launch.kill()
+        launch.wait()
+    assert "[front.predictor]" in log.read_text()
+    assert "finished cleanly" in log.read_text()
+
+
+PAGES = [ROOT / "README.md", ROOT / "docs" / "field-guide.md", ROOT / "docs" / "consumers.md"]
+
+
+def arguments_of(path: Path) -> set[str]:
+    """A launch file's arguments, read without running it."""
+    names: set[str] = set()
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            names |= {key.value for key in statement.value.keys if isinstance(key, ast.Constant)}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_links_and_parameters_of_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    commands = re.findall(r"ros2 launch d3_ros\s+(\S+\.launch\.py)((?:[^`\n]|\\\n)*)", text)
+    for name, rest in commands:
+        given = re.findall(r"(\w+):=", rest.partition("#")[0])
+        assert set(given) <= arguments_of(ROOT / "launch" / name), (name, given)
+    for preset in re.findall(r"preset:=(\w+)", text):
+        assert preset in {path.stem for path in PRESETS}
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+    groups = {name.partition(".")[0] for name in PARAMETERS if "." in name}
+    for name in re.findall(r"`([a-z_]+\.[a-zA-Z_.]+?)[:`]", text):
+        if name.partition(".")[0] in groups:
+            assert any(row == name or row.startswith(f"{name}.") for row in PARAMETERS), name
+
+
+def parameters_of(section: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a section by ROS name."""
+
+    def flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            own = {f"{prefix}{name}": value}
+            found.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else own)
+        return found
+
+    return flat(section["ros__parameters"], "")
+
+
+@pytest.mark.parametrize("name", ["nav2_costmap", "rtabmap"])
+def test_a_recipe_names_outputs_and_parameters_of_the_node(name: str) -> None:
+    text = (ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
+    own = parameters_of(recipe["/**/predictor"])
+    assert set(own) <= set(PARAMETERS)
+    settings_from(own)
+    named = set(re.findall(r"/predictor/([a-z_/]+)", text))
+    assert named
+    assert {f"~/{topic}" for topic in named} <= set(TOPICS)
+
+
+def test_the_nav2_recipe_clears_where_it_sees_and_marks_only_obstacles() -> None:
+    """The order of distances that docs/consumers.md asks for, and heights that are set."""
+    recipe = yaml.safe_load((ROOT / "config" / "nav2_costmap.yaml").read_text(encoding="utf-8"))
+    costmap = recipe["local_costmap"]["local_costmap"]["ros__parameters"]
+    layer = costmap["voxel_layer"]
+    marks, clears = (layer[source] for source in layer["observation_sources"].split())
+    nav = recipe["/**/predictor"]["ros__parameters"]["points"]["nav"]
+    assert nav["max_range"] <= marks["obstacle_max_range"] < nav["clear_range"]
+    assert nav["clear_range"] <= clears["raytrace_max_range"]
+    assert 0 < marks["min_obstacle_height"] < marks["max_obstacle_height"]
+    assert marks["max_obstacle_height"] <= layer["z_voxels"] * layer["z_resolution"] + 1e-9
+    assert layer["z_voxels"] <= 16
+    assert nav["voxel_size"] <= min(costmap["resolution"], layer["z_resolution"])

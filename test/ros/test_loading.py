@@ -1,0 +1,51 @@
+"""What the node's parameters make of the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.tiny_codec import tiny_codec
+
+from d3_ros.errors import BundleError
+from d3_ros.network import D3Predictor
+from d3_ros.network.bundle.folder import add_codec
+from d3_ros.network.inference.specialise import EXACT, SpecialisedNetwork
+from d3_ros.network.model.tiny_codec import TinyCodec
+from d3_ros.ros.node.loading import load_network
+from d3_ros.ros.parameters.node_settings import settings_from
+
+pytestmark = pytest.mark.ros
+
+
+def load(bundle: Path, **values: object) -> tuple[D3Predictor, list[str]]:
+    said: list[str] = []
+    settings = settings_from({"model": str(bundle), "device": "cpu", **values})
+    return load_network(settings, said.append), said
+
+
+def test_as_it_comes_the_network_is_specialised(tiny_bundle: Path) -> None:
+    predictor, said = load(tiny_bundle)
+    assert isinstance(predictor.network, SpecialisedNetwork)
+    assert predictor.network.applied == EXACT
+    assert predictor.latency == {}
+    assert said == [f"loading model {tiny_bundle}", "ready: depth and normals on cpu in float32"]
+
+
+def test_specialising_can_be_switched_off(tiny_bundle: Path) -> None:
+    assert not isinstance(load(tiny_bundle, specialise=False)[0].network, SpecialisedNetwork)
+
+
+def test_the_tiny_codec_is_taken_where_asked_for(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="has no tiny codec"):
+        load(tiny_bundle, codec="tiny")
+    bundle = add_codec(tiny_bundle, tmp_path / "fast", tiny_codec())
+    assert isinstance(load(bundle, codec="tiny")[0].network.vae, TinyCodec)
+    assert not isinstance(load(bundle)[0].network.vae, TinyCodec)
+
+
+def test_a_target_latency_is_measured_before_the_first_frame(tiny_bundle: Path) -> None:
+    predictor, _ = load(tiny_bundle, target_latency_ms=1000, processing_size="192x256")
+    state = predictor.latency[480, 640]
+    assert state.target_ms == 1000
+    assert state.rungs == 2  # 128 x 192 and 192 x 256

@@ -1,0 +1,310 @@
+"""The node `synthetic_camera` over real DDS, and a whole robot of three processes with it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.ros_harness import ros_context, wait_until
+from nav_msgs.msg import Odometry
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+
+from d3_ros.geometry.camera import project
+from d3_ros.geometry.rigid import rigid_transform
+from d3_ros.messages.from_messages import intrinsics_from_camera_info
+from d3_ros.messages.from_points import points_from_cloud, points_from_scan
+from d3_ros.ros.parameters.parameter_row import ParameterError
+from d3_ros.ros.synthetic import robot_messages as synthetic_messages
+from d3_ros.ros.synthetic import synthetic_camera
+from d3_ros.ros.synthetic.robot_settings import PARAMETERS
+from d3_ros.ros.synthetic.synthetic_camera import SyntheticCamera
+from d3_ros.synthetic.room.scene import RoomScene
+from d3_ros.synthetic.room.sensors import T_BASE_LIDAR, T_BASE_SCANNER, camera_pose
+
+pytestmark = pytest.mark.ros
+ros = pytest.fixture(scope="module", autouse=True)(ros_context)
+
+KINDS = {
+    "image": Image,
+    "camera_info": CameraInfo,
+    "truth/depth": Image,
+    "truth/normals": Image,
+    "sensor_depth/image": Image,
+    "sensor_depth/scan": LaserScan,
+    "sensor_depth/points": PointCloud2,
+    "odom": Odometry,
+}
+SMALL: dict[str, Any] = {"width": 128, "height": 96, "noise": 0.0, "image_rate": 20.0}
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Listener:
+    """Nodes spun in a thread, and what came on the topics that are listened to."""
+
+    def __init__(self, namespace: str, *nodes: Node) -> None:
+        self.node = Node("listener", namespace=namespace)
+        self.got: dict[str, list[Any]] = defaultdict(list)
+        self._executor = SingleThreadedExecutor()
+        for node in (self.node, *nodes):
+            self._executor.add_node(node)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def listen(self, kind: type, topic: str, qos: QoSProfile = BEST_EFFORT) -> None:
+        self.node.create_subscription(kind, topic, self.got[topic].append, qos)
+
+    def _spin(self) -> None:
+        while not self._closing.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(10)
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+
+@lru_cache
+def furnished() -> RoomScene:
+    """One room for all: to furnish it takes a second or two."""
+    return RoomScene(seed=1)
+
+
+def make(namespace: str, **parameters: Any) -> SyntheticCamera:
+    return SyntheticCamera(
+        furnished(),
+        namespace=namespace,
+        parameter_overrides=[Parameter(n, value=v) for n, v in {**SMALL, **parameters}.items()],
+    )
+
+
+@pytest.fixture(scope="module")
+def robot(ros: None) -> Iterator[SimpleNamespace]:
+    node = make("/room", seed=1, distortion="-0.05 0.01 0 0")
+    listener = Listener("/room", node)
+    for topic, kind in KINDS.items():
+        listener.listen(kind, topic)
+    wait_until(lambda: all(len(listener.got[topic]) > 2 for topic in KINDS), "every topic")
+    yield SimpleNamespace(node=node, got=listener.got)
+    listener.close()
+    node.destroy_node()
+
+
+def stamp(message: Any) -> float:
+    return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+
+
+def with_stamp(messages: list[Any], header: Any) -> Any:
+    wait_until(lambda: any(m.header.stamp == header.stamp for m in messages), "its stamp")
+    return next(m for m in messages if m.header.stamp == header.stamp)
+
+
+def pixels(message: Image) -> np.ndarray:
+    kind, channels = {
+        "rgb8": (np.uint8, 3),
+        "32FC1": (np.float32, 1),
+        "32FC3": (np.float32, 3),
+        "16UC1": (np.uint16, 1),
+    }[message.encoding]
+    return np.frombuffer(message.data, kind).reshape(message.height, message.width, channels)
+
+
+def closest(some: list[Any], others: list[Any]) -> tuple[Any, Any]:
+    """The two that were stamped with the least time between them, but not at once."""
+    pairs = [(a, b) for a in some for b in others if stamp(b) > stamp(a)]
+    return min(pairs, key=lambda pair: stamp(pair[1]) - stamp(pair[0]))
+
+
+def base_at(robot: SimpleNamespace, header: Any) -> np.ndarray:
+    """(4, 4) pose of base_link in odom, as published for this very stamp."""
+    pose = with_stamp(robot.got["odom"], header).pose.pose
+    p, q = pose.position, pose.orientation
+    return rigid_transform((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
+
+
+def test_the_images_belong_together(robot: SimpleNamespace) -> None:
+    image = robot.got["image"][1]
+    assert (image.encoding, image.width, image.height) == ("rgb8", 128, 96)
+    assert image.header.frame_id == "camera_optical_frame"
+    assert pixels(image).std() > 10
+    info = with_stamp(robot.got["camera_info"], image.header)
+    camera = intrinsics_from_camera_info(info, 128, 96, topic="a", image_topic="b")
+    assert camera is not None
+    # 64 pixels from the middle are 0.6 rad.
+    assert camera.fx == pytest.approx(64 / math.tan(0.6))
+    assert (camera.cx, camera.cy) == (63.5, 47.5)
+    assert camera.distortion_model == "plumb_bob"
+    depth = pixels(with_stamp(robot.got["truth/depth"], image.header))[..., 0]
+    normals = pixels(with_stamp(robot.got["truth/normals"], image.header))
+    assert np.isfinite(depth).all()
+    assert 0.3 < depth.min() < depth.max() < 10.0
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=2), 1.0, atol=1e-5)
+    sensor = pixels(with_stamp(robot.got["sensor_depth/image"], image.header))[..., 0]
+    measured = sensor > 0
+    assert 0 < measured.sum() <= round(0.005 * 128 * 96)
+    np.testing.assert_allclose(sensor[measured] / 1000, depth[measured], atol=0.00051)
+
+
+@pytest.mark.parametrize("sensor", ["scan", "points"])
+def test_range_sensors_hit_what_the_camera_sees(robot: SimpleNamespace, sensor: str) -> None:
+    """Taken from its frame to odom and into a picture, a reading lies on the surface there."""
+    message, image = closest(robot.got[f"sensor_depth/{sensor}"], robot.got["truth/depth"])
+    if sensor == "scan":
+        assert message.header.frame_id == "scanner"
+        assert message.angle_max == pytest.approx(math.pi - message.angle_increment, abs=1e-4)
+        points, place = points_from_scan(message, "scan"), T_BASE_SCANNER
+    else:
+        assert message.header.frame_id == "lidar"
+        assert (message.height, message.is_dense) == (1, True)
+        points, place = points_from_cloud(message, "points"), T_BASE_LIDAR
+    assert len(points) > 500
+    in_odom = base_at(robot, message.header) @ place @ np.c_[points, np.ones(len(points))].T
+    camera_in_odom = base_at(robot, image.header) @ camera_pose(0.5, 0.1)
+    in_camera = (np.linalg.inv(camera_in_odom) @ in_odom)[:3].T
+    info = robot.got["camera_info"][0]
+    camera = intrinsics_from_camera_info(info, 128, 96, topic="a", image_topic="b")
+    with np.errstate(invalid="ignore"):
+        uv = project(in_camera, camera)
+        inside = ((uv > 0) & (uv < (127, 95))).all(axis=1)
+    assert inside.sum() > 40
+    u, v = np.rint(uv[inside]).astype(int).T
+    ratio = in_camera[inside, 2] / pixels(image)[v, u, 0]
+    # Pixels are coarse, and scanner and LiDAR look past what hides things from the camera.
+    assert np.median(np.abs(ratio - 1)) < 0.01
+    assert np.mean(np.abs(ratio - 1) < 0.05) > 0.8
+
+
+def test_odometry_tells_the_motion_in_the_robots_own_frame(robot: SimpleNamespace) -> None:
+    odometry = robot.got["odom"]
+    first, last = closest(odometry, odometry)
+    assert (first.header.frame_id, first.child_frame_id) == ("odom", "base_link")
+    assert first.twist.twist.linear.x == pytest.approx(0.4)
+    assert first.twist.twist.angular.z > 0, "anticlockwise"
+    p, q = first.pose.pose.position, last.pose.pose.position
+    seconds = stamp(last) - stamp(first)
+    assert math.hypot(q.x - p.x, q.y - p.y) == pytest.approx(0.4 * seconds, rel=0.2)
+    stamps = [stamp(message) for message in odometry]
+    assert stamps == sorted(stamps)
+
+
+def test_parameters_are_described_checked_and_heard(robot: SimpleNamespace) -> None:
+    for name, row in PARAMETERS.items():
+        descriptor = robot.node.describe_parameter(name)
+        assert row.text in descriptor.description
+        assert descriptor.read_only == (row.when == "start")
+    (refused,) = robot.node.set_parameters([Parameter("noise", value=0.9)])
+    assert not refused.successful
+    (fixed,) = robot.node.set_parameters([Parameter("width", value=64)])
+    assert not fixed.successful
+    assert robot.node.set_parameters([Parameter("points_rate", value=0.0)])[0].successful
+    (last,) = robot.got["sensor_depth/points"][-1:]
+    wait_until(
+        lambda: stamp(robot.got["image"][-1]) > stamp(robot.got["sensor_depth/points"][-1]) + 0.3,
+        "images go on, the cloud does not",
+    )
+    assert robot.node.set_parameters([Parameter("points_rate", value=20.0)])[0].successful
+    wait_until(lambda: stamp(robot.got["sensor_depth/points"][-1]) > stamp(last) + 0.3, "again")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"width": 3}, "parameter 'width' must be in"),
+        ({"distortion": "1 2 3"}, "parameter 'distortion' is '1 2 3'"),
+        ({"distortion": "a b c d"}, "parameter 'distortion' is 'a b c d'"),
+    ],
+)
+def test_a_bad_start_value_is_one_line(parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises(ParameterError) as error:
+        make("/bad", **parameters)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_rendered_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make("/alone")
+    monkeypatch.setattr(node, "_scene", None)  # to look at it would raise
+    listener = Listener("/alone", node)
+    listener.listen(CameraInfo, "camera_info")
+    listener.listen(Odometry, "odom")
+    try:
+        wait_until(lambda: len(listener.got["camera_info"]) > 3, "camera_info needs no picture")
+    finally:
+        listener.close()
+        node.destroy_node()
+
+
+class StandInTf:
+    """tf2_msgs/TFMessage for machines without it: what is published is noted."""
+
+    def __init__(self, transforms: list[Any]) -> None:
+        self.transforms = transforms
+
+
+def test_transforms_span_odom_base_and_the_sensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    if synthetic_messages.tf_message_type() is not None:
+        pytest.skip("the real tf2_msgs is here; test_transforms_over_dds looks at it")
+    sent: dict[str, list[Any]] = defaultdict(list)
+    create = SyntheticCamera.create_publisher
+
+    def create_publisher(self: Node, kind: type, topic: str, *rest: Any, **more: Any) -> Any:
+        if kind is StandInTf:
+            return SimpleNamespace(publish=lambda m: sent[topic].extend(m.transforms))
+        return create(self, kind, topic, *rest, **more)
+
+    monkeypatch.setattr(SyntheticCamera, "create_publisher", create_publisher)
+    monkeypatch.setattr(synthetic_camera, "tf_message_type", lambda: StandInTf)
+    node = make("/tf_robot")
+    listener = Listener("/tf_robot", node)
+    try:
+        wait_until(lambda: len(sent["/tf"]) > 3, "odom to base_link")
+    finally:
+        listener.close()
+        node.destroy_node()
+    check_transforms(sent["/tf_static"], sent["/tf"])
+
+
+def test_transforms_over_dds() -> None:
+    tf_type = synthetic_messages.tf_message_type()
+    if tf_type is None:
+        pytest.skip("tf2_msgs comes with a ROS installation")
+    node = make("/tf_robot")
+    listener = Listener("/tf_robot", node)
+    listener.listen(tf_type, "/tf_static", synthetic_camera.LATCHED)
+    listener.listen(tf_type, "/tf")
+    try:
+        wait_until(lambda: len(listener.got["/tf"]) > 3 and listener.got["/tf_static"], "tf")
+    finally:
+        listener.close()
+        node.destroy_node()
+    check_transforms(
+        *(
+            [t for message in listener.got[topic] for t in message.transforms]
+            for topic in ("/tf_static", "/tf")
+        )
+    )
+
+
+def check_transforms(fixed: list[Any], moving: list[Any]) -> None:
+    parents = {t.child_frame_id: t.header.frame_id for t in fixed}
+    assert parents == dict.fromkeys(("camera_optical_frame", "lidar", "scanner"), "base_link")
+    assert {(t.header.frame_id, t.child_frame_id) for t in moving} == {("odom", "base_link")}
+    (camera,) = (t.transform for t in fixed if t.child_frame_id == "camera_optical_frame")
+    t, q = camera.translation, camera.rotation
+    pose = rigid_transform((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+    # Down by 0.1 rad: z (ahead) is (cos, 0, -sin), x (right) is -y, y (down) is (-sin, 0, -cos).
+    c, s = math.cos(0.1), math.sin(0.1)
+    np.testing.assert_allclose(pose[:3, :3].T, [(0, -1, 0), (-s, 0, -c), (c, 0, -s)], atol=1e-9)
+    np.testing.assert_allclose(pose[:3, 3], (0.15, 0.0, 0.5))

@@ -1,0 +1,185 @@
+"""The training configuration: what is shipped, inheritance, overrides, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.training_configs import CONFIGS, NANO, OFFICIAL
+
+from d3_ros.errors import DataError
+from d3_ros.training.config.train_config import load_config
+from d3_ros.training.config.yaml_config import read_yaml
+from d3_ros.training.loading.batches import image_numbers
+from d3_ros.training.loop.train import learning_rate
+
+
+def test_the_official_recipe() -> None:
+    """Against DESIGN's table: the numbers of the paper and its code."""
+    config = load_config(OFFICIAL)
+    assert config.optimizer.learning_rate == 3e-5
+    assert config.optimizer.betas == (0.9, 0.999)
+    assert config.optimizer.weight_decay == 0.01
+    assert config.optimizer.warmup_steps == 2000
+    assert config.optimizer.clip_norm == 1.0
+    assert [(s.size, s.batch, s.steps) for s in config.stages] == [((768, 768), 32, 30000)]
+    assert config.precision == "bf16"
+    weights = config.losses
+    assert (weights.alignment, weights.mse, weights.scale_shift_invariant) == (1, 8, 2)
+    assert (weights.log_gradient, weights.normal_angle) == (100, 3)
+    assert weights.depth_unit == "metre"
+    assert config.tasks.trained == ("depth",)
+    assert [(d.kind, d.weight) for d in config.data.datasets] == [
+        ("hypersim", 0.76),
+        ("virtual_kitti", 0.12),
+        ("coco", 0.12),
+    ]
+    adapters = config.model.adapters
+    assert (adapters.depth, adapters.expansion) == (3, 1)
+    assert config.model.teacher is not None
+    normals = load_config(CONFIGS / "train_normals.yaml")
+    assert normals.tasks.trained == ("normals",)
+    assert normals.losses == config.losses
+    assert normals.optimizer == config.optimizer
+
+
+NAMES = (
+    "train_depth",
+    "train_normals",
+    "nano_1_autoencoder",
+    "nano_2_prior",
+    "nano_3_teacher",
+    "nano_4_small",
+    "nano_5_full",
+    "nano_6_small",
+    "nano_7_full",
+    "nano_8_apart",
+    "nano_9_worktops",
+    "nano_10_long_tables",
+    "nano_11_larger",
+    "nano_12_gpu",
+    "nano_13_whole_frames",
+    "finetune",
+    "finetune_lora",
+)
+
+
+@pytest.mark.parametrize("path", [CONFIGS / f"{name}.yaml" for name in NAMES], ids=NAMES)
+def test_every_shipped_configuration_is_valid_and_says_only_what_differs(path: Path) -> None:
+    import yaml
+
+    load_config(path)
+    if path == OFFICIAL:
+        return
+    own = yaml.safe_load(path.read_text())
+    base = read_yaml(CONFIGS / own.pop("inherits"))
+    repeated = []
+
+    def compare(below: dict[str, object], above: dict[str, object], place: str) -> None:
+        for key, value in above.items():
+            other = below.get(key)
+            if isinstance(value, dict) and isinstance(other, dict):
+                compare(other, value, f"{place}{key}.")
+            elif key in below and other == value:
+                repeated.append(place + key)
+
+    compare(base, own, "")
+    assert not repeated
+
+
+def test_overrides() -> None:
+    config = load_config(NANO, ["stages=[{size: [8, 16], batch: 16, steps: 5}]", "losses.mse=4"])
+    assert config.steps == 5
+    assert config.stages[0].size == (8, 16)
+    assert config.losses.mse == 4.0
+    assert config.losses.depth_unit == "mean"  # what was not overridden stays
+    assert load_config(NANO, ["optimizer.learning_rate=1e-3"]).optimizer.learning_rate == 0.001
+    assert load_config(NANO, ["ema=null"]).ema is None
+
+
+def test_data_folder_in_short() -> None:
+    config = load_config(OFFICIAL, ["data=/frames"])
+    assert {dataset.path for dataset in config.data.datasets} == {"/frames"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.timesteps={depth: 261, normals: 1000}", "model.timesteps.normals must be 0 to 999"),
+        ("sead=1", "unknown key 'sead'; did you mean 'seed'"),
+        ("losses.mean_square=1", "losses: unknown key 'mean_square'; known: "),
+        ("seed=abc", "seed must be int"),
+        ("gradient_checkpointing=1", "gradient_checkpointing must be bool"),
+        ("precision=int8", "precision must be one of fp32, bf16, fp16, not 'int8'"),
+        ("stages=[]", "at least one"),
+        ("stages=[{size: [8, 8, 8], batch: 8, steps: 1}]", "size must have 2 entries"),
+        ("stages=[{size: [8, 8], batch: 8, steps: 0}]", r"stages\[0\]: .* must be at least 1"),
+        ("micro_batch=3", "micro_batch 3 does not divide a stage's batch 32"),
+        ("tasks.normals=0.03", r"tasks.normals of 16 images \(micro_batch\) must be a whole"),
+        ("model.input_noise=5", "input_noise must be .* train_vae false"),
+        ("objective=diffusion", "objective diffusion: set model.train_vae to false"),
+        ("objective=gan", "objective must be one of d3, autoencoder, diffusion"),
+        ("tasks.normals=1.5", r"tasks.normals must be in \[0, 1\]"),
+        ("tasks={depth: 0.0, normals: 0.0}", "at least one share"),
+        ("model.start=d3_nano", "either start .* or new"),
+        ("model.teacher=folder", "teacher"),
+        ("model.train_vae=false", "train_vae must be true for a new model"),
+        ("latent_cache=memory", "latent_cache must be none"),
+        ("model.lora={rank: 0, alpha: 1, targets: [to_q]}", "rank must be at least 1"),
+        ("every.log=0", "at least 1 step"),
+        ("nothing", "key=value"),
+        ("seed=[", "is not YAML"),
+        ("model=5", "model must be a mapping"),
+    ],
+)
+def test_wrong_values(override: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as failure:
+        load_config(NANO, [override])
+    assert "\n" not in str(failure.value)
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(OFFICIAL.read_text().replace("seed: 42", ""))
+    with pytest.raises(DataError, match="'seed' is missing"):
+        load_config(path)
+    path.write_text("inherits: c.yaml\n")
+    with pytest.raises(DataError, match="goes in a circle"):
+        load_config(path)
+    path.write_text("inherits: gone.yaml\n")
+    with pytest.raises(DataError, match=r"gone\.yaml cannot be read"):
+        load_config(path)
+    path.write_text("- 1\n")
+    with pytest.raises(DataError, match="must be a mapping"):
+        load_config(path)
+
+
+def test_learning_rate_by_hand() -> None:
+    config = load_config(
+        OFFICIAL, ["optimizer={learning_rate: 1.0, warmup_steps: 4, final_share: 0.5}"]
+    ).optimizer
+    # linear: 0.5 + 0.5 (1 - step / 8), times the warm-up's quarters
+    assert [learning_rate(config, 8, step) for step in (0, 1, 4, 6)] == pytest.approx(
+        [0.25, 0.5 * (0.5 + 0.5 * 7 / 8), 0.75, 0.625]
+    )
+
+
+def test_images_are_numbered_through_the_run() -> None:
+    """Every image once, whichever processes share a step, over the stages' boundary too."""
+    config = load_config(
+        NANO,
+        [
+            "stages=[{size: [8, 8], batch: 8, steps: 2}, {size: [8, 8], batch: 16, steps: 2}]",
+            "micro_batch=4",
+        ],
+    )
+    assert image_numbers(config, 2, processes=2, rank=1) == [range(20, 24), range(28, 32)]
+    for processes in (1, 2):
+        seen = [
+            number
+            for step in range(4)
+            for rank in range(processes)
+            for images in image_numbers(config, step, processes, rank)
+            for number in images
+        ]
+        assert sorted(seen) == list(range(8 + 8 + 16 + 16))
