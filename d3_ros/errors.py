@@ -32,3 +32,12 @@ class DataError(D3Error):
 
 class TransformError(D3Error):
     """Where a sensor is, as seen from the camera, is not known."""
+
+
+def one_line(error: BaseException | str, limit: int | None = None) -> str:
+    """The text of an error or message on one line, of at most `limit` characters.
+
+    The name of the exception's class stands in for an empty text.
+    """
+    text = " ".join(str(error).split())
+    return text[:limit] or type(error).__name__

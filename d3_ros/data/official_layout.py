@@ -20,7 +20,7 @@ import numpy as np
 
 from d3_ros.data.dataset_config import DatasetKind
 from d3_ros.data.plain_folder import refuse_unfinished, unit_or_zero
-from d3_ros.errors import D3Error, DataError
+from d3_ros.errors import D3Error, DataError, one_line
 from d3_ros.imaging.image_file import PICTURES
 from d3_ros.network import OFFICIAL_NORMAL_AXES
 
@@ -134,8 +134,7 @@ def _read(path: Path, axes: int) -> np.ndarray:
         with h5py.File(path, "r") as file:
             array = np.asarray(file["depth"])
     except (OSError, KeyError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{path} is missing or damaged ({why})") from error
+        raise DataError(f"{path} is missing or damaged ({one_line(error)})") from error
     if axes == 2 and array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.reshape([side for side in array.shape if side != 1])
     if array.ndim != axes or array.dtype.kind != "f" or (axes == 3 and array.shape[2] != 3):

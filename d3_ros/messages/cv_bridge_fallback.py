@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from d3_ros.errors import MessageError
+from d3_ros.errors import MessageError, one_line
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
     from sensor_msgs.msg import Image
@@ -38,7 +38,7 @@ def rgb_through_cv_bridge(message: Image, topic: str) -> np.ndarray:
     except Exception as error:  # cv_bridge raises whatever OpenCV, NumPy or its tables raise
         raise MessageError(
             f"'{topic}' has encoding {message.encoding!r}, which cv_bridge cannot turn into rgb8 "
-            f"({_one_line(error)}): publish rgb8, bgr8 or mono8"
+            f"({one_line(error)}): publish rgb8, bgr8 or mono8"
         ) from error
     return np.ascontiguousarray(rgb)
 
@@ -63,12 +63,8 @@ def working_bridge() -> tuple[Any | None, str]:
     except Exception as error:
         return (
             None,
-            f"the one installed does not work with NumPy {np.__version__} ({_one_line(error)})",
+            f"the one installed does not work with NumPy {np.__version__} ({one_line(error)})",
         )
     if np.asarray(answer).tolist() != [[[2, 1, 0], [5, 4, 3]]]:
         return None, f"the one installed swaps colours wrongly with NumPy {np.__version__}"
     return bridge, ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

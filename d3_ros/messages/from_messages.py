@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from d3_ros.errors import DataError, MessageError
+from d3_ros.errors import DataError, MessageError, one_line
 from d3_ros.geometry.camera import is_distorted
 from d3_ros.messages.colour_encodings import PACKED, PLANAR, packed_to_rgb, planar_to_rgb
 from d3_ros.messages.cv_bridge_fallback import rgb_through_cv_bridge
@@ -67,7 +67,7 @@ def rgb_from_image(message: Image, topic: str, bit_depth: int = 16) -> np.ndarra
     except cv2.error as error:
         raise MessageError(
             f"'{topic}': {message.width} x {message.height} {message.encoding} cannot be converted "
-            f"to RGB ({' '.join(str(error).split())}): check its publisher"
+            f"to RGB ({one_line(error)}): check its publisher"
         ) from error
     _check_size(message, topic)
     return rgb_through_cv_bridge(message, topic)

@@ -17,7 +17,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
 
 Message: TypeAlias = Any  # rosbags makes its message classes at run time
 
@@ -148,8 +148,9 @@ def _opened(path: Path) -> Iterator[AnyReader]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: not a readable ROS bag ({reason}); record it again or copy it anew")
+    return DataError(
+        f"{path}: not a readable ROS bag ({one_line(error)}); record it again or copy it anew"
+    )
 
 
 def _nearest(items: deque[tuple[int, Message]], stamp: int, tolerance_ns: int) -> Message | None:

@@ -28,7 +28,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from d3_ros.errors import BundleError
+from d3_ros.errors import BundleError, one_line
 from d3_ros.network.bundle.lookup import MANIFEST, find_bundle
 from d3_ros.network.bundle.manifest import Manifest, parse_manifest
 from d3_ros.network.model.d3_network import D3Network, DiffusersModel, TaskSpec
@@ -203,7 +203,7 @@ def load_codec(folder: Path, device: str | torch.device, dtype: torch.dtype) -> 
         with torch.device("meta"):
             codec = TinyCodec(CodecConfig.from_json(_read_json(path)))
     except (ValueError, TypeError) as error:
-        raise BundleError(f"{path} does not describe a tiny codec: {_line(error)}") from error
+        raise BundleError(f"{path} does not describe a tiny codec: {one_line(error)}") from error
     weights = folder / CODEC / WEIGHTS
     fill_module(codec, _read_tensors(weights, device, dtype), str(weights))
     return codec.eval()
@@ -233,7 +233,7 @@ def build_module(folder: Path, classes: tuple[str, ...]) -> DiffusersModel:
         with torch.device("meta"):
             return getattr(diffusers, class_name).from_config(config)
     except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise BundleError(f"{path} does not describe a {class_name}: {_line(error)}") from error
+        raise BundleError(f"{path} does not describe a {class_name}: {one_line(error)}") from error
 
 
 def fill_module(module: DiffusersModel, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -331,7 +331,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {_line(error)}") from error
+        raise BundleError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -349,9 +349,5 @@ def _read_tensors(
     try:
         tensors = load_file(path, device=str(device))
     except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path} cannot be read: {_line(error)}") from error
+        raise BundleError(f"{path} cannot be read: {one_line(error)}") from error
     return {name: tensor.to(dtype) for name, tensor in tensors.items()}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -19,7 +19,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
-from d3_ros.errors import BundleError, DataError
+from d3_ros.errors import BundleError, DataError, one_line
 from d3_ros.types import Task
 
 CHECKPOINT_COLLECTION = "X-GenGroup/d3-predictor-model"  # named in the official README
@@ -204,8 +204,7 @@ def _hub_told() -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"the Hugging Face hub did not give what was asked for ({reason}): check the network "
-            "and run this again, it goes on where it stopped"
+            f"the Hugging Face hub did not give what was asked for ({one_line(error, 200)}): check "
+            "the network and run this again, it goes on where it stopped"
         ) from error

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from d3_ros.errors import BundleError
+from d3_ros.errors import BundleError, one_line
 from d3_ros.network.bundle.folder import (
     UNET_CLASSES,
     VAE_CLASSES,
@@ -64,8 +64,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         # Memory-mapped: 8 GB of teacher and adapters are never read from the disk.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{path} cannot be read as a PyTorch state dict: {reason}") from error
+        raise BundleError(
+            f"{path} cannot be read as a PyTorch state dict: {one_line(error, 200)}"
+        ) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise BundleError(f"{path} is not a state dict of tensors: give an official checkpoint")
     unet, vae, timestep = {}, {}, None

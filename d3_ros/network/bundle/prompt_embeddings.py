@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging
 
-from d3_ros.errors import BundleError
+from d3_ros.errors import BundleError, one_line
 from d3_ros.types import Task
 
 
@@ -33,9 +33,8 @@ class PromptEncoder:
                 base / "text_encoder", local_files_only=True, use_safetensors=True
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())
             raise BundleError(
-                f"{base}: tokenizer or text encoder cannot be read: {reason}"
+                f"{base}: tokenizer or text encoder cannot be read: {one_line(error)}"
             ) from error
         self._encoder = encoder.float().eval()
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from d3_ros.errors import D3Error, DeviceError, NonFiniteError
+from d3_ros.errors import D3Error, DeviceError, NonFiniteError, one_line
 from d3_ros.network.inference.latency import LatencyState
 from d3_ros.pipeline import Predictor
 from d3_ros.ros.node.loading import free_memory
@@ -154,7 +154,7 @@ class NetworkGuard:
             return False
         self._failures = 0
         why = str(error) if isinstance(error, D3Error) else f"{type(error).__name__}: {error}"
-        self._tell(f"stepping down to {_described(below)}: {' '.join(why.split())}")
+        self._tell(f"stepping down to {_described(below)}: {one_line(why)}")
         # What failed must not keep the network's memory through its local variables.
         traceback.clear_frames(error.__traceback__)
         try:
@@ -164,7 +164,7 @@ class NetworkGuard:
             self._no_step_until = time.monotonic() + max(self._retry_s, 1.0)
             return False
         self._steps.append(below)
-        self._reasons.append(f"stepped down to {_described(below)}: {' '.join(why.split())}")
+        self._reasons.append(f"stepped down to {_described(below)}: {one_line(why)}")
         self._retry_at = self._next_retry()
         return True
 

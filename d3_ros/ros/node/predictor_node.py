@@ -26,7 +26,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from d3_ros.errors import D3Error
+from d3_ros.errors import D3Error, one_line
 from d3_ros.ros.node.diagnostics import diagnostics
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
@@ -272,7 +272,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args)
     except RuntimeError as error:  # a file or a remapping that ROS cannot read
-        print(f"predictor: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"predictor: {one_line(error)}", file=sys.stderr)
         return 1
     node, finished = None, True
     try:

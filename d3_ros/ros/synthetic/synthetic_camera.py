@@ -28,6 +28,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
+from d3_ros.errors import one_line
 from d3_ros.messages.to_messages import ImageBuffer, camera_info_from_intrinsics
 from d3_ros.ros.parameters.declaration import declare_table, unknown_names
 from d3_ros.ros.parameters.parameter_row import ParameterError
@@ -248,7 +249,7 @@ def main(args: list[str] | None = None) -> int:
         rclpy.init(args=args)
         node = SyntheticCamera()
     except (RuntimeError, ParameterError) as error:
-        print(f"synthetic_camera: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"synthetic_camera: {one_line(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
     with suppress(KeyboardInterrupt, ExternalShutdownException):

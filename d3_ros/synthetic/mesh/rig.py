@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from d3_ros.data.plain_folder import read_intrinsics
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
 from d3_ros.synthetic.mesh.scenes import Viewpoint
 from d3_ros.types import CameraIntrinsics
 
@@ -117,10 +117,9 @@ def read_camera(path: Path) -> CameraIntrinsics:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return _calibration(content)
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        why = " ".join(str(error).split())
         raise DataError(
-            f"{path}: not a ROS camera calibration ({type(error).__name__}: {why}): it needs "
-            "image_width, image_height, camera_matrix and distortion_coefficients"
+            f"{path}: not a ROS camera calibration ({type(error).__name__}: {one_line(error)}): "
+            "it needs image_width, image_height, camera_matrix and distortion_coefficients"
         ) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
 
 T = TypeVar("T")
 INHERITS = "inherits"  # a key of a YAML file: the file, beside it, whose values it changes
@@ -35,7 +35,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         try:
             change: Any = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise DataError(f"{text!r} is not YAML: {_line(error)}") from error
+            raise DataError(f"{text!r} is not YAML: {one_line(error)}") from error
         for part in reversed(key.split(".")):
             change = {part: change}
         content = _merged(content, change)
@@ -46,7 +46,7 @@ def _read_inherited(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {_line(error)}") from error
+        raise DataError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} must be a mapping of keys to values")
     parent = content.pop(INHERITS, None)
@@ -123,7 +123,3 @@ def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...
     if len(value) != len(arguments):
         raise DataError(f"{where} must have {len(arguments)} entries")
     return tuple(_value(hint, v, where) for hint, v in zip(arguments, value, strict=True))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
 
 FOLDER = "checkpoints"
 BOOKS = "books.pt"
@@ -79,9 +79,9 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Trai
             ema.load_state_dict(state["ema"])
             ema.to(accelerator.device)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{folder} does not fit this configuration ({reason}): give another output folder"
+            f"{folder} does not fit this configuration ({one_line(error, 200)}): "
+            "give another output folder"
         ) from error
     if accelerator.is_main_process:
         _remove_all_but(folder)

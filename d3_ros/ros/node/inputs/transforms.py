@@ -20,7 +20,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from d3_ros.errors import TransformError
+from d3_ros.errors import TransformError, one_line
 from d3_ros.geometry.rigid import rigid_transform
 
 # Discovery and the first transforms take about this long.
@@ -104,7 +104,7 @@ class Transforms:
             return Extrinsic(_matrix(buffer.lookup_transform(target, source, camera_time, timeout)))
         except tf2.TransformException as error:
             raise TransformError(
-                f"no transform from '{source}' to '{target}' ({_one_line(error)}): publish it, or "
+                f"no transform from '{source}' to '{target}' ({one_line(error)}): publish it, or "
                 "set the sensor's parameter T_camera_sensor"
             ) from error
 
@@ -124,7 +124,7 @@ class Transforms:
             )
         except tf2.TransformException as error:
             raise TransformError(
-                f"no transform from '{source}' to '{frame}' ({_one_line(error)}): publish it, or "
+                f"no transform from '{source}' to '{frame}' ({one_line(error)}): publish it, or "
                 "set ground.frame to '' and the parameter ground.camera_height"
             ) from error
 
@@ -154,7 +154,7 @@ class Transforms:
             tf2 = importlib.import_module("tf2_ros")
         except ImportError as error:
             raise TransformError(
-                f"tf2_ros cannot be imported ({_one_line(error)}): install it, or say where things "
+                f"tf2_ros cannot be imported ({one_line(error)}): install it, or say where things "
                 "are by parameter (the sensor's T_camera_sensor, ground.camera_height)"
             ) from error
         with self._lock:
@@ -179,7 +179,3 @@ def _frame(header: Header, what: str) -> str:
             f"the {what}'s frame_id is empty, so tf cannot place it: set it in its publisher"
         )
     return str(header.frame_id).lstrip("/")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
