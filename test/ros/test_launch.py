@@ -73,7 +73,7 @@ def own_executables(nodes: list[dict[str, ast.expr]]) -> set[str]:
 def test_the_launch_file_starts_what_is_installed_with_parameters_that_exist() -> None:
     constants, nodes = parsed(LAUNCH)
     assert own_executables(nodes) == {"predictor"}
-    assert '"predictor = d3_ros.ros.node.predictor_node:main"' in SETUP
+    assert '"predictor = d3_ros.ros.predictor_node:main"' in SETUP
     assert set(constants["TOPICS"].values()) == INPUTS
     assert set(constants["TOPICS"]) <= set(constants["ARGUMENTS"])
     tree = ast.parse(LAUNCH.read_text(encoding="utf-8"))
@@ -312,7 +312,10 @@ def test_ros2_launch_configures_and_activates_the_node(tiny_bundle: Path, tmp_pa
     assert "finished cleanly" in log.read_text()
 
 
-PAGES = [ROOT / "README.md", ROOT / "docs" / "field-guide.md", ROOT / "docs" / "consumers.md"]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{page}.md" for page in ("field-guide", "consumers", "node")),
+]
 
 
 def arguments_of(path: Path) -> set[str]:
