@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from d3_ros.geometry.alignment.choice import SteadyChoice
-from d3_ros.geometry.alignment.domain import (
+from d3_ros.geometry.alignment.global_fit.domain import (
     DOMAINS,
     Domain,
     GlobalFit,
     fit_domains,
 )
-from d3_ros.geometry.alignment.local import LocalCorrection
+from d3_ros.geometry.alignment.local.local_correction import LocalCorrection
+from d3_ros.geometry.alignment.local.voronoi import Diagram, diagram_of
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
 from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.smoothing import GatedSmoother
-from d3_ros.geometry.alignment.voronoi import Diagram, diagram_of
 from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from d3_ros.geometry.alignment.correction import CorrectionField
-from d3_ros.geometry.alignment.detail import Detail
-from d3_ros.geometry.alignment.domain import GlobalFit
+from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.limits import (
     FARTHEST_UNSATURATED,
     LEAST_METRES,
     NEAREST_UNSATURATED,
     NOTHING,
 )
+from d3_ros.geometry.alignment.local.correction_field import CorrectionField
+from d3_ros.geometry.alignment.local.detail import Detail
 from d3_ros.geometry.alignment.parallel import in_image_bands
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from d3_ros.geometry.alignment.correction import CorrectionField, grid_coordinates
-from d3_ros.geometry.alignment.detail import Detail
 from d3_ros.geometry.alignment.limits import (
     FARTHEST_UNSATURATED,
     LEAST_METRES,
     NEAREST_UNSATURATED,
     NOTHING,
 )
+from d3_ros.geometry.alignment.local.correction_field import CorrectionField, grid_coordinates
+from d3_ros.geometry.alignment.local.detail import Detail
 
 if TYPE_CHECKING:
     from d3_ros.geometry.alignment.metric_map import MetricMap

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from d3_ros.geometry.alignment.domain import GlobalFit
-from d3_ros.geometry.alignment.statistics import median
+from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
+from d3_ros.geometry.alignment.numerics import median
 
 # chi-squared with two degrees of freedom, one false alarm in a thousand.
 GATE_CHI2 = 13.8

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3_ros.geometry.alignment import AlignmentSettings, ScaleAligner
-from d3_ros.geometry.alignment.statistics import median
+from d3_ros.geometry.alignment.numerics import median
 
 NAN = np.float32(np.nan)
 

@@ -8,10 +8,10 @@ from scipy.linalg import cho_factor, cho_solve
 
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.geometry.alignment.choice import SteadyChoice
-from d3_ros.geometry.alignment.correction import evaluate_field
-from d3_ros.geometry.alignment.gaussian_process import ResidualModel
+from d3_ros.geometry.alignment.local.correction_field import evaluate_field
+from d3_ros.geometry.alignment.local.gaussian_process import ResidualModel
+from d3_ros.geometry.alignment.local.prior import PRIORS, Features, kernel
 from d3_ros.geometry.alignment.points import Points, thin
-from d3_ros.geometry.alignment.prior import PRIORS, Features, kernel
 
 SHAPE = (120, 160)
 MIDDLE = SHAPE[1] // 2

@@ -11,8 +11,8 @@ import torch
 from d3_ros.evaluation.scale import draw, interpolate, table_rows
 from d3_ros.evaluation.scale_frames import frame_folders, load_frames
 from d3_ros.geometry.alignment import ScaleAligner
-from d3_ros.geometry.alignment.detail import ALONE_SHARE, _plain
-from d3_ros.geometry.alignment.voronoi import Samples, diagram_of, insert
+from d3_ros.geometry.alignment.local.detail import ALONE_SHARE, _plain
+from d3_ros.geometry.alignment.local.voronoi import Samples, diagram_of, insert
 
 SHAPE = (120, 160)
 V, U = np.mgrid[: SHAPE[0], : SHAPE[1]]

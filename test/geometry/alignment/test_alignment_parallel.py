@@ -10,9 +10,9 @@ import pytest
 
 from d3_ros.evaluation.scale import draw
 from d3_ros.geometry.alignment import ScaleAligner
-from d3_ros.geometry.alignment.detail import Detail
+from d3_ros.geometry.alignment.local.detail import Detail
+from d3_ros.geometry.alignment.local.voronoi import Samples, diagram_of, hand_on
 from d3_ros.geometry.alignment.parallel import in_bands, meanwhile, together
-from d3_ros.geometry.alignment.voronoi import Samples, diagram_of, hand_on
 
 SHAPE = (150, 200)
 V, U = np.mgrid[: SHAPE[0], : SHAPE[1]]

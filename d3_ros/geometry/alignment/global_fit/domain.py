@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from d3_ros.geometry.alignment.robust_fit import GROSS_ERROR, AffineFit, robust_affine
+from d3_ros.geometry.alignment.global_fit.robust_fit import GROSS_ERROR, AffineFit, robust_affine
 
 Domain = Literal["depth", "disparity", "log"]
 DOMAINS: tuple[Domain, ...] = ("depth", "disparity", "log")

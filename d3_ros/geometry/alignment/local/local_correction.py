@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from d3_ros.geometry.alignment.correction import evaluate_field, points_in_widths
-from d3_ros.geometry.alignment.detail import DetailModel
-from d3_ros.geometry.alignment.domain import GlobalFit
-from d3_ros.geometry.alignment.gaussian_process import ResidualModel
+from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
+from d3_ros.geometry.alignment.local.correction_field import evaluate_field, points_in_widths
+from d3_ros.geometry.alignment.local.detail import DetailModel
+from d3_ros.geometry.alignment.local.gaussian_process import ResidualModel
+from d3_ros.geometry.alignment.local.prior import Features
+from d3_ros.geometry.alignment.local.voronoi import Diagram, Samples
 from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.numerics import median
 from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.points import Points
-from d3_ros.geometry.alignment.prior import Features
 from d3_ros.geometry.alignment.settings import AlignmentSettings
-from d3_ros.geometry.alignment.statistics import median
-from d3_ros.geometry.alignment.voronoi import Diagram, Samples
 
 # A dense point has company when so many others within so many spacings are at its log depth.
 COMPANY, COMPANY_REACH, COMPANY_TOLERANCE = 2, 1.5, 0.05

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
-from d3_ros.geometry.alignment.statistics import median
+from d3_ros.geometry.alignment.numerics import median
 
 # A grid cell for every so many cells of spacing between points, at most so many pixels, which
 # divide `parallel.BAND_STEP`.

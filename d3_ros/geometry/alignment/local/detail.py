@@ -18,15 +18,15 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.choice import SteadyChoice
-from d3_ros.geometry.alignment.parallel import in_image_bands, together
-from d3_ros.geometry.alignment.statistics import MAD_TO_SIGMA, median
-from d3_ros.geometry.alignment.voronoi import (
+from d3_ros.geometry.alignment.local.voronoi import (
     Diagram,
     Samples,
     concatenate,
     hand_on,
     insert,
 )
+from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
+from d3_ros.geometry.alignment.parallel import in_image_bands, together
 
 # Residuals that do not stand out of the noise (robust standard deviations) are mostly noise.
 NOISE_FACTOR = 1.5

@@ -15,9 +15,9 @@ from scipy.linalg.blas import dtrsv
 from scipy.linalg.lapack import dpotrf, dtrtri
 from scipy.spatial import cKDTree
 
+from d3_ros.geometry.alignment.local.prior import PRIORS, Features, Prior, kernel, upper_covariance
+from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
 from d3_ros.geometry.alignment.parallel import together
-from d3_ros.geometry.alignment.prior import PRIORS, Features, Prior, kernel, upper_covariance
-from d3_ros.geometry.alignment.statistics import MAD_TO_SIGMA, median
 
 # Log depth. From noise so large that outliers stand out of a smooth field to almost none.
 NOISES = (0.1, 0.03, 0.01, 0.003)

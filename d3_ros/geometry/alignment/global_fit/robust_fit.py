@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d3_ros.geometry.alignment.statistics import median
+from d3_ros.geometry.alignment.numerics import median
 
 PAIRS = 128
 POLISH_ROUNDS = 8

@@ -13,14 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from d3_ros.geometry.alignment.gaussian_process import Regression
-from d3_ros.geometry.alignment.parallel import in_bands
-from d3_ros.geometry.alignment.prior import (
+from d3_ros.geometry.alignment.local.gaussian_process import Regression
+from d3_ros.geometry.alignment.local.prior import (
     curve_kernel,
     depth_factor,
     grid_distance,
     image_kernel,
 )
+from d3_ros.geometry.alignment.parallel import in_bands
 
 # Nodes across the image. Over depth the grid is evaluated at this step (log) and then refined by
 # cubic interpolation, which costs less than evaluating and keeps the linear look-up smooth.
