@@ -11,8 +11,8 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from d3_ros.bench.camera_peer import NAMESPACE
+from d3_ros.messages.clouds import CLOUD_FIELDS_WITH_NORMALS
 from d3_ros.messages.cv_bridge_fallback import working_bridge
-from d3_ros.messages.to_messages import CLOUD_FIELDS_WITH_NORMALS
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS, TOPICS
 from d3_ros.types import D3Prediction
 

@@ -40,7 +40,7 @@ from d3_ros.demo.recording import (
     SpreadChoice,
 )
 from d3_ros.errors import MessageError
-from d3_ros.messages.from_points import cloud_fields
+from d3_ros.messages.points import cloud_fields
 from d3_ros.ros.node.diagnostics.scale_report import STATES, read_scale_message
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
 from d3_ros.ros.qos import LATCHED

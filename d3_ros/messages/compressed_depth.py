@@ -10,8 +10,8 @@ import numpy as np
 
 from d3_ros.errors import MessageError
 from d3_ros.imaging.image_file import decode_whole
-from d3_ros.messages.compressed_colour import rgb_from_compressed
-from d3_ros.messages.from_messages import depth_from_image, metres_from_millimetres, rgb_from_image
+from d3_ros.messages.compressed import rgb_from_compressed
+from d3_ros.messages.images import depth_from_image, metres_from_millimetres, rgb_from_image
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image, PointCloud2, PointField
 from d3_ros.errors import DataError
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.geometry.sparse_depth import place_on_image
-from d3_ros.messages.to_messages import CloudBuffer
+from d3_ros.messages.clouds import CloudBuffer
 from d3_ros.ros.node.diagnostics.scale_report import (
     FIELDS,
     STATES,

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from d3_ros.errors import MessageError
 from d3_ros.messages.colour_encodings import PACKED
 from d3_ros.messages.cv_bridge_fallback import working_bridge
-from d3_ros.messages.from_messages import rgb_from_image
+from d3_ros.messages.images import rgb_from_image
 
 pytestmark = pytest.mark.ros
 

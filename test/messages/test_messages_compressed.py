@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage
 
 from d3_ros.errors import MessageError
-from d3_ros.messages.compressed_colour import rgb_from_compressed
+from d3_ros.messages.compressed import rgb_from_compressed
 from d3_ros.messages.cv_bridge_fallback import working_bridge
 
 pytestmark = pytest.mark.ros

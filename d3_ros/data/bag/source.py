@@ -16,7 +16,7 @@ from d3_ros.data.held_out_points import share_depth
 from d3_ros.data.played_frame import PlayedFrame, SourceOptions, pinhole
 from d3_ros.errors import DataError
 from d3_ros.messages.compressed_depth import rgb_from_any
-from d3_ros.messages.from_messages import depth_from_image, intrinsics_from_camera_info
+from d3_ros.messages.images import depth_from_image, intrinsics_from_camera_info
 from d3_ros.types import CameraIntrinsics
 
 # Depth and colour of one camera are triggered together, but not all drivers stamp them alike.

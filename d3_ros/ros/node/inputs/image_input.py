@@ -6,8 +6,8 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from d3_ros.messages.compressed_colour import rgb_from_compressed
-from d3_ros.messages.from_messages import rgb_from_image
+from d3_ros.messages.compressed import rgb_from_compressed
+from d3_ros.messages.images import rgb_from_image
 from d3_ros.ros.parameters.node_settings import ImageSettings
 from d3_ros.ros.parameters.parameter_row import ParameterError
 

@@ -15,7 +15,7 @@ from d3_ros.geometry.flying_pixels import flying_pixels
 from d3_ros.geometry.light_cloud import clearing_points, far_pixels, light_cloud
 from d3_ros.geometry.point_cloud import cloud_size, pack_cloud
 from d3_ros.imaging.colour_maps import colour_depth, colour_normals
-from d3_ros.messages.to_messages import (
+from d3_ros.messages.clouds import (
     CloudBuffer,
     ImageBuffer,
     jpeg_message,

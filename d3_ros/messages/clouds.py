@@ -24,7 +24,7 @@ from sensor_msgs.msg import (
 )
 from std_msgs.msg import Header
 
-from d3_ros.messages.from_messages import binning, image_size
+from d3_ros.messages.images import binning, image_size
 from d3_ros.types import CameraIntrinsics
 
 ENCODINGS: dict[str, tuple[type, int]] = {
