@@ -21,7 +21,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
-from d3_ros.messages.clouds import ImageBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.diagnostics.statistics import median_and_p95
 from d3_ros.ros.topics import TOPICS
 from d3_ros.types import CameraIntrinsics

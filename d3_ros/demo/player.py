@@ -30,7 +30,8 @@ from d3_ros.data.sources import open_source
 from d3_ros.demo.arguments import add_source_arguments, pace, source_options, whole_number
 from d3_ros.demo.recording import RELATIVE, LogWriter, Sent
 from d3_ros.errors import D3Error
-from d3_ros.messages.clouds import ImageBuffer, camera_info_from_intrinsics
+from d3_ros.messages.camera_info import camera_info_from_intrinsics
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
 
 FRAME_ID = "camera_optical_frame"

@@ -30,7 +30,8 @@ from d3_ros.demo.recording import (
 )
 from d3_ros.demo.score import DepthScore, Traffic, scale_states, score_depth, traffic
 from d3_ros.geometry.point_cloud import write_ply
-from d3_ros.imaging.drawing import encode_jpeg, save_picture, strip
+from d3_ros.imaging.drawing import save_picture, strip
+from d3_ros.imaging.image_file import encode_jpeg
 
 CAPTIONS = {
     "colour": "camera, dots: depth given",

@@ -8,7 +8,8 @@ import numpy as np
 from d3_ros.data.readers import ReadFrame
 from d3_ros.evaluation.scores import affine_depth, sparse_fit
 from d3_ros.imaging.colour_maps import INVALID_GREY, colour_depth, colour_normals
-from d3_ros.imaging.drawing import encode_jpeg, enlarged, with_bar, with_points
+from d3_ros.imaging.drawing import enlarged, with_bar, with_points
+from d3_ros.imaging.image_file import encode_jpeg
 from d3_ros.types import D3Prediction
 
 ERROR_LIMIT = 0.3  # of the truth: this far off, and farther, is shown brightest

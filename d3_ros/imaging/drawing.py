@@ -90,12 +90,3 @@ def save_picture(path: Path, rgb: np.ndarray) -> None:
         DataError: the file cannot be written.
     """
     write_image(path, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-
-
-def encode_jpeg(rgb: np.ndarray, quality: int = 88) -> bytes:
-    """An (H, W, 3) uint8 RGB picture as the bytes of a JPEG file."""
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    assert done, "OpenCV always encodes 8-bit colour as JPEG"
-    return data.tobytes()

@@ -80,11 +80,34 @@ def write_image(path: Path, image: np.ndarray, parameters: Sequence[int] = ()) -
     Raises:
         DataError: the file cannot be written.
     """
-    data = cv2.imencode(path.suffix, image, parameters)[1]
+    data = _encoded(path.suffix, image, parameters)
     try:
-        path.write_bytes(data.tobytes())
+        path.write_bytes(data)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def encode_jpeg(rgb: np.ndarray, quality: int = 88) -> bytes:
+    """An (H, W, 3) uint8 RGB picture as the bytes of a JPEG file; `quality` is 1 to 100."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return _encoded(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A picture as OpenCV has it (colours as BGR, or one channel) as the bytes of a PNG file."""
+    return _encoded(".png", image)
+
+
+def jpeg_artefacts(image: np.ndarray, quality: int) -> np.ndarray:
+    """An (H, W, 3) uint8 picture as it comes back from a JPEG; the order of channels stays."""
+    data = _encoded(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def _encoded(suffix: str, image: np.ndarray, parameters: Sequence[int] = ()) -> bytes:
+    done, data = cv2.imencode(suffix, image, parameters)
+    assert done, f"OpenCV always encodes {image.dtype} of shape {image.shape} as {suffix}"
+    return data.tobytes()
 
 
 def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:

@@ -1,24 +1,58 @@
-"""Camera images as JPEG or PNG: sensor_msgs/CompressedImage to RGB.
+"""sensor_msgs/CompressedImage to arrays and back: JPEG and PNG, colour and compressedDepth.
 
-What is in the data decides, not the message's `format`, which drivers fill in as they like
-("jpeg", "jpg", "rgb8; jpeg compressed bgr8"). Three things are taken from it, as image_transport's
-plugin writes it: whether a grey picture is a Bayer mosaic, whether 16 bits are a camera's or a
-depth image's, and whether the channels went into the encoder in the order RGB.
+The data decides what a picture is, not the message's `format`, which drivers fill in as they like
+("jpeg", "jpg", "rgb8; jpeg compressed bgr8"). Three things are taken from `format`, as
+image_transport's plugin writes it: whether a grey picture is a Bayer mosaic, whether 16 bits are a
+camera's or a depth image's, and whether the channels went into the encoder in the order RGB.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import array
+import struct
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from d3_ros.errors import MessageError
-from d3_ros.imaging.image_file import FILE_ENDS, decode_whole
+from d3_ros.imaging.image_file import FILE_ENDS, decode_whole, encode_jpeg
 from d3_ros.messages.colour_encodings import PACKED, Packed, packed_to_rgb
+from d3_ros.messages.images import depth_from_image, metres_from_millimetres, rgb_from_image
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
     from sensor_msgs.msg import CompressedImage
+    from std_msgs.msg import Header
+
+# ConfigHeader of compressed_depth_image_transport: an int, then the two floats of the quantiser.
+DEPTH_HEADER = struct.Struct("<iff")
+
+
+def rgb_from_any(message: Any, topic: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an Image or a CompressedImage.
+
+    Raises:
+        MessageError: it cannot be decoded.
+    """
+    if not is_compressed(message):
+        return rgb_from_image(message, topic)
+    return rgb_from_compressed(message, topic)
+
+
+def depth_from_any(message: Any, topic: str) -> np.ndarray:
+    """(H, W) float32 z-depth in metres, NaN = none, of an Image or a CompressedImage.
+
+    Raises:
+        MessageError: it cannot be decoded, or is not depth.
+    """
+    if not is_compressed(message):
+        return depth_from_image(message, topic)
+    return _depth_from_compressed(message, topic)
+
+
+def is_compressed(message: Any) -> bool:
+    """Whether a message is a CompressedImage rather than an Image."""
+    return hasattr(message, "format")
 
 
 def rgb_from_compressed(message: CompressedImage, topic: str, bit_depth: int = 16) -> np.ndarray:
@@ -48,6 +82,18 @@ def rgb_from_compressed(message: CompressedImage, topic: str, bit_depth: int = 1
     return packed_to_rgb(pixels, _encoding(pixels, message.format, described), bit_depth)
 
 
+def jpeg_message(header: Header, rgb: np.ndarray, quality: int) -> CompressedImage:
+    """(H, W, 3) uint8 RGB as image_transport's `compressed` plugin publishes an rgb8 image.
+
+    `quality`: 1 to 100.
+    """
+    from sensor_msgs.msg import CompressedImage
+
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data = array.array("B", encode_jpeg(rgb, quality))
+    return message
+
+
 def _encoding(pixels: np.ndarray, text: str, described: str) -> Packed:
     """The encoding of the decoded pixels, which are in OpenCV's order, blue first."""
     if pixels.dtype not in (np.uint8, np.uint16):
@@ -66,3 +112,26 @@ def _encoding(pixels: np.ndarray, text: str, described: str) -> Packed:
         return PACKED[f"mono{bits}"]
     order = "rgb" if "compressed rgb" in rest else "bgr"
     return PACKED[f"{order}{'a' if pixels.shape[2] == 4 else ''}{bits}"]
+
+
+def _depth_from_compressed(message: CompressedImage, topic: str) -> np.ndarray:
+    """compressedDepth (a header, then a PNG) or a bare 16-bit PNG.
+
+    16UC1 is millimetres. 32FC1 is inverse depth in 16 bits: z = a / (value - b) with a and b of the
+    header (compressed_depth_image_transport, codec.cpp); 0 is no measurement in both.
+    """
+    data = np.asarray(message.data, np.uint8).tobytes()
+    has_header = "compressedDepth" in message.format
+    png = data[DEPTH_HEADER.size :] if has_header else data
+    pixels = decode_whole(png, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
+        raise MessageError(
+            f"'{topic}': a message of format {message.format!r} is not a 16-bit PNG: publish depth "
+            "with compressedDepth in its png format, or raw"
+        )
+    if not (has_header and message.format.startswith("32FC1")):
+        return metres_from_millimetres(pixels)
+    _, a, b = DEPTH_HEADER.unpack(data[: DEPTH_HEADER.size])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        metres = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
+    return np.where((pixels > 0) & (metres > 0) & np.isfinite(metres), metres, np.float32(np.nan))

@@ -1,40 +1,47 @@
-"""ROS messages to arrays: colour images, depth images and camera calibrations.
+"""sensor_msgs/Image to arrays and back: colour images and depth images.
 
-The encodings that cameras publish are read in place, without a copy of the message's data where the
-pixels need no conversion; rows may be padded (`step`) and 16 and 32 bit pixels big-endian. Every
-fault is a MessageError whose one line names the topic and says what to do.
+Reading: the encodings that cameras publish are read in place, without a copy where the pixels need
+no conversion. Rows may be padded (`step`), and pixels of 16 and 32 bits may be big-endian. Every
+fault is a MessageError; its one line names the topic and says what to do. Messages of `rosbags`
+have the same fields as ROS's own, so both are read.
+
+Writing: `ImageBuffer` fills one message in place. Its `data` is an array.array that lives as long
+as its publisher. Publishing serialises at once, so the next frame may overwrite the last. Assigning
+bytes or a list to `data` instead would be checked byte by byte in Python, a hundred times slower.
 """
 
 from __future__ import annotations
 
-import math
+import array
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from d3_ros.errors import DataError, MessageError, one_line
-from d3_ros.geometry.camera import is_distorted
+from d3_ros.errors import MessageError, one_line
 from d3_ros.messages.colour_encodings import PACKED, PLANAR, packed_to_rgb, planar_to_rgb
 from d3_ros.messages.cv_bridge_fallback import rgb_through_cv_bridge
-from d3_ros.types import CameraIntrinsics, DistortionModel
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
-    from sensor_msgs.msg import CameraInfo, Image
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
 
 DEPTH_ENCODINGS: dict[str, type] = {
     "16UC1": np.uint16,
     "mono16": np.uint16,
     "32FC1": np.float32,
 }
-DISTORTION_MODELS: tuple[DistortionModel, ...] = (
-    "plumb_bob",
-    "rational_polynomial",
-    "equidistant",
-)
+
+ENCODINGS: dict[str, tuple[type, int]] = {
+    "32FC1": (np.float32, 1),
+    "16UC1": (np.uint16, 1),
+    "32FC3": (np.float32, 3),
+    "rgb8": (np.uint8, 3),
+}
 
 # REP 118: 16 bit depth is millimetres, 0 is no measurement. One gather is the fastest way to both.
 _MILLIMETRES_TO_METRES = np.arange(65536, dtype=np.float32) * np.float32(0.001)
+
 _MILLIMETRES_TO_METRES[0] = np.nan
 
 
@@ -101,103 +108,55 @@ def metres_from_millimetres(pixels: np.ndarray) -> np.ndarray:
     return np.take(_MILLIMETRES_TO_METRES, pixels)
 
 
-def intrinsics_from_camera_info(
-    info: CameraInfo,
-    width: int,
-    height: int,
-    *,
-    topic: str,
-    image_topic: str,
-    rectified: bool = False,
-) -> CameraIntrinsics | None:
-    """The camera at the size of its image, region of interest and binning applied.
+class ImageBuffer:
+    """One sensor_msgs/Image, filled in place and published again and again."""
 
-    K and D describe the raw image, P the rectified one (sensor_msgs/CameraInfo).
+    def __init__(self) -> None:
+        from sensor_msgs.msg import Image
 
-    Args:
-        info: the calibration, for the full sensor (`info.width` x `info.height`).
-        width: columns of the image that it belongs to.
-        height: rows of that image.
-        topic: where `info` came from, for the error's text.
-        image_topic: where the image came from, likewise.
-        rectified: the image is already rectified: take P and no distortion.
+        self.message = Image()
+        self._pixels: np.ndarray | None = None
 
-    Returns:
-        The intrinsics, or None where the camera is uncalibrated (K[0] = 0).
+    def pixels(self, header: Header, height: int, width: int, encoding: str) -> np.ndarray:
+        """Writable (H, W) or (H, W, 3) view of the message's data, for this frame.
 
-    Raises:
-        MessageError: sizes disagree, or the calibration is not usable.
-    """
-    fx, fy, cx, cy = (
-        (info.p[0], info.p[5], info.p[2], info.p[6])
-        if rectified
-        else (info.k[0], info.k[4], info.k[2], info.k[5])
-    )
-    if fx == 0.0:
-        return None
-    expected_width, expected_height = image_size(info)
-    if (expected_width, expected_height) != (width, height):
-        raise MessageError(
-            f"'{topic}' describes {expected_width} x {expected_height} images but '{image_topic}' "
-            f"is {width} x {height}: publish the calibration of this image size"
-        )
-    matrix = "P" if rectified else "K"
-    if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
-        raise MessageError(
-            f"'{topic}' has an unusable {matrix}: fx={fx}, fy={fy}, cx={cx}, cy={cy}: "
-            "calibrate the camera"
-        )
-    binning_x, binning_y = binning(info)
-    model, coefficients = ("none", ()) if rectified else _distortion(info, topic)
-    intrinsics = CameraIntrinsics(
-        width=width,
-        height=height,
-        fx=fx / binning_x,
-        fy=fy / binning_y,
-        cx=(cx - info.roi.x_offset) / binning_x,
-        cy=(cy - info.roi.y_offset) / binning_y,
-        distortion_model=model,
-        distortion=coefficients,
-    )
-    try:
-        bends = is_distorted(intrinsics)
-    except DataError as error:
-        raise MessageError(f"'{topic}': {error}") from error
-    if not bends:
-        return CameraIntrinsics(
-            width, height, intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy
-        )
-    return intrinsics
+        Its content is whatever the last frame left. Memory is taken anew only when the size or
+        the encoding changes.
+        """
+        message = self.message
+        message.header = header
+        if self._pixels is None or (message.height, message.width, message.encoding) != (
+            height,
+            width,
+            encoding,
+        ):
+            dtype, channels = ENCODINGS[encoding]
+            message.height, message.width, message.encoding = height, width, encoding
+            message.step = width * channels * np.dtype(dtype).itemsize
+            message.is_bigendian = 0
+            message.data = array.array("B", bytes(message.step * height))
+            shape = (height, width) if channels == 1 else (height, width, channels)
+            self._pixels = np.frombuffer(message.data, dtype).reshape(shape)
+        return self._pixels
 
+    def fill(self, header: Header, pixels: np.ndarray, encoding: str) -> Image:
+        """The message with a copy of (H, W) or (H, W, 3) `pixels`, whose dtype fits `encoding`."""
+        height, width = pixels.shape[:2]
+        np.copyto(self.pixels(header, height, width, encoding), pixels, casting="no")
+        return self.message
 
-def binning(info: CameraInfo) -> tuple[int, int]:
-    """Pixels that were combined in x and y; 0 in the message means 1."""
-    return max(info.binning_x, 1), max(info.binning_y, 1)
+    def fill_millimetres(self, header: Header, depth_m: np.ndarray) -> Image:
+        """The message as 16UC1 of (H, W) float32 metres (REP 118).
 
-
-def image_size(info: CameraInfo) -> tuple[int, int]:
-    """(width, height) of the image: region of interest, or else the full sensor, over binning."""
-    width = info.roi.width or info.width
-    height = info.roi.height or info.height
-    binning_x, binning_y = binning(info)
-    return width // binning_x, height // binning_y
-
-
-def _distortion(info: CameraInfo, topic: str) -> tuple[DistortionModel, tuple[float, ...]]:
-    coefficients = tuple(float(value) for value in info.d)
-    model = info.distortion_model
-    if not any(coefficients) and model != "equidistant":
-        return "none", ()
-    for known in DISTORTION_MODELS:
-        if model == known:
-            if known == "rational_polynomial" and not any(coefficients[8:]):
-                # OpenCV also writes 12 or 14, with thin prism and tilt terms that are rarely used.
-                coefficients = coefficients[:8]
-            return known, coefficients
-    raise MessageError(
-        f"'{topic}' has distortion model {model!r}, known are {', '.join(DISTORTION_MODELS)}: "
-        "rectify the image first and set the parameter image.rectified"
-    )
+        Rounded to the millimetre; 0, which means none, for NaN and for what 16 bits cannot hold:
+        a depth is left out rather than made up.
+        """
+        height, width = depth_m.shape
+        millimetres = depth_m * np.float32(1000.0)
+        holds = (millimetres >= 0.5) & (millimetres < 65535.5)
+        out = self.pixels(header, height, width, "16UC1")
+        np.copyto(out, np.rint(np.where(holds, millimetres, np.float32(0.0))), casting="unsafe")
+        return self.message
 
 
 def _check_size(message: Image, topic: str) -> None:

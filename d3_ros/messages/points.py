@@ -1,8 +1,8 @@
-"""ROS messages to points: PointCloud2 of any layout, and LaserScan.
+"""sensor_msgs/PointCloud2 of any layout to points.
 
-The reader of clouds follows the contract of sensor_msgs/PointField (fields by name, offset and
-datatype) and needs no sensor_msgs_py, which exists in ROS installations only. Every fault is a
-MessageError whose one line names the topic and says what to do.
+The reader follows the contract of sensor_msgs/PointField (fields by name, offset and datatype). It
+needs no sensor_msgs_py, which exists in ROS installations only. Every fault is a MessageError; its
+one line names the topic and says what to do.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from d3_ros.errors import MessageError
-from d3_ros.geometry.sparse_depth import scan_to_points
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
-    from sensor_msgs.msg import LaserScan, PointCloud2
+    from sensor_msgs.msg import PointCloud2
 
 # sensor_msgs/PointField.datatype: INT8, UINT8, INT16, ..., FLOAT32, FLOAT64.
 NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -94,26 +93,3 @@ def points_from_cloud(message: PointCloud2, topic: str) -> np.ndarray:
     for axis, name in enumerate(("x", "y", "z")):
         points[:, axis] = view[name].ravel()
     return points
-
-
-def points_from_scan(message: LaserScan, topic: str) -> np.ndarray:
-    """(N, 3) points in metres of a scan, in the frame of its header (REP 103: x forward, z up).
-
-    Readings outside range_min to range_max, infinite ones and NaN are no points (REP 117).
-
-    Raises:
-        MessageError: the angles are not usable.
-    """
-    if not (np.isfinite(message.angle_min) and np.isfinite(message.angle_increment)):
-        raise MessageError(
-            f"'{topic}' has angle_min {message.angle_min} and angle_increment "
-            f"{message.angle_increment}: check its publisher"
-        )
-    return scan_to_points(
-        np.frombuffer(message.ranges, np.float32),
-        message.angle_min,
-        message.angle_increment,
-        message.range_min,
-        # A driver that does not say leaves 0.
-        message.range_max if message.range_max > 0 else np.inf,
-    )

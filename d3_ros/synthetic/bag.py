@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from d3_ros.data.plain_folder import encode_depth
 from d3_ros.errors import D3Error
+from d3_ros.imaging.image_file import encode_jpeg
 from d3_ros.synthetic.dataset import check_kinds, render_walk
 from d3_ros.synthetic.mesh.rig import Rig
 from d3_ros.types import CameraIntrinsics
@@ -99,9 +99,9 @@ def _header(store: Typestore, stamp_ns: int) -> Message:
 
 
 def _jpeg(store: Typestore, header: Message, rgb: np.ndarray) -> Message:
-    _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    data = np.frombuffer(encode_jpeg(rgb, 92), np.uint8)
     return store.types["sensor_msgs/msg/CompressedImage"](
-        header=header, format="rgb8; jpeg compressed bgr8", data=data.ravel()
+        header=header, format="rgb8; jpeg compressed bgr8", data=data
     )
 
 

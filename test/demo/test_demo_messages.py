@@ -16,8 +16,9 @@ from d3_ros.demo.player import schedule
 from d3_ros.demo.recorder import pixels_from_image, plain_values, rows_from_cloud
 from d3_ros.errors import MessageError
 from d3_ros.geometry.point_cloud import pack_cloud
-from d3_ros.messages.clouds import CloudBuffer, ImageBuffer, camera_info_from_intrinsics
-from d3_ros.messages.images import intrinsics_from_camera_info
+from d3_ros.messages.camera_info import camera_info_from_intrinsics, intrinsics_from_camera_info
+from d3_ros.messages.clouds import CloudBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport, scale_message
 from d3_ros.types import CameraIntrinsics, DepthFit
 

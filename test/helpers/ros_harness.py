@@ -26,7 +26,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
-from d3_ros.messages.clouds import ImageBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.diagnostics.statistics import Snapshot
 from d3_ros.ros.node.inputs.matched_inputs import Sensor, stamp_ns
 from d3_ros.ros.node.predictor_node import PredictorNode

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, Image
 
 from d3_ros.errors import MessageError
-from d3_ros.messages.clouds import output_camera_info
-from d3_ros.messages.images import intrinsics_from_camera_info
+from d3_ros.messages.camera_info import intrinsics_from_camera_info, output_camera_info
 from d3_ros.types import CameraIntrinsics
 
 pytestmark = pytest.mark.ros

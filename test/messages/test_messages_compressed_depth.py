@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from d3_ros.errors import MessageError
-from d3_ros.messages.compressed_depth import depth_from_any, rgb_from_any
+from d3_ros.messages.compressed import depth_from_any, rgb_from_any
 
 
 def test_compressed_depth_in_millimetres_and_quantised() -> None:

@@ -15,8 +15,7 @@ from sensor_msgs.msg import Image
 
 from d3_ros.errors import MessageError
 from d3_ros.messages import cv_bridge_fallback as bridge
-from d3_ros.messages.clouds import ImageBuffer
-from d3_ros.messages.images import depth_from_image, rgb_from_image
+from d3_ros.messages.images import ImageBuffer, depth_from_image, rgb_from_image
 
 pytestmark = pytest.mark.ros
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import LaserScan, PointCloud2, PointField
 
 from d3_ros.errors import MessageError
-from d3_ros.messages.points import NUMPY_TYPES, points_from_cloud, points_from_scan
+from d3_ros.messages.points import NUMPY_TYPES, points_from_cloud
+from d3_ros.messages.scans import points_from_scan
 
 pytestmark = pytest.mark.ros
 POINTS = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, -6.0], [np.nan] * 3, [7.0, 8.0, 9.0]])

@@ -21,8 +21,7 @@ from helpers.ros_harness import HEIGHT, SCALE, SHIFT, WIDTH, Robot, StandIn, ros
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from d3_ros.messages.clouds import ImageBuffer
-from d3_ros.messages.images import rgb_from_image
+from d3_ros.messages.images import ImageBuffer, rgb_from_image
 from d3_ros.ros.topics import (
     DEPTH,
     DEPTH_COLOR,

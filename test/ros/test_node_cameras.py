@@ -23,7 +23,7 @@ from helpers.ros_harness import (
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool
 
-from d3_ros.messages.clouds import ImageBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.types import D3Prediction, Task
 
 pytestmark = pytest.mark.ros

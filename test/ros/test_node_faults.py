@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from d3_ros.errors import NonFiniteError
-from d3_ros.messages.clouds import ImageBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS, RELATIVE
 
 pytestmark = pytest.mark.ros

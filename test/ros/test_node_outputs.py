@@ -15,9 +15,8 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from d3_ros.geometry.camera import project, ray_map
-from d3_ros.messages.clouds import ImageBuffer
 from d3_ros.messages.compressed import rgb_from_compressed
-from d3_ros.messages.images import rgb_from_image
+from d3_ros.messages.images import ImageBuffer, rgb_from_image
 from d3_ros.ros.node.outputs import frame_messages
 from d3_ros.ros.topics import (
     CAPPED,

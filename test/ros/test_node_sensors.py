@@ -27,7 +27,7 @@ from std_msgs.msg import Header
 
 from d3_ros.geometry.camera import ray_map
 from d3_ros.geometry.rigid import rigid_transform
-from d3_ros.messages.clouds import ImageBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.diagnostics.scale_report import STATES, read_scale_message
 from d3_ros.ros.topics import DEPTH, NORMALS, RELATIVE
 from d3_ros.ros.topics import SCALE as SCALE_TOPIC

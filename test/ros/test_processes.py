@@ -24,7 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from d3_ros.messages.clouds import ImageBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
 
 pytestmark = pytest.mark.ros

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from d3_ros.errors import TransformError
 from d3_ros.geometry.rigid import rigid_transform
-from d3_ros.messages.clouds import ImageBuffer
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.inputs.sensor_depth import SensorDepth, SensorReader
 from d3_ros.ros.node.inputs.transforms import Extrinsic
 from d3_ros.ros.parameters.metric_settings import ExtrinsicSettings, SensorDepthSettings

@@ -22,8 +22,9 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
 from d3_ros.geometry.camera import project
 from d3_ros.geometry.rigid import rigid_transform
-from d3_ros.messages.images import intrinsics_from_camera_info
-from d3_ros.messages.points import points_from_cloud, points_from_scan
+from d3_ros.messages.camera_info import intrinsics_from_camera_info
+from d3_ros.messages.points import points_from_cloud
+from d3_ros.messages.scans import points_from_scan
 from d3_ros.ros.parameters.parameter_row import ParameterError
 from d3_ros.ros.synthetic import robot_messages as synthetic_messages
 from d3_ros.ros.synthetic import synthetic_camera

@@ -18,9 +18,10 @@ from d3_ros.data.bag.topics import CameraTopics, SensorKind, find_topics
 from d3_ros.data.bag.transforms import TF_STATIC, StaticTransforms
 from d3_ros.errors import DataError, MessageError
 from d3_ros.geometry.sparse_depth import place_on_image, project_points
-from d3_ros.messages.compressed_depth import depth_from_any, is_compressed, rgb_from_any
-from d3_ros.messages.images import intrinsics_from_camera_info
-from d3_ros.messages.points import points_from_cloud, points_from_scan
+from d3_ros.messages.camera_info import intrinsics_from_camera_info
+from d3_ros.messages.compressed import depth_from_any, is_compressed, rgb_from_any
+from d3_ros.messages.points import points_from_cloud
+from d3_ros.messages.scans import points_from_scan
 from d3_ros.types import CameraIntrinsics
 
 JPEG_START = b"\xff\xd8\xff"

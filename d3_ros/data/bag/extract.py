@@ -32,7 +32,7 @@ from d3_ros.data.plain_folder import (
 from d3_ros.errors import DataError, MessageError
 from d3_ros.imaging.contact_sheet import contact_sheet
 from d3_ros.imaging.drawing import save_picture
-from d3_ros.imaging.image_file import read_rgb
+from d3_ros.imaging.image_file import encode_jpeg, encode_png, read_rgb
 from d3_ros.types import CameraIntrinsics
 
 EXTRACTION, SHEET = "extraction.json", "contact_sheet.png"
@@ -240,9 +240,9 @@ def _write_frames(
         if name in index:
             left_out["the same stamp again"] += 1
             continue
-        _write_once(folder / "depth" / f"{name}.png", _png(encode_depth(depth)))
+        _write_once(folder / "depth" / f"{name}.png", encode_png(encode_depth(depth)))
         # The picture last: where it is, its depth is.
-        _write_once(folder / "rgb" / f"{name}.jpg", moment.jpeg or _jpeg(moment.rgb))
+        _write_once(folder / "rgb" / f"{name}.jpg", moment.jpeg or encode_jpeg(moment.rgb, 95))
         index[name] = {
             **camera_entry(camera),
             "stamp": moment.stamp,
@@ -283,15 +283,6 @@ def _write_once(path: Path, data: bytes) -> None:
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_bytes(data)
     unfinished.replace(path)
-
-
-def _png(image: np.ndarray) -> bytes:
-    return cv2.imencode(".png", image)[1].tobytes()
-
-
-def _jpeg(rgb: np.ndarray) -> bytes:
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
 def _report(

@@ -15,8 +15,9 @@ from d3_ros.data.bag.topics import camera_of, find_image, listed
 from d3_ros.data.held_out_points import share_depth
 from d3_ros.data.played_frame import PlayedFrame, SourceOptions, pinhole
 from d3_ros.errors import DataError
-from d3_ros.messages.compressed_depth import rgb_from_any
-from d3_ros.messages.images import depth_from_image, intrinsics_from_camera_info
+from d3_ros.messages.camera_info import intrinsics_from_camera_info
+from d3_ros.messages.compressed import rgb_from_any
+from d3_ros.messages.images import depth_from_image
 from d3_ros.types import CameraIntrinsics
 
 # Depth and colour of one camera are triggered together, but not all drivers stamp them alike.

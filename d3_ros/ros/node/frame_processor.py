@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d3_ros.errors import D3Error, MessageError
 from d3_ros.geometry.normals import median_angle_to_depth
-from d3_ros.messages.images import intrinsics_from_camera_info
+from d3_ros.messages.camera_info import intrinsics_from_camera_info
 from d3_ros.pipeline import DepthPipeline, Output
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics

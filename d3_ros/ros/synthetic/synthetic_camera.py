@@ -29,7 +29,8 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
 from d3_ros.errors import one_line
-from d3_ros.messages.clouds import ImageBuffer, camera_info_from_intrinsics
+from d3_ros.messages.camera_info import camera_info_from_intrinsics
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.parameters.declaration import declare_table, unknown_names
 from d3_ros.ros.parameters.parameter_row import ParameterError
 from d3_ros.ros.qos import LATCHED

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from d3_ros.imaging.image_file import jpeg_artefacts
+
 
 def photograph(
     radiance: np.ndarray, rng: np.random.Generator, *, strength: float = 1.0
@@ -32,6 +34,5 @@ def photograph(
     image = np.clip(image * 1.15, 0, 1) ** (1 / rng.uniform(1.8, 2.5))
     out = (image * 255 + 0.5).astype(np.uint8)
     if rng.random() < 0.5 * strength:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))]
-        out = cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_COLOR)
+        out = jpeg_artefacts(out, int(rng.integers(45, 95)))
     return out

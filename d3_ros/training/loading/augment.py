@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from d3_ros.data.labelled_frame import LabelledFrame
+from d3_ros.imaging.image_file import jpeg_artefacts
 from d3_ros.training.loading.label_precision import in_full_precision
 
 
@@ -91,5 +92,4 @@ def _pools_of_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] as it comes back from a JPEG."""
     pixels = np.rint(image * 255).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32) / 255
+    return jpeg_artefacts(pixels, quality).astype(np.float32) / 255

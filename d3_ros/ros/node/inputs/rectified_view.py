@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo
 
 from d3_ros.errors import DataError, MessageError
 from d3_ros.geometry.rectification import IDENTITY, rectification
-from d3_ros.messages.images import intrinsics_from_camera_info
+from d3_ros.messages.camera_info import intrinsics_from_camera_info
 from d3_ros.types import CameraIntrinsics, DepthFrame
 
 

@@ -13,7 +13,8 @@ from std_msgs.msg import Header
 from d3_ros.errors import D3Error, DataError, TransformError
 from d3_ros.geometry.sparse_depth import place_on_image, project_points
 from d3_ros.messages.images import depth_from_image
-from d3_ros.messages.points import points_from_cloud, points_from_scan
+from d3_ros.messages.points import points_from_cloud
+from d3_ros.messages.scans import points_from_scan
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.inputs.matched_inputs import SENSORS, Sensor, stamp_ns
 from d3_ros.ros.node.inputs.transforms import TF_WAIT_S, Transforms

@@ -15,13 +15,10 @@ from d3_ros.geometry.flying_pixels import flying_pixels
 from d3_ros.geometry.light_cloud import clearing_points, far_pixels, light_cloud
 from d3_ros.geometry.point_cloud import cloud_size, pack_cloud
 from d3_ros.imaging.colour_maps import colour_depth, colour_normals
-from d3_ros.messages.clouds import (
-    CloudBuffer,
-    ImageBuffer,
-    jpeg_message,
-    light_cloud_message,
-    output_camera_info,
-)
+from d3_ros.messages.camera_info import output_camera_info
+from d3_ros.messages.clouds import CloudBuffer, light_cloud_message
+from d3_ros.messages.compressed import jpeg_message
+from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport, scale_message
 from d3_ros.ros.parameters.node_settings import NodeSettings
 from d3_ros.ros.topics import (

@@ -1,0 +1,198 @@
+"""sensor_msgs/CameraInfo to intrinsics and back.
+
+K and D describe the raw image, P the rectified one. K, D and P are those of the full sensor; region
+of interest and binning say which part of it the image shows. Every fault is a MessageError; its
+one line names the topic and says what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from d3_ros.errors import DataError, MessageError
+from d3_ros.geometry.camera import is_distorted
+from d3_ros.types import CameraIntrinsics, DistortionModel
+
+if TYPE_CHECKING:  # bags are read where no ROS is installed
+    from sensor_msgs.msg import CameraInfo
+    from std_msgs.msg import Header
+
+DISTORTION_MODELS: tuple[DistortionModel, ...] = (
+    "plumb_bob",
+    "rational_polynomial",
+    "equidistant",
+)
+
+
+def intrinsics_from_camera_info(
+    info: CameraInfo,
+    width: int,
+    height: int,
+    *,
+    topic: str,
+    image_topic: str,
+    rectified: bool = False,
+) -> CameraIntrinsics | None:
+    """The camera at the size of its image, region of interest and binning applied.
+
+    K and D describe the raw image, P the rectified one (sensor_msgs/CameraInfo).
+
+    Args:
+        info: the calibration, for the full sensor (`info.width` x `info.height`).
+        width: columns of the image that it belongs to.
+        height: rows of that image.
+        topic: where `info` came from, for the error's text.
+        image_topic: where the image came from, likewise.
+        rectified: the image is already rectified: take P and no distortion.
+
+    Returns:
+        The intrinsics, or None where the camera is uncalibrated (K[0] = 0).
+
+    Raises:
+        MessageError: sizes disagree, or the calibration is not usable.
+    """
+    fx, fy, cx, cy = (
+        (info.p[0], info.p[5], info.p[2], info.p[6])
+        if rectified
+        else (info.k[0], info.k[4], info.k[2], info.k[5])
+    )
+    if fx == 0.0:
+        return None
+    expected_width, expected_height = image_size(info)
+    if (expected_width, expected_height) != (width, height):
+        raise MessageError(
+            f"'{topic}' describes {expected_width} x {expected_height} images but '{image_topic}' "
+            f"is {width} x {height}: publish the calibration of this image size"
+        )
+    matrix = "P" if rectified else "K"
+    if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
+        raise MessageError(
+            f"'{topic}' has an unusable {matrix}: fx={fx}, fy={fy}, cx={cx}, cy={cy}: "
+            "calibrate the camera"
+        )
+    binning_x, binning_y = binning(info)
+    model, coefficients = ("none", ()) if rectified else _distortion(info, topic)
+    intrinsics = CameraIntrinsics(
+        width=width,
+        height=height,
+        fx=fx / binning_x,
+        fy=fy / binning_y,
+        cx=(cx - info.roi.x_offset) / binning_x,
+        cy=(cy - info.roi.y_offset) / binning_y,
+        distortion_model=model,
+        distortion=coefficients,
+    )
+    try:
+        bends = is_distorted(intrinsics)
+    except DataError as error:
+        raise MessageError(f"'{topic}': {error}") from error
+    if not bends:
+        return CameraIntrinsics(
+            width, height, intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy
+        )
+    return intrinsics
+
+
+def binning(info: CameraInfo) -> tuple[int, int]:
+    """Pixels that were combined in x and y; 0 in the message means 1."""
+    return max(info.binning_x, 1), max(info.binning_y, 1)
+
+
+def image_size(info: CameraInfo) -> tuple[int, int]:
+    """(width, height) of the image: region of interest, or else the full sensor, over binning."""
+    width = info.roi.width or info.width
+    height = info.roi.height or info.height
+    binning_x, binning_y = binning(info)
+    return width // binning_x, height // binning_y
+
+
+def camera_info_from_intrinsics(
+    intrinsics: CameraIntrinsics | None, header: Header, width: int, height: int
+) -> CameraInfo:
+    """CameraInfo of a full-size, unbinned image; without intrinsics: uncalibrated, K[0] = 0."""
+    from sensor_msgs.msg import CameraInfo
+
+    info = CameraInfo(header=header, width=width, height=height, distortion_model="plumb_bob")
+    info.d = [0.0] * 5
+    if intrinsics is None:
+        return info
+    if intrinsics.distortion_model != "none":
+        info.distortion_model = intrinsics.distortion_model
+        info.d = list(intrinsics.distortion)
+    k = intrinsics.matrix
+    info.k = k.ravel().tolist()
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [*k[0].tolist(), 0.0, *k[1].tolist(), 0.0, *k[2].tolist(), 0.0]
+    return info
+
+
+def output_camera_info(
+    info: CameraInfo, header: Header, width: int, height: int, *, rectified: bool = False
+) -> CameraInfo:
+    """The calibration of an image of ours that shows what the input image shows.
+
+    Region of interest and binning are applied and cleared, as readers that know only K and the
+    size expect. A size other than the input's scales K and P with half-pixel centres, pixel (0, 0)
+    being the centre of the first one. D and R stay, but for a rectified image K = P[:3, :3],
+    D = 0 and R = I; where P is unset, it is K.
+
+    Args:
+        info: the input's calibration, for the full sensor.
+        header: the input image's.
+        width: columns of the image that the answer belongs to.
+        height: rows of it.
+        rectified: the image is rectified.
+    """
+    from sensor_msgs.msg import CameraInfo, RegionOfInterest
+
+    out = CameraInfo(header=header, width=width, height=height, roi=RegionOfInterest())
+    out.distortion_model = info.distortion_model
+    k = _at_size(np.array(info.k).reshape(3, 3), info, width, height)
+    p = _at_size(np.array(info.p).reshape(3, 4), info, width, height)
+    if rectified:
+        # Not the input's model: without coefficients an equidistant lens still bends rays.
+        out.distortion_model, out.d = "plumb_bob", [0.0] * 5
+        out.r = np.eye(3).ravel().tolist()
+        if p[0, 0] == 0.0:  # unset
+            p[:, :3] = k
+        k = p[:, :3]
+    else:
+        out.d = list(info.d)
+        out.r = info.r.tolist()
+    out.k = k.ravel().tolist()
+    out.p = p.ravel().tolist()
+    return out
+
+
+def _distortion(info: CameraInfo, topic: str) -> tuple[DistortionModel, tuple[float, ...]]:
+    coefficients = tuple(float(value) for value in info.d)
+    model = info.distortion_model
+    if not any(coefficients) and model != "equidistant":
+        return "none", ()
+    for known in DISTORTION_MODELS:
+        if model == known:
+            if known == "rational_polynomial" and not any(coefficients[8:]):
+                # OpenCV also writes 12 or 14, with thin prism and tilt terms that are rarely used.
+                coefficients = coefficients[:8]
+            return known, coefficients
+    raise MessageError(
+        f"'{topic}' has distortion model {model!r}, known are {', '.join(DISTORTION_MODELS)}: "
+        "rectify the image first and set the parameter image.rectified"
+    )
+
+
+def _at_size(matrix: np.ndarray, info: CameraInfo, width: int, height: int) -> np.ndarray:
+    """K or P after region of interest, binning and resizing; a matrix of zeros (unset) stays."""
+    matrix = matrix.astype(np.float64)
+    if matrix[0, 0] == 0.0:
+        return matrix
+    binned = np.array(binning(info), np.float64)
+    scale = np.array([width, height]) / image_size(info)
+    offset = np.array([info.roi.x_offset, info.roi.y_offset])
+    matrix[:2, 2] = ((matrix[:2, 2] - offset) / binned + 0.5) * scale - 0.5
+    matrix[:2, :2] *= (scale / binned)[:, None]
+    matrix[:2, 3:] *= (scale / binned)[:, None]  # Tx, Ty of a stereo pair
+    return matrix
