@@ -2,9 +2,10 @@
 
     .venv/bin/python scripts/ablation.py --output runs/ablation --seeds 1 2
 
-Trains config/nano_3_teacher.yaml once an arm and seed, from the prior of config/nano_2_prior.yaml
-(runs/nano_2/last, and data/, as those name them), all for as many steps on the same images, and
-prints the scores on the test split as a Markdown table. An arm that is finished is not run again.
+Each arm is trained with nano_03_teacher.yaml, once per seed, from the prior that nano_02_prior.yaml
+made (runs/nano_2/last; both files are in config/training). All arms see the same images for the same
+number of steps. The scores on the test split are printed as a Markdown table. A finished arm is not
+run again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def run(arm: list[str], output: Path, args: argparse.Namespace, seed: int) -> di
         command = [
             *(sys.executable, "-m", "torch.distributed.run"),
             *("--nproc-per-node", str(args.processes), "-m", "d3_ros", "train"),
-            *("--config", str(ROOT / "config" / "nano_3_teacher.yaml")),
+            *("--config", str(ROOT / "config" / "training" / "nano_03_teacher.yaml")),
             *(f"output={output}", f"seed={seed}"),
             f"stages=[{{size: [{height}, {width}], batch: {args.batch}, steps: {args.steps}}}]",
             *("every.validation=100000", "every.pictures=100000", "every.checkpoint=100000"),

@@ -60,6 +60,7 @@ def test_share_holds_launch_config_and_models(prefix: Path) -> None:
         "config/presets/realsense.yaml",
         "config/predictor.yaml",
         "config/predictor.rviz",
+        "config/training/finetune.yaml",
         "models/d3_nano/bundle.json",
     ):
         assert (share / name).is_file(), name

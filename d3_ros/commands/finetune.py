@@ -1,11 +1,12 @@
 """Fine-tune a bundle to a robot's own domain, from its bag or from a folder of frames.
 
-The frames are extracted from the bag ('bag extract' tells more) and split by time: the last part is
-held out. The bundle is trained on the rest, and both bundles are scored on the held-out part. Only
-where the new one is better beyond doubt (--judge) is it written to OUTPUT; the run itself, with its
-report (report/index.html), is in OUTPUT.run. An interrupted command goes on where it was when it is
-given again. KEY=VALUE replaces what config/finetune.yaml says (config/finetune_lora.yaml for a
-bundle of Stable Diffusion's size): 'stages=[{size: null, batch: 8, steps: 1000}]', ...
+The frames are extracted from the bag (see 'bag extract') and split by time: the last part is held
+out. The bundle is trained on the rest, then both bundles are scored on the held-out part. The new
+one is written to OUTPUT only if it is better there beyond doubt (see --judge). OUTPUT.run holds the
+run itself and its report (report/index.html). Give the same command again to go on with an
+interrupted run. KEY=VALUE replaces a value of the configuration, for example
+'stages=[{size: null, batch: 8, steps: 1000}]'. The configuration is config/training/finetune.yaml,
+or finetune_lora.yaml beside it for a bundle of Stable Diffusion's size.
 """
 
 from __future__ import annotations

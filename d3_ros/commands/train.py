@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise D3Error("output=FOLDER is missing on the command line")
     output = Path(outputs[-1])
     if args.stage == "codec":
-        from d3_ros.training.distillation import codec
+        from d3_ros.training.loop import distil_codec as codec
 
         bundle = codec.distil(codec.load_config(path, settings), output)
     else:

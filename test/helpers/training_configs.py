@@ -12,8 +12,8 @@ from helpers.paths import ROOT
 
 from d3_ros.training.config.train_config import TrainConfig, load_config
 
-CONFIGS = ROOT / "config"
-NANO = CONFIGS / "nano_1_autoencoder.yaml"
+CONFIGS = ROOT / "config" / "training"
+NANO = CONFIGS / "nano_01_autoencoder.yaml"
 OFFICIAL = CONFIGS / "train_depth.yaml"
 
 

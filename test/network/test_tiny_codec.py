@@ -22,11 +22,11 @@ from d3_ros.network import D3Network, D3Predictor, load_bundle, write_bundle
 from d3_ros.network.bundle.folder import add_codec, has_codec
 from d3_ros.network.inference.specialise import specialise
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
-from d3_ros.training.distillation import codec as training
-from d3_ros.training.distillation.codec_images import crop, image_files
+from d3_ros.training.loading.unlabelled_images import crop, image_files
+from d3_ros.training.loop import distil_codec as training
 from d3_ros.types import TASKS
 
-CONFIG = ROOT / "config" / "train_codec.yaml"
+CONFIG = ROOT / "config" / "training" / "train_codec.yaml"
 
 
 def with_codec(network: D3Network, codec: TinyCodec) -> D3Network:
@@ -319,7 +319,7 @@ def test_distillation_comes_closer_to_the_vae(
     tiny_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Sixty steps are too few to learn every light there may be, too.
-    monkeypatch.setattr("d3_ros.training.distillation.codec_images.relit", lambda image, rng: image)
+    monkeypatch.setattr("d3_ros.training.loading.unlabelled_images.relit", lambda image, rng: image)
     quick = {"learning_rate": 5e-3, "ema_decay": 0.8, "steps": 60, "checkpoint_every": 20}
     wanted = config(tiny_bundle, images, **quick)
     bundle = training.distil(wanted, tmp_path / "run")

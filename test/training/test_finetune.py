@@ -148,7 +148,7 @@ def test_the_configuration_fits_the_bundle(start: Path, tmp_path: Path) -> None:
         "d3_nano",
         tmp_path,
         tmp_path / "mine",
-        ROOT / "config" / "finetune_lora.yaml",
+        ROOT / "config" / "training" / "finetune_lora.yaml",
         [],
     )
     assert large.model.lora is not None

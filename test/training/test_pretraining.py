@@ -24,7 +24,7 @@ from d3_ros.training.loading.datasets import open_source
 from d3_ros.training.loading.sample import Batch, collate
 from d3_ros.training.loop.start import start_from
 from d3_ros.training.loop.train import train
-from d3_ros.training.objectives.lessons import noised_input
+from d3_ros.training.objectives.forward import noised_input
 from d3_ros.training.objectives.pretraining import (
     Autoencoder,
     DiffusionPrior,

@@ -8,7 +8,7 @@ import pytest
 from helpers.training_configs import CONFIGS, NANO, OFFICIAL
 
 from d3_ros.errors import DataError
-from d3_ros.training.config.train_config import load_config
+from d3_ros.training.config.train_config import find_config, load_config
 from d3_ros.training.config.yaml_config import read_yaml
 from d3_ros.training.loading.batches import image_numbers
 from d3_ros.training.loop.train import learning_rate
@@ -46,15 +46,15 @@ def test_the_official_recipe() -> None:
 NAMES = (
     "train_depth",
     "train_normals",
-    "nano_1_autoencoder",
-    "nano_2_prior",
-    "nano_3_teacher",
-    "nano_4_small",
-    "nano_5_full",
-    "nano_6_small",
-    "nano_7_full",
-    "nano_8_apart",
-    "nano_9_worktops",
+    "nano_01_autoencoder",
+    "nano_02_prior",
+    "nano_03_teacher",
+    "nano_04_small",
+    "nano_05_full",
+    "nano_06_small",
+    "nano_07_full",
+    "nano_08_apart",
+    "nano_09_worktops",
     "nano_10_long_tables",
     "nano_11_larger",
     "nano_12_gpu",
@@ -85,6 +85,26 @@ def test_every_shipped_configuration_is_valid_and_says_only_what_differs(path: P
 
     compare(base, own, "")
     assert not repeated
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("nano_1_autoencoder.yaml", "nano_01_autoencoder.yaml"),
+        ("config/nano_9_worktops.yaml", "nano_09_worktops.yaml"),
+        ("config/train_depth.yaml", "train_depth.yaml"),
+        ("config/nano_13_whole_frames.yaml", "nano_13_whole_frames.yaml"),
+    ],
+)
+def test_a_recipe_is_found_by_its_name_and_its_old_name_tells_the_new_one(
+    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config(new) == CONFIGS / new
+    with pytest.raises(DataError, match=f"^{old}: there is no such file; .* is now called {new}$"):
+        find_config(old)
+    with pytest.raises(DataError, match="nor a recipe of that name"):
+        find_config("nano_99.yaml")
 
 
 def test_overrides() -> None:

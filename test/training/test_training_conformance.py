@@ -24,7 +24,7 @@ from d3_ros.training.distillation.teacher import (
 )
 from d3_ros.training.loading.sample import Batch
 from d3_ros.training.objectives.losses import feature_distance
-from d3_ros.training.objectives.objective import alignment_loss, task_losses
+from d3_ros.training.objectives.task_losses import alignment_loss, task_losses
 from d3_ros.types import Task
 
 TOLERANCE = 1e-4

@@ -164,6 +164,6 @@ def cast(module: DiffusersModel, dtype: torch.dtype) -> DiffusersModel:
 
 
 def random_codec(latent_channels: int, width: int) -> TinyCodec:
-    """The codec of config/train_codec.yaml's layout, untrained."""
+    """The codec of config/training/train_codec.yaml's layout, untrained."""
     blocks = (1, 3, 3, 3)
     return TinyCodec(CodecConfig(latent_channels, width, blocks, blocks[::-1], TASKS))

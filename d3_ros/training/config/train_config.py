@@ -1,12 +1,12 @@
-"""The training configuration: typed, validated, unknown keys refused.
+"""The training configuration: typed, checked, unknown keys refused.
 
-Every value is stated once, in YAML: `config/train_depth.yaml` has them all and explains them; the
-other files inherit from it and say what differs. Nothing here has a second default.
+`config/training/train_depth.yaml` has all keys and explains them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from d3_ros.data.dataset_config import DataConfig
 from d3_ros.errors import DataError
 from d3_ros.training.config.yaml_config import build, read_yaml
 from d3_ros.training.distillation.adapters import AdapterConfig
-from d3_ros.training.objectives.objective import LossConfig
+from d3_ros.training.objectives.task_losses import LossConfig
 from d3_ros.types import TASKS, Task
 
 
@@ -258,19 +258,25 @@ class TrainConfig:
 
 
 def find_config(path_or_name: str | Path) -> Path:
-    """The YAML file that is meant: a path, or the name of one that the package ships in config/.
+    """The YAML file that is meant: a path, or the name of one in the package's config/training.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file; where it was renamed, the message has the new name.
     """
     path = Path(path_or_name).expanduser()
     prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    folders = [Path(prefix) / "share" / "d3_ros" / "config" for prefix in prefixes]
-    folders.append(Path(__file__).resolve().parents[3] / "config")
-    for candidate in (path, *(folder / path.name for folder in folders if len(path.parts) == 1)):
+    shares = [Path(prefix) / "share" / "d3_ros" for prefix in prefixes]
+    folders = [
+        share / "config" / "training" for share in (*shares, Path(__file__).resolve().parents[3])
+    ]
+    shipped = [folder / path.name for folder in folders if len(path.parts) == 1]
+    for candidate in (path, *shipped):
         if candidate.is_file():
             return candidate
-    raise DataError(f"{path}: there is no such file, nor one that is shipped by that name")
+    today = re.sub(r"^nano_(\d)_", r"nano_0\1_", path.name)
+    if any((folder / today).is_file() for folder in folders):
+        raise DataError(f"{path}: there is no such file; the recipe is now called {today}")
+    raise DataError(f"{path}: there is no such file, nor a recipe of that name in config/training")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -33,9 +33,9 @@ from d3_ros.training.config.train_config import TrainConfig
 from d3_ros.training.distillation.teacher import LEVELS, NoiseDraw
 from d3_ros.training.loading.sample import Batch
 from d3_ros.training.loop.start import blank_teacher, start_from
-from d3_ros.training.objectives.lessons import learner, lesson
-from d3_ros.training.objectives.objective import weighted_sum
+from d3_ros.training.objectives.forward import learner, lesson
 from d3_ros.training.objectives.student import task_rows
+from d3_ros.training.objectives.task_losses import weighted_sum
 
 STAGES = ("encode", "teacher", "forward", "backward", "optimizer")
 CPU_FLOP = 1e12  # a step of more is counted only, where there is no GPU

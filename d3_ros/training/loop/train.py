@@ -46,10 +46,10 @@ from d3_ros.training.loop.lora import merge_lora
 from d3_ros.training.loop.muon import new_optimizer
 from d3_ros.training.loop.start import caption_encoder, load_teacher, start_from
 from d3_ros.training.loop.validation import SCORES, write_picture
-from d3_ros.training.objectives.lessons import embed, learner, noised_input, scored, teach
-from d3_ros.training.objectives.objective import weighted_sum
+from d3_ros.training.objectives.forward import embed, learner, noised_input, scored, teach
 from d3_ros.training.objectives.pretraining import scale_latents
 from d3_ros.training.objectives.prompts import Prompts
+from d3_ros.training.objectives.task_losses import weighted_sum
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours, accelerate's
 SMALL_IMAGE = 160 * 224  # pixels

@@ -15,7 +15,7 @@ from d3_ros.training.distillation.adapters import AdapterConfig, FeatureAdapters
 from d3_ros.training.distillation.features import feature_channels, tapped
 from d3_ros.training.distillation.teacher import LEVELS, NoiseDraw
 from d3_ros.training.loading.sample import Batch
-from d3_ros.training.objectives.objective import LossConfig, alignment_loss, task_losses
+from d3_ros.training.objectives.task_losses import LossConfig, alignment_loss, task_losses
 from d3_ros.types import Task
 
 

@@ -28,7 +28,7 @@ from d3_ros.network.inference.predictor import choose_device
 from d3_ros.network.inference.specialise import specialise
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.config.yaml_config import build, read_yaml
-from d3_ros.training.distillation.codec_images import crop, image_files
+from d3_ros.training.loading.unlabelled_images import crop, image_files
 from d3_ros.training.loop.small_network import he_initialise
 from d3_ros.types import Task
 
@@ -41,7 +41,7 @@ LOG_EVERY = 20
 
 @dataclass(frozen=True)
 class CodecTrainConfig:
-    """One distillation; config/train_codec.yaml explains the keys."""
+    """One distillation; config/training/train_codec.yaml explains the keys."""
 
     model: str
     data: str
