@@ -3,8 +3,8 @@
     .venv/bin/python scripts/ablation.py --output runs/ablation --seeds 1 2
 
 Each arm is trained with nano_03_teacher.yaml, once per seed, from the prior that nano_02_prior.yaml
-made (runs/nano_2/last; both files are in config/training). All arms see the same images for the same
-number of steps. The scores on the test split are printed as a Markdown table. A finished arm is not
+made (runs/nano_2/last; both files are in config/training). All arms see the same images for as many
+steps. The scores on the test split are printed as a Markdown table. A finished arm is not
 run again.
 """
 
