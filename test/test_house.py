@@ -24,6 +24,7 @@ PACKAGE = ROOT / "d3_ros"
 FLOOR = {
     "types": 0,
     "errors": 0,
+    "settings": 0,
     "metrics": 0,
     "imaging": 1,
     "geometry": 1,

@@ -36,7 +36,7 @@ from d3_ros.ros.node.session import Session
 from d3_ros.ros.parameters.declaration import (
     camera_names,
     declare,
-    heard_only_at_configure,
+    fixed_after_configure,
     read,
     unknown,
 )
@@ -206,7 +206,7 @@ class PredictorNode(LifecycleNode):
     def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         names = [change.name for change in changes]
         cameras = camera_names(self)
-        if self._session is not None and (fixed := heard_only_at_configure(names, cameras)):
+        if self._session is not None and (fixed := fixed_after_configure(names, cameras)):
             return SetParametersResult(
                 successful=False,
                 reason=f"parameter '{fixed[0]}' is read at configure: clean the node up first",

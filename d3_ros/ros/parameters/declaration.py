@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 
 from d3_ros.ros.parameters.node_settings import PARAMETERS, is_per_camera
 from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, Value
@@ -17,32 +16,33 @@ ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrid
 
 def declare(node: Node) -> dict[str, str]:
     """Declare the predictor's parameters, those of each camera included: see declare_table."""
-    faults = declare_table(node, PARAMETERS)
-    for name in _of_cameras(node):
-        if not node.has_parameter(name):  # not set: the camera has what all have
-            node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))
-    return faults
+    faults = declare_table(node, PARAMETERS.values())
+    return {**faults, **declare_table(node, _camera_rows(camera_names(node)))}
 
 
-def declare_table(node: Node, rows: Mapping[str, ParameterRow]) -> dict[str, str]:
-    """Declare the parameters of a table on a node that declared its start values as they came.
+def declare_table(node: Node, rows: Iterable[ParameterRow]) -> dict[str, str]:
+    """Declare parameters on a node that has declared all start values as they were given.
 
-    A bad start value must not end the process: the default takes its place, and the answer says
-    what was wrong, by name, for the node to refuse.
+    A bad start value must not end the process. The default takes its place.
+
+    Returns:
+        Name of each parameter with a bad start value -> what was wrong with it.
     """
     faults = {}
-    for row in rows.values():
+    for row in rows:
         # First without a range: rclpy raises on a start value outside it.
         untyped = ParameterDescriptor(dynamic_typing=True)
+        start_value = _for_ros(row.start_value)
         if node.has_parameter(row.name):
             node.set_descriptor(row.name, untyped)
         else:
-            node.declare_parameter(row.name, _for_ros(row.default), untyped)
+            node.declare_parameter(row.name, start_value, untyped)
         try:
-            row.checked(node.get_parameter(row.name).value)
+            row.checked_if_set(node.get_parameter(row.name).value)
         except ParameterError as error:
             faults[row.name] = str(error)
-            node.set_parameters([Parameter(row.name, value=_for_ros(row.default))])
+            node.undeclare_parameter(row.name)
+            node.declare_parameter(row.name, start_value, untyped, ignore_override=True)
         node.set_descriptor(row.name, row.descriptor())
     return faults
 
@@ -54,7 +54,7 @@ def camera_names(node: Node) -> tuple[str, ...]:
 
 def unknown(node: Node) -> list[str]:
     """A line for each start value whose name nobody knows: see unknown_names."""
-    return unknown_names(node, [*PARAMETERS, *_of_cameras(node)], "config/predictor.yaml")
+    return unknown_names(node, _names(node), "config/predictor.yaml")
 
 
 def unknown_names(node: Node, known: Collection[str], table: str) -> list[str]:
@@ -73,25 +73,33 @@ def unknown_names(node: Node, known: Collection[str], table: str) -> list[str]:
 
 def read(node: Node) -> dict[str, object]:
     """The node's present values by name, unchecked; None where a camera has none of its own."""
-    return {name: node.get_parameter(name).value for name in (*PARAMETERS, *_of_cameras(node))}
+    return {name: node.get_parameter(name).value for name in _names(node)}
 
 
-def heard_only_at_configure(names: Iterable[str], cameras: Iterable[str]) -> list[str]:
-    """Those of `names` whose change a configured node cannot follow."""
+def fixed_after_configure(names: Iterable[str], cameras: Iterable[str]) -> list[str]:
+    """The names of `names` whose parameters cannot change while the node is configured."""
     fixed = []
     for name in names:
         camera, _, own = name.partition(".")
         row = PARAMETERS.get(own if camera in cameras else name)
-        if row is not None and row.when != "always":
+        if row is not None and row.setting.when != "always":
             fixed.append(name)
     return fixed
 
 
-def _of_cameras(node: Node) -> list[str]:
-    """What several cameras may each have of their own."""
-    per_camera = [name for name in PARAMETERS if is_per_camera(name)]
-    return [f"{camera}.{name}" for camera in camera_names(node) if camera for name in per_camera]
+def _camera_rows(cameras: Iterable[str]) -> list[ParameterRow]:
+    """The parameters that each named camera may have of its own."""
+    return [
+        row.of_camera(camera)
+        for camera in filter(None, cameras)
+        for row in PARAMETERS.values()
+        if is_per_camera(row.name)
+    ]
 
 
-def _for_ros(value: Value) -> bool | int | float | str | list[str]:
+def _names(node: Node) -> list[str]:
+    return [*PARAMETERS, *(row.name for row in _camera_rows(camera_names(node)))]
+
+
+def _for_ros(value: Value | None) -> bool | int | float | str | list[str] | None:
     return list(value) if isinstance(value, tuple) else value

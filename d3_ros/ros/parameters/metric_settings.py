@@ -9,18 +9,18 @@ import numpy as np
 
 from d3_ros.geometry.rigid import rigid_transform
 from d3_ros.geometry.sparse_depth import HIDDEN_RATIO
-from d3_ros.ros.parameters.parameter_row import check_range, row
+from d3_ros.ros.parameters.parameter_row import check_range
+from d3_ros.settings import setting
 
 
 @dataclass(frozen=True)
 class ExtrinsicSettings:
     """Parameters `sensor_depth.points.*` and `sensor_depth.scan.*`."""
 
-    T_camera_sensor: str = row(  # the field's name
+    T_camera_sensor: str = setting(
         "",
         "Where the sensor is: x y z (m) and the unit quaternion qx qy qz qw that map its points "
         "into the camera's optical frame; empty: asked of tf",
-        "always",
     )
 
     def __post_init__(self) -> None:
@@ -50,58 +50,51 @@ def _rigid(text: str) -> np.ndarray:
 class SensorDepthSettings:
     """Parameters `sensor_depth.*`."""
 
-    tolerance: float = row(
+    tolerance: float = setting(
         0.05,
         "Largest difference of stamps between an image and the sensor depth used for it",
-        "always",
         low=0.0,
         high=1.0,
         unit="s",
     )
-    max_age: float = row(
+    max_age: float = setting(
         0.2,
         "The same where tf follows the robot's motion from one stamp to the other: "
         "sensor_depth/points and sensor_depth/scan, through fixed_frame",
-        "always",
         low=0.0,
         high=10.0,
         unit="s",
     )
-    fixed_frame: str = row(
+    fixed_frame: str = setting(
         "odom",
         "Frame of tf in which the world stands still from a sensor's stamp to the image's; where "
         "it is empty or tf does not know it, the robot is taken to stand still",
-        "always",
     )
-    min_range: float = row(
+    min_range: float = setting(
         0.1,
         "Points of a cloud or scan nearer to their sensor are not used",
-        "always",
         low=0.0,
         high=100.0,
         unit="m",
     )
-    max_range: float = row(
+    max_range: float = setting(
         200.0,
         "Points of a cloud or scan farther from their sensor are not used",
-        "always",
         low=0.1,
         high=1000.0,
         unit="m",
     )
-    hidden_ratio: float = row(
+    hidden_ratio: float = setting(
         HIDDEN_RATIO,
         "A projected point this share farther than what is measured on both sides of it is seen "
         "through a nearer surface and not used",
-        "always",
         low=0.01,
         high=1.0,
     )
-    hidden_window: float = row(
+    hidden_window: float = setting(
         1.0 / 64.0,
         "How far from a projected point that is looked for, as a share of the image's width; 0 "
         "uses every point",
-        "always",
         low=0.0,
         high=0.1,
     )
@@ -116,22 +109,15 @@ class SensorDepthSettings:
 class FusionSettings:
     """Parameters `fusion.*`."""
 
-    enabled: bool = row(
-        False,
-        "Where a sensor measured and the prediction agrees, give the measurement itself",
-        "always",
+    enabled: bool = setting(
+        False, "Where a sensor measured and the prediction agrees, give the measurement itself"
     )
-    tolerance: float = row(
-        0.1,
-        "Largest |prediction - sensor| / sensor of pixels that agree",
-        "always",
-        low=0.001,
-        high=1.0,
+    tolerance: float = setting(
+        0.1, "Largest |prediction - sensor| / sensor of pixels that agree", low=0.001, high=1.0
     )
-    blend: int = row(
+    blend: int = setting(
         12,
         "Width of the border over which measured depth passes into predicted depth",
-        "always",
         low=0,
         high=200,
         unit="pixels",
@@ -142,32 +128,29 @@ class FusionSettings:
 class GroundSettings:
     """Parameters `ground.*`."""
 
-    camera_height: float = row(
+    camera_height: float = setting(
         0.0,
         "Height of the camera above a level floor, which gives the scale where no sensor does; "
         "0: not known",
-        "always",
         low=0.0,
         high=100.0,
         unit="m",
     )
-    camera_tilt: float = row(
-        0.0, "How far the camera looks down", "always", low=-1.5, high=1.5, unit="rad"
+    camera_tilt: float = setting(
+        0.0, "How far the camera looks down", low=-1.5, high=1.5, unit="rad"
     )
-    frame: str = row(
+    frame: str = setting(
         "",
         "Frame of tf whose x-y plane is the floor (base_footprint): the camera's height and tilt "
         "are asked of tf; empty: the two parameters are taken",
-        "always",
     )
-    max_tilt: float = row(
+    max_tilt: float = setting(
         0.26,
         "Largest angle between the normal of a floor pixel and the upward direction",
-        "always",
         low=0.01,
         high=0.8,
         unit="rad",
     )
-    min_share: float = row(
-        0.03, "Smallest share of the image that must be floor", "always", low=0.001, high=1.0
+    min_share: float = setting(
+        0.03, "Smallest share of the image that must be floor", low=0.001, high=1.0
     )

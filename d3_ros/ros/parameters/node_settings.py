@@ -8,8 +8,8 @@ is the only one there is (config/predictor.yaml repeats them for the reader, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from d3_ros.geometry.alignment import AlignmentSettings
@@ -26,30 +26,33 @@ from d3_ros.ros.parameters.output_settings import (
     PointsSettings,
     RelativeSettings,
 )
-from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, row
+from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, rows_of
+from d3_ros.settings import setting
 
 
 @dataclass(frozen=True)
 class ImageSettings:
     """Parameters `image.*`."""
 
-    transport: str = row(
+    transport: str = setting(
         "raw",
         "How the images come: raw (Image) or compressed (CompressedImage with JPEG or PNG, on the "
         "image topic's sub-topic /compressed)",
         choices=("raw", "compressed"),
+        when="configure",
     )
-    bit_depth: int = row(
+    bit_depth: int = setting(
         16,
         "Significant bits of images with 16 bits a channel (mono16, bayer_*16, rgb16): 10 or 12 "
         "for cameras that fill no more of them",
-        "always",
         low=8,
         high=16,
         unit="bits",
     )
-    rectified: bool = row(
-        False, "The image is rectified: its camera is P of camera_info, without distortion"
+    rectified: bool = setting(
+        False,
+        "The image is rectified: its camera is P of camera_info, without distortion",
+        when="configure",
     )
 
 
@@ -57,16 +60,18 @@ class ImageSettings:
 class InputSettings:
     """Parameters `input.*`."""
 
-    reliability: str = row(
+    reliability: str = setting(
         "best_effort",
         "Quality of service asked of the inputs' publishers; best_effort accepts both kinds",
         choices=("best_effort", "reliable"),
+        when="configure",
     )
-    queue_depth: int = row(1, "Messages kept per input topic", low=1, high=100, unit="messages")
-    wait: float = row(
+    queue_depth: int = setting(
+        1, "Messages kept per input topic", low=1, high=100, unit="messages", when="configure"
+    )
+    wait: float = setting(
         0.05,
         "How long an image waits for its camera_info and sensor depth",
-        "always",
         low=0.0,
         high=1.0,
         unit="s",
@@ -77,43 +82,38 @@ class InputSettings:
 class DiagnosticsSettings:
     """Parameters `diagnostics.*`."""
 
-    min_rate: float = row(
+    min_rate: float = setting(
         0.5,
         "Published frames per second below which the diagnostics warn",
-        "always",
         low=0.0,
         high=1000.0,
         unit="Hz",
     )
-    input_timeout: float = row(
+    input_timeout: float = setting(
         2.0,
         "Time without an image after which the diagnostics report an error",
-        "always",
         low=0.1,
         high=3600.0,
         unit="s",
     )
-    max_age: float = row(
+    max_age: float = setting(
         0.0,
         "Age of the output (p95, from the image's stamp to publication) above which the "
         "diagnostics warn; 0: never",
-        "always",
         low=0.0,
         high=60.0,
         unit="s",
     )
-    max_abs_rel: float = row(
+    max_abs_rel: float = setting(
         0.25,
         "AbsRel on held-out sensor points above which the diagnostics warn",
-        "always",
         low=0.0,
         high=10.0,
     )
-    max_normal_angle: float = row(
+    max_normal_angle: float = setting(
         1.0,
         "Median angle between the network's normals and those of its metric depth above which the "
         "diagnostics warn",
-        "always",
         low=0.0,
         high=3.1416,
         unit="rad",
@@ -124,23 +124,26 @@ class DiagnosticsSettings:
 class FallbackSettings:
     """Parameters `fallback.*`."""
 
-    enabled: bool = row(
+    enabled: bool = setting(
         True,
         "Where the network fails, step down: another precision, then a smaller processing size",
+        when="configure",
     )
-    failures: int = row(
+    failures: int = setting(
         3,
         "Failures in a row before a step down; too little memory steps at once",
         low=1,
         high=1000,
         unit="frames",
+        when="configure",
     )
-    retry_after: float = row(
+    retry_after: float = setting(
         60.0,
         "Time after which the step above is tried again, twice as long every time; 0: never",
         low=0.0,
         high=3600.0,
         unit="s",
+        when="configure",
     )
 
 
@@ -148,48 +151,57 @@ class FallbackSettings:
 class NodeSettings:
     """All parameters, checked."""
 
-    model: str = row("d3_nano", "Model bundle: a folder, or the name of an installed one")
-    device: str = row(
-        "auto", "Where the network runs: auto (CUDA if there is any), cpu, cuda, cuda:1"
+    model: str = setting(
+        "d3_nano", "Model bundle: a folder, or the name of an installed one", when="configure"
     )
-    dtype: str = row(
+    device: str = setting(
+        "auto",
+        "Where the network runs: auto (CUDA if there is any), cpu, cuda, cuda:1",
+        when="configure",
+    )
+    dtype: str = setting(
         "auto",
         "Precision of the network: auto is fp16 on CUDA and fp32 elsewhere",
         choices=("auto", "fp32", "fp16", "bf16"),
+        when="configure",
     )
-    processing_size: str = row(
+    processing_size: str = setting(
         "bundle",
         "Size at which the network sees the image: bundle (the model's own), HxW, aspect (keep the "
         "image's aspect ratio) or aspect:N (the same, shorter side about N pixels)",
+        when="configure",
     )
-    codec: str = row(
+    codec: str = setting(
         "vae",
         "Between images and latents: vae, or tiny, the small codec distilled from it where the "
         "model has one; much faster, and not quite the same answer",
         choices=("vae", "tiny"),
+        when="configure",
     )
-    specialise: bool = row(
+    specialise: bool = setting(
         True,
         "Make the network faster at loading, with the same numbers; off only to look for a fault",
+        when="configure",
     )
-    target_latency_ms: float = row(
+    target_latency_ms: float = setting(
         0.0,
         "Choose the processing size by the time that the network takes, up to processing_size, "
         "with the image's aspect ratio; 0: always processing_size",
         low=0.0,
         high=60000.0,
         unit="ms",
+        when="configure",
     )
-    autostart: bool = row(
+    autostart: bool = setting(
         False,
         "Configure and activate by itself; the launch file does it with lifecycle events instead",
-        "start",
+        when="start",
     )
-    cameras: tuple[str, ...] = row(
+    cameras: tuple[str, ...] = setting(
         ("",),
         "Names of the cameras that share the network; 'front' subscribes to front/image and "
         "publishes ~/front/depth/image. One empty name is a camera without prefix",
-        "start",
+        when="start",
     )
     image: ImageSettings = field(default_factory=ImageSettings)
     input: InputSettings = field(default_factory=InputSettings)
@@ -251,7 +263,7 @@ def _build(kind: type, prefix: str, values: Mapping[str, object], camera: str) -
             continue
         row = PARAMETERS[name]
         if camera and is_per_camera(name) and values.get(camera + name) is not None:
-            row = replace(row, name=camera + name)  # so that a complaint names what was written
+            row = row.of_camera(camera[:-1])  # so that a complaint names what was written
         arguments[entry.name] = row.checked(values.get(row.name, row.default))
     try:
         return kind(**arguments)
@@ -259,34 +271,7 @@ def _build(kind: type, prefix: str, values: Mapping[str, object], camera: str) -
         raise ParameterError(f"parameters '{prefix}*': {error}") from error
 
 
-def _rows(kind: type, prefix: str = "") -> Iterator[ParameterRow]:
-    for entry in fields(kind):
-        name = prefix + entry.name
-        if entry.default_factory is not MISSING:  # a group: the parameters below its name
-            yield from _rows(type(entry.default_factory()), f"{name}.")
-        elif "row" in entry.metadata:
-            default: Any = entry.default
-            yield ParameterRow(name, default, **entry.metadata["row"])
-        else:
-            yield _alignment_row(name, entry)
-
-
-def _alignment_row(name: str, entry: Field[Any]) -> ParameterRow:
-    """The geometry knows no ROS: its settings tell text, unit and range in their own way."""
-    assert entry.default is not MISSING
-    text, switch = entry.metadata["text"], isinstance(entry.default, bool)
-    return ParameterRow(
-        name=name,
-        default=entry.default,
-        text=text[:1].upper() + text[1:],
-        when="always",
-        unit=entry.metadata["unit"],
-        low=None if switch else entry.metadata["low"],
-        high=None if switch else entry.metadata["high"],
-    )
-
-
-PARAMETERS: dict[str, ParameterRow] = {row.name: row for row in _rows(NodeSettings)}
+PARAMETERS: dict[str, ParameterRow] = {row.name: row for row in rows_of(NodeSettings)}
 # What a camera's name would be confused with.
 TOP_NAMES = {name.partition(".")[0] for name in PARAMETERS}
 CAMERA_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")

@@ -5,30 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from d3_ros.ros.parameters.parameter_row import check_range, row
+from d3_ros.ros.parameters.parameter_row import check_range
+from d3_ros.settings import setting
 
 
 def _max_rate(topics: str) -> Any:
     """The parameter `max_rate` of a group of outputs."""
-    return row(
-        0.0,
-        f"Highest rate of {topics}; 0: every frame",
-        "always",
-        low=0.0,
-        high=100.0,
-        unit="Hz",
-    )
+    return setting(0.0, f"Highest rate of {topics}; 0: every frame", low=0.0, high=100.0, unit="Hz")
 
 
 @dataclass(frozen=True)
 class OutputSettings:
     """Parameters `output.*`."""
 
-    rectified: bool = row(
+    rectified: bool = setting(
         False,
         "Rectify the image by camera_info (K, D, R to P) before it is predicted, so that all "
         "outputs are those of a pinhole camera without distortion",
-        "always",
     )
 
 
@@ -36,10 +29,9 @@ class OutputSettings:
 class DepthSettings:
     """Parameters `depth.*`."""
 
-    encoding: str = row(
+    encoding: str = setting(
         "32FC1",
         "Pixels of ~/depth/image: 32FC1 is metres, 16UC1 is millimetres with 0 for unknown",
-        "always",
         choices=("32FC1", "16UC1"),
     )
     max_rate: float = _max_rate("~/depth/image, ~/rgb/image and their camera_info")
@@ -63,44 +55,35 @@ class NormalsSettings:
 class NavPointsSettings:
     """Parameters `points.nav.*`."""
 
-    stride: int = row(
+    stride: int = setting(
         8,
         "~/points/nav has the nearest point of each block of this many rows and columns",
-        "always",
         low=1,
         high=64,
         unit="pixels",
     )
-    voxel_size: float = row(
+    voxel_size: float = setting(
         0.05,
         "~/points/nav has one point of each cube of this size; 0: all",
-        "always",
         low=0.0,
         high=10.0,
         unit="m",
     )
-    min_range: float = row(
-        0.0,
-        "Points nearer to the camera are not in ~/points/nav",
-        "always",
-        low=0.0,
-        high=100.0,
-        unit="m",
+    min_range: float = setting(
+        0.0, "Points nearer to the camera are not in ~/points/nav", low=0.0, high=100.0, unit="m"
     )
-    max_range: float = row(
+    max_range: float = setting(
         10.0,
         "Points farther from the camera are not in ~/points/nav",
-        "always",
         low=0.1,
         high=1000.0,
         unit="m",
     )
-    clear_range: float = row(
+    clear_range: float = setting(
         0.0,
         "Put a point at this distance where the camera surely sees farther, for a costmap to clear "
         "along the way to it: above the costmap's obstacle_max_range, else it is an obstacle; 0: "
         "none",
-        "always",
         low=0.0,
         high=1000.0,
         unit="m",
@@ -120,39 +103,25 @@ class NavPointsSettings:
 class PointsSettings:
     """Parameters `points.*`."""
 
-    normals: bool = row(
+    normals: bool = setting(
         False,
         "Give the points of ~/points normals; doubles their size and needs the normals network",
-        "always",
     )
-    stride: int = row(
+    stride: int = setting(
         1,
         "~/points has every stride-th pixel of every stride-th row",
-        "always",
         low=1,
         high=64,
         unit="pixels",
     )
-    min_range: float = row(
-        0.0,
-        "Points nearer to the camera are NaN in ~/points",
-        "always",
-        low=0.0,
-        high=100.0,
-        unit="m",
+    min_range: float = setting(
+        0.0, "Points nearer to the camera are NaN in ~/points", low=0.0, high=100.0, unit="m"
     )
-    max_range: float = row(
-        1000.0,
-        "Points farther from the camera are NaN in ~/points",
-        "always",
-        low=0.1,
-        high=1000.0,
-        unit="m",
+    max_range: float = setting(
+        1000.0, "Points farther from the camera are NaN in ~/points", low=0.1, high=1000.0, unit="m"
     )
-    remove_flying: bool = row(
-        False,
-        "Leave points that hang between two surfaces at a depth edge out of both clouds",
-        "always",
+    remove_flying: bool = setting(
+        False, "Leave points that hang between two surfaces at a depth edge out of both clouds"
     )
     max_rate: float = _max_rate("~/points")
     nav: NavPointsSettings = field(default_factory=NavPointsSettings)
@@ -165,13 +134,12 @@ class PointsSettings:
 class ColorSettings:
     """Parameters `color.*`."""
 
-    max_rate: float = row(
-        5.0, "Highest rate of the two colour images", "always", low=0.1, high=100.0, unit="Hz"
+    max_rate: float = setting(
+        5.0, "Highest rate of the two colour images", low=0.1, high=100.0, unit="Hz"
     )
-    jpeg_quality: int = row(
+    jpeg_quality: int = setting(
         80,
         "Quality of the JPEGs of ~/depth/color/compressed and ~/normals/color/compressed",
-        "always",
         low=1,
         high=100,
     )

@@ -1,17 +1,23 @@
-"""One parameter of the node: its meaning, unit and range, and what values it takes."""
+"""One ROS parameter, made from the field of a settings class: its checks and its descriptor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from d3_ros.errors import D3Error
+from d3_ros.settings import SettingDescription
 
 Value = bool | int | float | str | tuple[str, ...]
-# When a change is heard: never after the start, at the next configure, or with the next frame.
-When = Literal["start", "configure", "always"]
+
+TAKES_EFFECT = {
+    "start": "Read when the node starts.",
+    "configure": "Read when the node is configured.",
+    "always": "May be changed at any time.",
+}
 
 
 class ParameterError(D3Error):
@@ -20,19 +26,32 @@ class ParameterError(D3Error):
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """One parameter: ROS name, default, meaning, and what values it takes."""
+    """One parameter: its ROS name, default and description.
+
+    `common`: for a parameter of one camera, the name of the parameter of all cameras whose value
+    it replaces. Such a parameter may be unset (None), and is at the start.
+    """
 
     name: str
     default: Value
-    text: str
-    when: When
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
+    setting: SettingDescription
+    common: str = ""
+
+    def of_camera(self, camera: str) -> ParameterRow:
+        """The same parameter for one camera alone."""
+        return replace(self, name=f"{camera}.{self.name}", common=self.name)
+
+    @property
+    def start_value(self) -> Value | None:
+        """The value where nobody sets one."""
+        return None if self.common else self.default
+
+    def checked_if_set(self, value: object) -> Value | None:
+        """The same as `checked`, but a parameter of one camera may be unset."""
+        return None if self.common and value is None else self.checked(value)
 
     def checked(self, value: object) -> Value:
-        """`value` in the parameter's own type; an integer is good where a float is wanted.
+        """`value` in the parameter's own type; an integer is accepted for a float.
 
         Raises:
             ParameterError: wrong type, out of range, or not one of the choices.
@@ -46,17 +65,8 @@ class ParameterRow:
             raise ParameterError(
                 f"parameter '{self.name}' must be {wanted.__name__}, got {value!r}"
             )
-        if self.choices and value not in self.choices:
-            raise ParameterError(
-                f"parameter '{self.name}' must be one of {', '.join(self.choices)}, got {value!r}"
-            )
-        if self.low is not None and self.high is not None:
-            assert isinstance(value, (int, float))
-            if not self.low <= value <= self.high:
-                raise ParameterError(
-                    f"parameter '{self.name}' must be in [{self.low:g}, {self.high:g}]"
-                    f"{self.unit and ' ' + self.unit}, got {value}"
-                )
+        if fault := self.setting.fault(value):
+            raise ParameterError(f"parameter '{self.name}' {fault}")
         assert isinstance(value, (bool, int, float, str))
         return value
 
@@ -67,34 +77,39 @@ class ParameterRow:
 
     def descriptor(self) -> ParameterDescriptor:
         """What `ros2 param describe` shows."""
-        heard = {
-            "start": "Read when the node starts.",
-            "configure": "Read when the node is configured.",
-            "always": "May be changed at any time.",
-        }[self.when]
+        told = self.setting
+        parts = [f"{told.text}{told.unit and f' [{told.unit}]'}.", TAKES_EFFECT[told.when]]
+        if self.common:
+            parts.append(f"Not set: as '{self.common}'.")
         descriptor = ParameterDescriptor(
             name=self.name,
-            description=f"{self.text}{self.unit and f' [{self.unit}]'}. {heard}",
-            additional_constraints=f"One of {', '.join(self.choices)}." if self.choices else "",
-            read_only=self.when == "start",
-            # We check types ourselves: `max_rate: 5` for 5.0 is not worth a crash.
+            description=" ".join(parts),
+            additional_constraints=f"One of {', '.join(told.choices)}." if told.choices else "",
+            read_only=told.when == "start",
+            # This class checks types instead of rclpy, so that `max_rate: 5` is good for 5.0.
             dynamic_typing=True,
         )
-        if self.low is not None and self.high is not None:
+        if told.low is not None and told.high is not None:
             if isinstance(self.default, float):
                 descriptor.floating_point_range = [
-                    FloatingPointRange(from_value=self.low, to_value=self.high)
+                    FloatingPointRange(from_value=told.low, to_value=told.high)
                 ]
             else:
                 descriptor.integer_range = [
-                    IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)
+                    IntegerRange(from_value=int(told.low), to_value=int(told.high), step=1)
                 ]
         return descriptor
 
 
-def row(default: Value, text: str, when: When = "configure", **rest: Any) -> Any:
-    """A dataclass field that is a parameter; `rest` as in ParameterRow."""
-    return field(default=default, metadata={"row": {"text": text, "when": when, **rest}})
+def rows_of(settings: type, prefix: str = "") -> Iterator[ParameterRow]:
+    """The parameters of a settings class; a field that is a settings class itself is a group."""
+    for entry in fields(settings):
+        name = prefix + entry.name
+        if entry.default_factory is not MISSING:
+            yield from rows_of(type(entry.default_factory()), f"{name}.")
+        else:
+            default: Any = entry.default
+            yield ParameterRow(name, default, entry.metadata["setting"])
 
 
 def check_range(min_range: float, max_range: float) -> None:

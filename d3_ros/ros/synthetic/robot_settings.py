@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from d3_ros.errors import DataError
 from d3_ros.geometry.camera import is_distorted
-from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, row
+from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, rows_of
+from d3_ros.settings import setting
 from d3_ros.types import CameraIntrinsics
 
 
@@ -17,96 +18,82 @@ from d3_ros.types import CameraIntrinsics
 class SyntheticSettings:
     """All parameters, checked; a field's name is the parameter's."""
 
-    seed: int = row(
+    seed: int = setting(
         0,
         "Draws the room's colours and furniture, the start and the noise",
-        "start",
         low=0,
         high=2**31 - 1,
+        when="start",
     )
-    width: int = row(640, "Width of the image", "start", low=16, high=4096, unit="pixels")
-    height: int = row(480, "Height of the image", "start", low=16, high=4096, unit="pixels")
-    field_of_view: float = row(
-        1.2, "Horizontal angle of view, without distortion", "start", low=0.2, high=2.6, unit="rad"
+    width: int = setting(640, "Width of the image", low=16, high=4096, unit="pixels", when="start")
+    height: int = setting(
+        480, "Height of the image", low=16, high=4096, unit="pixels", when="start"
     )
-    distortion: str = row(
-        "", 'Lens distortion, plumb_bob: "k1 k2 p1 p2" or "k1 k2 p1 p2 k3"; empty: none', "start"
+    field_of_view: float = setting(
+        1.2,
+        "Horizontal angle of view, without distortion",
+        low=0.2,
+        high=2.6,
+        unit="rad",
+        when="start",
     )
-    camera_height: float = row(
-        0.5, "Height of the camera above the floor", "start", low=0.1, high=2.4, unit="m"
+    distortion: str = setting(
+        "",
+        'Lens distortion, plumb_bob: "k1 k2 p1 p2" or "k1 k2 p1 p2 k3"; empty: none',
+        when="start",
     )
-    camera_pitch: float = row(
-        0.1, "How far the camera looks down", "start", low=-0.7, high=0.7, unit="rad"
+    camera_height: float = setting(
+        0.5, "Height of the camera above the floor", low=0.1, high=2.4, unit="m", when="start"
     )
-    image_rate: float = row(
-        10.0,
-        "Rate of image, camera_info and what belongs to them",
-        "always",
-        low=0.1,
-        high=100.0,
-        unit="Hz",
+    camera_pitch: float = setting(
+        0.1, "How far the camera looks down", low=-0.7, high=0.7, unit="rad", when="start"
     )
-    speed: float = row(
+    image_rate: float = setting(
+        10.0, "Rate of image, camera_info and what belongs to them", low=0.1, high=100.0, unit="Hz"
+    )
+    speed: float = setting(
         0.4,
         "Speed of the robot on its way round; 0 stands still",
-        "start",
         low=0.0,
         high=2.0,
         unit="m/s",
+        when="start",
     )
-    sensor_share: float = row(
+    sensor_share: float = setting(
         0.005,
         "Share of the pixels that sensor_depth/image measures; 0: it is not published",
-        "always",
         low=0.0,
         high=1.0,
     )
-    scan_rate: float = row(
-        10.0,
-        "Rate of sensor_depth/scan; 0: it is not published",
-        "always",
-        low=0.0,
-        high=100.0,
-        unit="Hz",
+    scan_rate: float = setting(
+        10.0, "Rate of sensor_depth/scan; 0: it is not published", low=0.0, high=100.0, unit="Hz"
     )
-    scan_beams: int = row(
-        720, "Readings of a scan, once round", "start", low=8, high=7200, unit="readings"
+    scan_beams: int = setting(
+        720, "Readings of a scan, once round", low=8, high=7200, unit="readings", when="start"
     )
-    points_rate: float = row(
-        10.0,
-        "Rate of sensor_depth/points; 0: it is not published",
-        "always",
-        low=0.0,
-        high=100.0,
-        unit="Hz",
+    points_rate: float = setting(
+        10.0, "Rate of sensor_depth/points; 0: it is not published", low=0.0, high=100.0, unit="Hz"
     )
-    points_rings: int = row(
+    points_rings: int = setting(
         16,
         "Rings of the LiDAR, 30 degrees from lowest to highest",
-        "start",
         low=1,
         high=128,
         unit="rings",
+        when="start",
     )
-    noise: float = row(
+    noise: float = setting(
         0.01,
         "Noise of every range and depth reading, one sigma, as a share of it",
-        "always",
         low=0.0,
         high=0.2,
     )
-    max_range: float = row(
-        8.0,
-        "Reach of the depth sensor, scanner and LiDAR",
-        "always",
-        low=0.5,
-        high=100.0,
-        unit="m",
+    max_range: float = setting(
+        8.0, "Reach of the depth sensor, scanner and LiDAR", low=0.5, high=100.0, unit="m"
     )
-    odometry_rate: float = row(
+    odometry_rate: float = setting(
         30.0,
         "Rate of odom and of the transforms, besides those at the sensors' own stamps",
-        "always",
         low=1.0,
         high=200.0,
         unit="Hz",
@@ -139,10 +126,7 @@ class SyntheticSettings:
         return camera
 
 
-PARAMETERS: dict[str, ParameterRow] = {
-    entry.name: ParameterRow(entry.name, entry.default, **entry.metadata["row"])  # type: ignore[arg-type]
-    for entry in fields(SyntheticSettings)
-}
+PARAMETERS: dict[str, ParameterRow] = {row.name: row for row in rows_of(SyntheticSettings)}
 
 
 def synthetic_settings(values: Mapping[str, object]) -> SyntheticSettings:

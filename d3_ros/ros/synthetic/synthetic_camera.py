@@ -83,7 +83,7 @@ class SyntheticCamera(Node):
             automatically_declare_parameters_from_overrides=True,
             **node_arguments,
         )
-        if faults := declare_table(self, PARAMETERS):
+        if faults := declare_table(self, PARAMETERS.values()):
             raise ParameterError("; ".join(faults.values()))
         for line in unknown_names(self, PARAMETERS, "`ros2 param list`"):
             self.get_logger().warning(line)
