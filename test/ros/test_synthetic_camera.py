@@ -203,7 +203,7 @@ def test_odometry_tells_the_motion_in_the_robots_own_frame(robot: SimpleNamespac
 def test_parameters_are_described_checked_and_heard(robot: SimpleNamespace) -> None:
     for name, row in PARAMETERS.items():
         descriptor = robot.node.describe_parameter(name)
-        assert row.text in descriptor.description
+        assert row.setting.text in descriptor.description
         assert descriptor.read_only == (row.when == "start")
     (refused,) = robot.node.set_parameters([Parameter("noise", value=0.9)])
     assert not refused.successful
