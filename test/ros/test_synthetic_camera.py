@@ -204,7 +204,7 @@ def test_parameters_are_described_checked_and_heard(robot: SimpleNamespace) -> N
     for name, row in PARAMETERS.items():
         descriptor = robot.node.describe_parameter(name)
         assert row.setting.text in descriptor.description
-        assert descriptor.read_only == (row.when == "start")
+        assert descriptor.read_only == (row.setting.when == "start")
     (refused,) = robot.node.set_parameters([Parameter("noise", value=0.9)])
     assert not refused.successful
     (fixed,) = robot.node.set_parameters([Parameter("width", value=64)])
