@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from d3_ros.geometry.alignment.choice import SteadyChoice
 from d3_ros.geometry.alignment.global_fit.domain import (
     DOMAINS,
     Domain,
@@ -22,7 +21,7 @@ from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
 from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
-from d3_ros.geometry.alignment.smoothing import GatedSmoother
+from d3_ros.geometry.alignment.smoothing import GatedSmoother, SteadyChoice
 from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
-from d3_ros.geometry.alignment.limits import (
-    FARTHEST_UNSATURATED,
-    LEAST_METRES,
-    NEAREST_UNSATURATED,
-    NOTHING,
-)
 from d3_ros.geometry.alignment.local.correction_field import CorrectionField
 from d3_ros.geometry.alignment.local.detail import Detail
+from d3_ros.geometry.alignment.numerics import (
+    FARTHEST_UNSATURATED,
+    LEAST_AFFINE,
+    LEAST_METRES,
+    NEAREST_UNSATURATED,
+)
 from d3_ros.geometry.alignment.parallel import in_image_bands
 
 
@@ -48,7 +48,7 @@ class MetricMap:
         by_fit += np.float32(self.fit.affine.shift)
         if self.fit.domain != "log":
             # Behind the camera becomes nearer than anything, in disparity farther.
-            np.maximum(by_fit, np.float32(NOTHING), out=by_fit)
+            np.maximum(by_fit, np.float32(LEAST_AFFINE), out=by_fit)
             by_fit = np.asarray(cv2.log(by_fit, dst=by_fit))
             if self.fit.domain == "disparity":
                 np.negative(by_fit, out=by_fit)
@@ -61,10 +61,10 @@ class MetricMap:
     def __call__(self, relative: np.ndarray) -> np.ndarray:
         """Metres of an image of relative depth; of a torch tensor, on its device."""
         if not isinstance(relative, np.ndarray):
-            # Torch is imported only where a tensor shows that it is there already.
+            # Only a caller with a tensor needs torch; an ONNX robot does not have it.
             from d3_ros.geometry.alignment.metric_tensor import metres
 
-            return metres(self, relative)
+            return metres(relative, self.fit, self.field, self.detail, self.bound, self.max_depth)
         height = len(relative)
         metric = np.empty(relative.shape, np.float32)
 

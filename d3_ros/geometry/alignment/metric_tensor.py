@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
-from d3_ros.geometry.alignment.limits import (
-    FARTHEST_UNSATURATED,
-    LEAST_METRES,
-    NEAREST_UNSATURATED,
-    NOTHING,
-)
+from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.local.correction_field import CorrectionField, grid_coordinates
 from d3_ros.geometry.alignment.local.detail import Detail
+from d3_ros.geometry.alignment.numerics import (
+    FARTHEST_UNSATURATED,
+    LEAST_AFFINE,
+    LEAST_METRES,
+    NEAREST_UNSATURATED,
+)
 
-if TYPE_CHECKING:
-    from d3_ros.geometry.alignment.metric_map import MetricMap
 
+def metres(
+    relative: torch.Tensor,
+    fit: GlobalFit,
+    field: CorrectionField | None,
+    detail: Detail | None,
+    bound: float,
+    max_depth: float,
+) -> torch.Tensor:
+    """(H, W) float32 metres of (H, W) float32 relative depth, on its device.
 
-def metres(metric_map: MetricMap, relative: torch.Tensor) -> torch.Tensor:
-    """(H, W) float32 metres of (H, W) float32 relative depth, NaN as for `MetricMap`."""
-    affine, domain = metric_map.fit.affine, metric_map.fit.domain
+    The other arguments are the fields of `MetricMap`; NaN as described there.
+    """
+    affine, domain = fit.affine, fit.domain
     by_fit = relative * affine.scale + affine.shift
     if domain != "log":
-        by_fit = by_fit.clamp_min(NOTHING).log()
+        by_fit = by_fit.clamp_min(LEAST_AFFINE).log()
         if domain == "disparity":
             by_fit = -by_fit
     corrected = by_fit
-    if metric_map.field is not None:
-        corrected = by_fit + _field_at(metric_map.field, by_fit)
-    if metric_map.detail is not None:
-        offset, weight = _detail_maps(metric_map.detail, relative)
+    if field is not None:
+        corrected = by_fit + _field_at(field, by_fit)
+    if detail is not None:
+        offset, weight = _detail_maps(detail, relative)
         change = corrected - by_fit + offset
         if weight is not None:
             change = change - weight * corrected
-        corrected = by_fit + change.clamp(-metric_map.bound, metric_map.bound)
+        corrected = by_fit + change.clamp(-bound, bound)
     metric = corrected.exp()
     trusted = (relative >= NEAREST_UNSATURATED) & (relative <= FARTHEST_UNSATURATED)
-    trusted &= (metric >= LEAST_METRES) & (metric <= metric_map.max_depth)
+    trusted &= (metric >= LEAST_METRES) & (metric <= max_depth)
     return torch.where(trusted, metric, torch.nan)
 
 

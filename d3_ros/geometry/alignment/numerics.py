@@ -1,14 +1,22 @@
-"""Robust statistics of a few hundred values, many times a frame."""
+"""Limits of depth and robust statistics that all parts of the alignment share."""
 
 from __future__ import annotations
 
 import numpy as np
 
-MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
+# An affine map is cut off at this value before its logarithm is taken.
+LEAST_AFFINE = 1e-9
+# Metric depth below this many metres is invalid.
+LEAST_METRES = 1e-4
+# Relative depth at 0 and 1 is saturated; these are the smallest and the largest valid values.
+NEAREST_UNSATURATED, FARTHEST_UNSATURATED = 2.0**-24, 1.0 - 2.0**-24
+
+# Median absolute deviation to standard deviation of a normal distribution.
+MAD_TO_SIGMA = 1.4826
 
 
 def median(values: np.ndarray) -> float:
-    """The median of (N,) values without NaN, N >= 1: `numpy.median` in a fifth of its time."""
+    """The median of (N,) values without NaN, N >= 1; five times faster than `numpy.median`."""
     middle, odd = divmod(len(values), 2)
     if odd:
         return float(np.partition(values, middle)[middle])

@@ -8,13 +8,14 @@ import numpy as np
 
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 
-# Points of one cell that are nearer than this (log depth) to its median are averaged.
+# Points of one cell are averaged when they are within this log depth of the cell's median.
 CELL_TOLERANCE = 0.05
+# A cell spans one layer of log depth; so many layers per unit of log depth.
 LAYERS_PER_LOG = 10
 
 
 class RefusedError(Exception):
-    """This frame's sensor depth gives no scale; the message says why, in one line."""
+    """This frame's sensor depth gives no scale. The message is one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,18 @@ def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentS
 
 
 def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:
-    """At most `most` points, evenly over image and depth: the mean of each cell, less outliers.
+    """At most `most` points, evenly over image and depth: the mean of each cell without outliers.
 
-    Also the cell of every point, (N,) indices into them.
+    Also returns, for each point, the index of the thinned point it was averaged into, (N,).
     """
     if len(points) <= most:
         return points, np.arange(len(points))
     log_z = np.log(points.depth)
-    layer = ((log_z - log_z.min()) * LAYERS_PER_LOG).astype(np.int64)
+    layers_per_log = float(LAYERS_PER_LOG)
     row, column = points.rows - points.rows.min(), points.columns - points.columns.min()
     cell = max(1.0, 0.8 * float(np.sqrt((row.max() + 1) * (column.max() + 1) / most)))
     while True:
+        layer = ((log_z - log_z.min()) * layers_per_log).astype(np.int64)
         across = int(column.max() / cell) + 1
         key = ((row / cell).astype(np.int64) * across + (column / cell).astype(np.int64)) * (
             layer.max() + 1
@@ -86,6 +88,8 @@ def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:
         if np.count_nonzero(np.bincount(key)) <= most:
             break
         cell *= 1.15
+        if cell > max(row.max(), column.max()):  # one cell is the whole image: fewer layers
+            layers_per_log /= 2
     order = np.argsort(key + (log_z - log_z.min()) / (np.ptp(log_z) + 1.0))  # by cell, then depth
     key, log_z = key[order], log_z[order]
     starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))

@@ -1,13 +1,21 @@
-"""The global fit over time: steady while it agrees with itself, new at once when it does not."""
+"""What the aligner remembers from frame to frame: the global fit and the choices it made.
+
+`GatedSmoother` averages the global fit while successive fits agree and follows a real change at
+once. `SteadyChoice` picks one of several methods by their errors without flipping between frames.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.numerics import median
+
+Key = TypeVar("Key", bound=Hashable)
 
 # chi-squared with two degrees of freedom, one false alarm in a thousand.
 GATE_CHI2 = 13.8
@@ -16,13 +24,12 @@ GATE_CHI2 = 13.8
 class GatedSmoother:
     """Kalman filter over (scale, shift) with a forgetting factor.
 
-    The filter forgets at a fixed rate per fit, so in a steady scene it averages about the last
-    1 / (1 - memory) fits. A fit starts it anew when it differs both by more than chance (its own
-    and the filter's covariance) and by more than matters (`step`, at the measured points).
+    In a steady scene it averages about the last 1 / (1 - memory) fits. A new fit replaces the state
+    when the difference is significant (by both covariances) and larger than `step` at the points.
 
     Args:
         memory: in [0, 1); 0 is no smoothing.
-        step: relative change of depth that counts as real.
+        step: smallest relative change of depth that can replace the state.
     """
 
     def __init__(self, memory: float, step: float) -> None:
@@ -46,7 +53,7 @@ class GatedSmoother:
         measured = fit.affine.covariance
         innovation = fit.affine.parameters - past.affine.parameters
         total = prior + measured
-        if np.linalg.cond(total) > 1e14:  # exact fits: nothing to average
+        if np.linalg.cond(total) > 1e14:  # exact fits: there is nothing to average
             return fit
         by_chance = float(innovation @ np.linalg.solve(total, innovation)) < GATE_CHI2
         old, new = past.metres(relative), fit.metres(relative)
@@ -63,3 +70,32 @@ class GatedSmoother:
         return replace(
             fit, affine=replace(fit.affine, scale=scale, shift=shift, covariance=covariance)
         )
+
+
+class SteadyChoice(Generic[Key]):
+    """Chooses the candidate with the smallest error, averaged over frames.
+
+    Another candidate takes over only when its average is better by the share `hysteresis`.
+    """
+
+    def __init__(self, hysteresis: float, memory: float = 0.8) -> None:
+        self.hysteresis = hysteresis
+        self.memory = memory
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all errors."""
+        self._chosen: list[Key] = []
+        self._errors: dict[Key, float] = {}
+
+    def choose(self, errors: dict[Key, float]) -> Key:
+        """The candidate to use, given this frame's held-out error of each usable candidate."""
+        for key, error in errors.items():
+            before = self._errors.get(key, error)
+            self._errors[key] = self.memory * before + (1 - self.memory) * error
+        best = min(errors, key=self._errors.__getitem__)
+        current = self._chosen[0] if self._chosen and self._chosen[0] in errors else best
+        if self._errors[best] < (1 - self.hysteresis) * self._errors[current]:
+            current = best
+        self._chosen = [current]
+        return current

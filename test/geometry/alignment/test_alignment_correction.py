@@ -7,11 +7,16 @@ import pytest
 from scipy.linalg import cho_factor, cho_solve
 
 from d3_ros.geometry.alignment import ScaleAligner
-from d3_ros.geometry.alignment.choice import SteadyChoice
-from d3_ros.geometry.alignment.local.correction_field import evaluate_field
+from d3_ros.geometry.alignment.local.correction_field import (
+    NODES,
+    CorrectionField,
+    evaluate_field,
+    image_position,
+)
 from d3_ros.geometry.alignment.local.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.local.prior import PRIORS, Features, kernel
 from d3_ros.geometry.alignment.points import Points, thin
+from d3_ros.geometry.alignment.smoothing import SteadyChoice
 
 SHAPE = (120, 160)
 MIDDLE = SHAPE[1] // 2
@@ -185,3 +190,36 @@ def test_held_fits_lose_the_local_correction_before_they_expire():
     np.testing.assert_array_equal(soon.apply(relative), measured)
     assert later.state == "held" and later.to_metres.field is None
     assert np.abs(later.apply(relative) - measured).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "shape", [(3000, 2), (1000, 40), (3000, 64), (1000, 4), (2, 3000), (3000, 1), (1, 33000)]
+)
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_a_narrow_image_is_aligned_in_bounded_time(shape, share):
+    """Grids are bounded whatever the image's aspect: these once hung or raised in OpenCV."""
+    v, u = np.mgrid[: shape[0], : shape[1]]
+    relative = (0.5 + 0.2 * np.sin(v / 300) + 0.2 * np.sin(u / 300 + 1)).astype(np.float32)
+    truth = 1.0 + 5.0 * relative
+    count = max(40, int(share * relative.size))
+    fit = ScaleAligner().update(relative, sample(truth, count), stamp=0.0)
+    assert max(fit.to_metres.field.layers.shape[1:]) <= NODES
+    assert abs_rel(fit.apply(relative), truth) < 0.01
+
+
+def test_correction_grid_and_points_agree_whatever_the_aspect():
+    rng = np.random.default_rng(0)
+    layers = rng.random((3, 40, 7)).astype(np.float32)
+    field = CorrectionField(layers, low=-0.5, step=0.5, extent=(100 / 610, 1.0))
+    log_depth = rng.uniform(-0.5, 0.5, (610, 100)).astype(np.float32)
+    v, u = (axis.ravel() for axis in np.mgrid[:610, :100])
+    at_points = field.at_points(image_position(u, v, (610, 100)), log_depth.ravel())
+    # OpenCV rounds positions to 1 / 32 of a node.
+    assert np.abs(field.at(log_depth).ravel() - at_points).max() < 0.04
+
+
+def test_thinning_to_few_points_ends_whatever_the_depths():
+    depth = np.geomspace(0.1, 80.0, 2000)
+    rows, columns = np.divmod(np.arange(2000), 50)
+    thinned, cell_of = thin(Points(rows, columns, depth / 100, depth), 10)
+    assert 1 <= len(thinned) <= 10 and cell_of.max() == len(thinned) - 1

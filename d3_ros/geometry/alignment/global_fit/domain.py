@@ -1,7 +1,7 @@
 """The domain in which relative depth is affine to metric depth: depth, disparity or log depth.
 
-Networks differ in what they are affine to, and so do scenes. Each domain is a pair of functions
-between metres and the value y with y = scale * relative + shift.
+Which one it is depends on the network and on the scene. A domain is a pair of functions between
+metres and the value y = scale * relative + shift.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class GlobalFit:
         return bool(np.isfinite(scale) and (scale < 0 if self.domain == "disparity" else scale > 0))
 
     def metres(self, relative: Any) -> np.ndarray:
-        """Depth in metres of relative depth, same shape; NaN where the map has none."""
+        """Metres of relative depth, same shape; NaN where the map gives no positive depth."""
         value = relative * self.affine.scale + self.affine.shift
         return FROM_DOMAIN[self.domain](value)
 
     def left_out_error(self, depth: np.ndarray) -> float:
         """Mean of |z - depth| / depth over the fitted points, each predicted from the others.
 
-        Errors count at most `GROSS_ERROR`, so that outliers of the sensor do not decide.
+        An error counts as at most `GROSS_ERROR`, so that outliers of the sensor do not decide.
         """
         predicted = FROM_DOMAIN[self.domain](self.affine.left_out)
         error = np.abs(predicted / depth - 1.0)
@@ -65,7 +65,7 @@ TO_DOMAIN: dict[Domain, Callable[[np.ndarray], np.ndarray]] = {
     "disparity": lambda depth: 1.0 / depth,
     "log": np.log,
 }
-# |dy| / relative error in metres: makes residuals of every domain relative errors of depth.
+# dy per relative error of depth: dividing a residual by it gives a relative error of depth.
 RELATIVE_UNIT: dict[Domain, Callable[[np.ndarray], np.ndarray]] = {
     "depth": lambda depth: depth,
     "disparity": lambda depth: 1.0 / depth,
@@ -76,7 +76,7 @@ RELATIVE_UNIT: dict[Domain, Callable[[np.ndarray], np.ndarray]] = {
 def fit_domains(
     domains: Sequence[Domain], relative: np.ndarray, depth: np.ndarray, rng: np.random.Generator
 ) -> dict[Domain, GlobalFit]:
-    """Robust affine fits of (N,) sensor depth in metres to (N,) relative depth, one a domain."""
+    """One robust affine fit per domain of (N,) sensor depth in metres to (N,) relative depth."""
     y = np.stack([TO_DOMAIN[domain](depth) for domain in domains])
     unit = np.stack([RELATIVE_UNIT[domain](depth) for domain in domains])
     fits = robust_affine(relative, y, unit, rng)

@@ -1,7 +1,7 @@
 """Robust affine fit with gross outliers.
 
-Random pairs ranked by truncated L1 (MSAC, Torr & Zisserman 2000, with the norm that AbsRel is) find
-the line that most points are near; iteratively re-weighted least squares polishes it, L1 too.
+Lines through random pairs of points are ranked by truncated L1 (MSAC, Torr & Zisserman 2000; L1 is
+the norm of AbsRel). Iteratively re-weighted least squares then refines the best line, in L1 too.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from d3_ros.geometry.alignment.numerics import median
 
 PAIRS = 128
 POLISH_ROUNDS = 8
-# Residuals below this weigh the same, which keeps the weights of L1 finite.
+# Residuals below this have equal weight, which keeps the weights of L1 finite.
 L1_FLOOR = 0.02
-# Points farther off than this (in units of the residual) do not pull at all.
+# Points with a larger residual (relative error of depth) have no weight.
 GROSS_ERROR = 1.0
 
 
@@ -24,8 +24,8 @@ GROSS_ERROR = 1.0
 class AffineFit:
     """y = scale * x + shift.
 
-    `covariance` (2, 2) is that of (scale, shift); `left_out` (N,) predicts every point from the fit
-    to all others.
+    `covariance` (2, 2) is that of (scale, shift). `left_out` (N,): y of each point,
+    predicted by the fit to all other points.
     """
 
     scale: float
@@ -42,7 +42,7 @@ class AffineFit:
 def robust_affine(
     x: np.ndarray, y: np.ndarray, unit: np.ndarray, rng: np.random.Generator
 ) -> list[AffineFit]:
-    """The lines y = scale * x + shift that most points are near, for several y of the same points.
+    """Fit lines y = scale * x + shift to the same points for several y.
 
     Args:
         x: (N,) float64, N >= 3, with some spread.
@@ -51,7 +51,7 @@ def robust_affine(
         rng: source of the random pairs; the same state gives the same fits.
 
     Returns:
-        K fits. Their scales may be of either sign: judging that is the caller's part.
+        K fits. Their scales may have either sign; the caller judges that.
     """
     lines = _nearest_lines(x, y, unit, rng)
     # Centred, the 2 x 2 systems are well conditioned.
@@ -67,7 +67,7 @@ def robust_affine(
         weight[going] = (near / (np.maximum(residual, L1_FLOOR) * unit * unit))[going]
         a, b, d = (weight @ moments).T
         determinant = a * d - b * b
-        going &= determinant > 1e-12 * a * d  # all weight on one x: the line so far stands
+        going &= determinant > 1e-12 * a * d  # all weight at one x: keep the line found so far
         if not going.any():
             break
         adjugate = np.stack([d, -b, -b, a], axis=-1).reshape(-1, 2, 2)
@@ -92,11 +92,11 @@ def robust_affine(
 def _nearest_lines(
     x: np.ndarray, y: np.ndarray, unit: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """(K, 2) scale and shift of the lines through two points with the least truncated residuals."""
+    """(K, 2) scale and shift of the lines through two points with the smallest truncated L1."""
     first = rng.integers(0, len(x), PAIRS)
     second = rng.integers(0, len(x), PAIRS)
     low, high = np.sort(x)[[len(x) // 20, -1 - len(x) // 20]]
-    # Pairs far apart tell a slope, pairs close together tell noise.
+    # Pairs close together would measure noise, not slope.
     useful = np.abs(x[second] - x[first]) > 0.25 * (high - low)
     first = np.append(first[useful], np.argmin(x))
     second = np.append(second[useful], np.argmax(x))

@@ -1,7 +1,7 @@
 """The local correction as a coarse grid over (image column, image row, log depth).
 
-A bilateral grid (Chen, Paris & Durand 2007): smooth in the image, and different at different
-depths, so that slicing it with an image of depths gives a field that is sharp at depth edges.
+This is a bilateral grid (Chen, Paris & Durand 2007): smooth over the image, with a value of its own
+at each depth. Looking it up by a depth image gives a correction that is sharp at depth edges.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from d3_ros.geometry.alignment.local.prior import (
 )
 from d3_ros.geometry.alignment.parallel import in_bands
 
-# Nodes across the image. Over depth the grid is evaluated at this step (log) and then refined by
-# cubic interpolation, which costs less than evaluating and keeps the linear look-up smooth.
-COLUMNS = 40
+# Nodes along the longer side of the image.
+NODES = 40
+# The grid is evaluated at this step of log depth. Cubic interpolation then refines it by the
+# factor below, which is cheaper than evaluation and keeps the linear look-up smooth.
 DEPTH_STEP = 0.125
 REFINE_DEPTH = 3
-# The grid ends this far (log) beyond the points' depths, where the field has mostly faded.
+# The grid ends this far (log depth) beyond the points, where the field has mostly faded.
 DEPTH_MARGIN = 0.6
 MAX_LAYERS = 40
-# Rows of the grid at a time stay in the processor's cache.
+# `cv2.remap` takes maps of fewer columns than 32,767.
+MAX_REMAP = 32000
+# So many rows of the grid are evaluated at a time, to stay in the processor's cache.
 ROWS_AT_ONCE = 4
 
 
@@ -39,12 +42,14 @@ class CorrectionField:
     """Log-depth correction on a grid.
 
     `layers` (R, V, U) float32, cell centres like pixels; layer k is at log depth
-    `low + k * step`, and depths beyond the first and last layer take theirs.
+    `low + k * step`. Depths beyond the first and the last layer take the value of that layer.
+    `extent`: width and height of the image over its longer side.
     """
 
     layers: np.ndarray
     low: float
     step: float
+    extent: tuple[float, float]
 
     def at(self, log_depth: np.ndarray, top: int = 0, height: int | None = None) -> np.ndarray:
         """(h, W) float32 correction for log depths of the global fit.
@@ -66,21 +71,18 @@ class CorrectionField:
         # One look-up fetches the layers below and above; they are blended in float.
         below *= np.float32(rows)
         below += row
-        pair = cv2.remap(
-            self._atlas, column, below, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        low, high = cv2.split(pair)
+        low, high = cv2.split(_remap(self._atlas, column, below))
         high -= low
         high *= share
         high += low
         return high
 
     def at_points(self, position: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
-        """(N,) correction at image positions (N, 2) in image widths, see `points_in_widths`."""
+        """(N,) correction at image positions (N, 2), see `image_position`."""
         _, rows, columns = self.layers.shape
         below, share = self._layer(log_depth)
-        column = np.clip(position[:, 0] * columns - 0.5, 0, columns - 1.001)
-        row = np.clip(position[:, 1] * columns - 0.5, 0, rows - 1.001)
+        column = np.clip(position[:, 0] * (columns / self.extent[0]) - 0.5, 0, columns - 1.001)
+        row = np.clip(position[:, 1] * (rows / self.extent[1]) - 0.5, 0, rows - 1.001)
         u, v, k = column.astype(np.intp), row.astype(np.intp), below.astype(np.intp)
         s, t = column - u, row - v
         total = np.zeros(len(log_depth))
@@ -131,15 +133,16 @@ def evaluate_field(
     step = max(high - low, 1e-3) / (count - 1)
     levels = low + step * np.arange(-1, count + 1)  # one more at each end, for the cubic
 
-    rows = max(2, round(COLUMNS * height / width))
-    u = (np.arange(COLUMNS) + 0.5) / COLUMNS
-    v = (np.arange(rows) + 0.5) / rows * (height / width)
+    extent = width / max(width, height), height / max(width, height)
+    columns, rows = (max(2, round(NODES * side)) for side in extent)
+    u = (np.arange(columns) + 0.5) / columns * extent[0]
+    v = (np.arange(rows) + 0.5) / rows * extent[1]
     alpha = regression.alpha.astype(np.float32)
     curve = curve_kernel(regression.prior, levels - origin, anchors.log_depth) @ alpha
     fields = regression.prior.fields
     factors = [depth_factor(field, levels - origin, anchors.log_depth) * alpha for field in fields]
     refine = _refine_depth(count)
-    layers = np.empty((len(refine), rows, COLUMNS), np.float32)
+    layers = np.empty((len(refine), rows, columns), np.float32)
 
     def evaluate(band: slice) -> None:
         distance = grid_distance(u, v[band], anchors.position)
@@ -148,16 +151,16 @@ def evaluate_field(
             mean = mean + factor @ image_kernel(field, distance).T
         fine = refine @ np.clip(mean, -bound, bound)
         # Once more, because the cubic overshoots.
-        layers[:, band] = np.clip(fine, -bound, bound).reshape(len(refine), -1, COLUMNS)
+        layers[:, band] = np.clip(fine, -bound, bound).reshape(len(refine), -1, columns)
 
     in_bands(evaluate, rows, ROWS_AT_ONCE)
-    return CorrectionField(layers, low, step / REFINE_DEPTH)
+    return CorrectionField(layers, low, step / REFINE_DEPTH, extent)
 
 
 def _refine_depth(inner: int) -> np.ndarray:
-    """Catmull-Rom interpolation between so many layers, (refined, inner + 2) float32 weights.
+    """(refined, inner + 2) float32 weights of a Catmull-Rom interpolation of `inner` layers.
 
-    The layer before the first and that after the last only give slopes.
+    One more layer at either end is needed for the slope there.
     """
     position = np.linspace(1, inner, (inner - 1) * REFINE_DEPTH + 1)
     below = np.minimum(position.astype(int), inner - 1)
@@ -171,9 +174,27 @@ def _refine_depth(inner: int) -> np.ndarray:
     return weights
 
 
-def points_in_widths(columns: Any, rows: Any, width: int) -> np.ndarray:
-    """(N, 2) image positions in image widths, pixel centres at halves as in the grid."""
-    return np.column_stack([columns + 0.5, rows + 0.5]) / width
+def image_position(columns: Any, rows: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """(N, 2) positions of pixel centres, x then y, in units of the image's longer side.
+
+    `shape` is that of the image, (H, W).
+    """
+    return np.column_stack([columns + 0.5, rows + 0.5]) / max(shape)
+
+
+def _remap(image: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """`cv2.remap`, linear, also for maps that are wider than OpenCV's limit."""
+    parts = [
+        cv2.remap(
+            image,
+            column[:, left : left + MAX_REMAP],
+            row[:, left : left + MAX_REMAP],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        for left in range(0, column.shape[1], MAX_REMAP)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 @lru_cache(maxsize=8)
@@ -182,7 +203,7 @@ def grid_coordinates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grid column and row of every pixel, (H, W) float32 each, within the outermost centres.
 
-    In steps of 1 / 32, as `cv2.remap` takes them, so that others can look up the same.
+    Rounded to 1 / 32 as `cv2.remap` rounds them, so that the tensor path looks up the same.
     """
     u = np.clip((np.arange(width) + 0.5) * columns / width - 0.5, 0, columns - 1)
     v = np.clip((np.arange(height) + 0.5) * rows / height - 0.5, 0, rows - 1.001)

@@ -17,7 +17,6 @@ from itertools import product
 import cv2
 import numpy as np
 
-from d3_ros.geometry.alignment.choice import SteadyChoice
 from d3_ros.geometry.alignment.local.voronoi import (
     Diagram,
     Samples,
@@ -27,6 +26,7 @@ from d3_ros.geometry.alignment.local.voronoi import (
 )
 from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
 from d3_ros.geometry.alignment.parallel import in_image_bands, together
+from d3_ros.geometry.alignment.smoothing import SteadyChoice
 
 # Residuals that do not stand out of the noise (robust standard deviations) are mostly noise.
 NOISE_FACTOR = 1.5

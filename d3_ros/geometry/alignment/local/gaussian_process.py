@@ -1,8 +1,8 @@
-"""Gaussian-process regression of what the global fit leaves over, with outliers among the points.
+"""Gaussian-process regression of the global fit's residual, robust to outliers among the points.
 
-The residual in log depth is modelled over (image position, log depth of the global fit); `prior`
-has what it may look like. Leave-one-out errors, in closed form (Rasmussen & Williams 2006, eq. 5.10
-to 5.12), choose the prior and the noise and take the weight from outliers (Student's t).
+The residual in log depth is a function of (image position, log depth of the global fit); `prior`
+holds its covariances. Leave-one-out errors, in closed form (Rasmussen & Williams 2006, eq. 5.10
+to 5.12), choose the prior and the noise, and reduce the weight of outliers (Student's t).
 """
 
 from __future__ import annotations
@@ -19,23 +19,27 @@ from d3_ros.geometry.alignment.local.prior import PRIORS, Features, Prior, kerne
 from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
 from d3_ros.geometry.alignment.parallel import together
 
-# Log depth. From noise so large that outliers stand out of a smooth field to almost none.
+# Noise levels to choose from (log depth), from the largest to almost none. Outliers are searched
+# from the largest on: then the field is smooth and they stand out.
 NOISES = (0.1, 0.03, 0.01, 0.003)
 CANDIDATES = tuple(product(PRIORS, NOISES))
-# Points that find outliers, all over the image, and neighbouring points that compare priors.
+# How many points, drawn from all over the image, find outliers; and how many neighbouring points
+# compare priors.
 WEIGHING_POINTS, REVIEW_POINTS = 112, 220
-# Mean log-likelihood a point by which another prior must be better to take over.
+# Another prior takes over when its mean log-likelihood per point is better by this.
 PRIOR_HYSTERESIS = 0.03
 STUDENT_NU = 4.0
 OUTLIER_CHI2 = 25.0
 OUTLIER_WEIGHT = 1e-4
-# Share of a good sensor's points that stand alone like outliers, at edges and on small things,
-# and how far (log depth) these are from what surrounds them.
-ALONE_SHARE, ALONE_ERROR, SUSPICIOUS_WEIGHT = 0.03, 0.7, 0.3
+# Even a good sensor has points that look like outliers, at edges and on small objects: up to this
+# share of all points, within this of their surroundings (log depth). A point looks like an outlier
+# when its weight is below the last value.
+GOOD_SENSOR_LONER_SHARE, LONER_ERROR, SUSPICIOUS_WEIGHT = 0.03, 0.7, 0.3
+# Median of the chi-squared distribution with one degree of freedom.
 CHI2_MEDIAN = 0.455
-# Of chi-squared, in medians: more than this does not count against a prior.
+# When priors are compared, chi-squared counts at most so many times its median.
 CHI2_CAP = 9.0
-# A point is no outlier when so many of its nearest neighbours are within this (log) of it.
+# A point is no outlier when `SUPPORT` of its nearest neighbours are within this log depth of it.
 NEIGHBOURS, SUPPORT, SUPPORT_TOLERANCE = 6, 2, 0.05
 
 
@@ -43,9 +47,9 @@ NEIGHBOURS, SUPPORT, SUPPORT_TOLERANCE = 6, 2, 0.05
 class Regression:
     """Posterior mean sum_i alpha_i k(., anchor_i) under `prior`.
 
-    `held_out` predicts the residual of the held-out points. `left_out` is the error of a sample of
-    the others, each predicted without itself. `noise` is that of the points in log depth, and
-    `weight` (N,) in (0, 1] how far each of them is believed.
+    `held_out`: predicted residual at the held-out points. `left_out`: errors at a sample of the
+    other points, each predicted without itself. `noise`: standard deviation of the points, in log
+    depth. `weight` (N,) in (0, 1]: the precision of each point, relative to that of a good one.
     """
 
     prior: Prior
@@ -58,10 +62,10 @@ class Regression:
 
 
 class ResidualModel:
-    """Regression of residual fields that remembers which prior and noise suit network and scene.
+    """Regression of the residual; remembers which prior and noise suit network and scene.
 
-    By the likelihood of points left out, the first frame compares all of both, and every
-    `REVIEW_EVERY`-th frame those in use with one other pair, in turn.
+    They are compared by the likelihood of left-out points. The first frame compares all pairs of
+    prior and noise; every `REVIEW_EVERY`-th frame compares the pair in use with one other.
     """
 
     REVIEW_EVERY = 4
@@ -82,14 +86,13 @@ class ResidualModel:
         join: bool,
         rng: np.random.Generator,
     ) -> Regression:
-        """Fit the residual field to points, some of which also measure how well it predicts.
+        """Fit the residual field to the first `seen` points and predict the held-out ones.
 
         Args:
             features: where the N points are; log depth relative to a value within its range.
             residual: (N,) log of sensor depth over the global fit's.
-            seen: how many of the points, the first ones, are not held out. The others are
-                predicted from these alone.
-            join: whether those held out become anchors afterwards.
+            seen: the first `seen` points are not held out; they alone predict the others.
+            join: whether the held-out points become anchors after they were predicted.
             rng: draws the points that find outliers and compare priors.
         """
         before, anchors = self._prior, len(features) if join else seen
@@ -155,10 +158,10 @@ class ResidualModel:
 
 
 def _loners(features: Features, residual: np.ndarray, seen: int) -> np.ndarray:
-    """(N,) bool: points that hardly any neighbour agrees with, in depth or in residual.
+    """(N,) bool: points with which hardly any neighbour agrees, neither in depth nor in residual.
 
-    Only they can be outliers of the sensor; what several neighbours say is an edge or an object
-    that the network missed. The first `seen` points are the neighbours.
+    Only these can be outliers of the sensor. Where neighbours agree, the network missed an edge or
+    an object. Neighbours are taken from the first `seen` points.
     """
     depth = features.log_depth + residual
     count = min(NEIGHBOURS + 1, seen)
@@ -173,9 +176,10 @@ def _loners(features: Features, residual: np.ndarray, seen: int) -> np.ndarray:
 
 
 def _neighbours(features: Features, rng: np.random.Generator) -> np.ndarray:
-    """Indices of up to `REVIEW_POINTS` points that lie on one side of a line through the image.
+    """Indices of up to `REVIEW_POINTS` points on one side of a line of random direction.
 
-    As dense as the points are, unlike a sample of all: how rough a field may be shows only there.
+    They are as dense as the points are, unlike a random sample; only dense points show how rough
+    the field is.
     """
     angle = rng.uniform(0.0, 2.0 * np.pi)
     along = features.position @ np.array([np.cos(angle), np.sin(angle)])
@@ -248,10 +252,10 @@ def _weigh_points(
         own = prior.variance(features.log_depth[others]) + noise**2
         expected = np.maximum(own - np.einsum("ij,ij->j", reached, reached), noise**2)
         everyone[others] = _weigh(error[others] ** 2 / (expected * spread), loner[others])
-    # Where no more points stand alone than must, they are small things rather than outliers.
-    alone_share = float(np.mean(everyone < SUSPICIOUS_WEIGHT))
-    doubt = max(0.0, 1.0 - ALONE_SHARE / max(alone_share, ALONE_SHARE))
-    return np.where(np.abs(error) < ALONE_ERROR, everyone**doubt, everyone), left_out
+    # As many loners as a good sensor has are small objects rather than outliers.
+    loner_share = float(np.mean(everyone < SUSPICIOUS_WEIGHT))
+    doubt = max(0.0, 1.0 - GOOD_SENSOR_LONER_SHARE / max(loner_share, GOOD_SENSOR_LONER_SHARE))
+    return np.where(np.abs(error) < LONER_ERROR, everyone**doubt, everyone), left_out
 
 
 def _weigh(chi2: np.ndarray, alone: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The local correction of a frame: a smooth field, then detail, and how well they predict."""
+"""The local correction of a frame: a smooth field first, then detail; and its measured error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
-from d3_ros.geometry.alignment.local.correction_field import evaluate_field, points_in_widths
+from d3_ros.geometry.alignment.local.correction_field import evaluate_field, image_position
 from d3_ros.geometry.alignment.local.detail import DetailModel
 from d3_ros.geometry.alignment.local.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.local.prior import Features
@@ -20,19 +20,23 @@ from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 
-# A dense point has company when so many others within so many spacings are at its log depth.
-COMPANY, COMPANY_REACH, COMPANY_TOLERANCE = 2, 1.5, 0.05
+# A point is doubted when the regression gives it less weight than this.
 DOUBTED = 0.5
+# Among dense points, a doubted one is kept when at least so many other points within so many
+# spacings (pixels of the mean distance between points) are within this of its log depth.
+NEIGHBOURS_THAT_CONFIRM, CONFIRM_REACH, CONFIRM_TOLERANCE = 2, 1.5, 0.05
+# Pixels around doubted points that are looked at in one go, to bound the memory.
+PIXELS_AT_ONCE = 2_000_000
 # Points whose correction is looked up at once.
 POINTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class LocalFit:
-    """The map with its correction; relative errors of points that had no part in it.
+    """The corrected map and its relative errors |z - z_sensor| / z_sensor at sensor points.
 
-    `held_out` (M,) are those of held-out points, `left_out` those of a sample of the others, each
-    predicted without itself.
+    `held_out` (M,): at the held-out points, which had no part in the map. `left_out`: at a sample
+    of the other points, each predicted without itself.
     """
 
     metric_map: MetricMap
@@ -41,7 +45,7 @@ class LocalFit:
 
 
 class LocalCorrection:
-    """Bends global fits to points; remembers what suits the network and the scene."""
+    """Corrects global fits by the points; remembers the choices that suit network and scene."""
 
     def __init__(
         self,
@@ -68,25 +72,27 @@ class LocalCorrection:
         rng: np.random.Generator,
         diagram: Callable[[], Diagram],
     ) -> LocalFit | None:
-        """Bend `fit` to the seen points, or None where there is nothing to bend.
+        """Correct `fit` by the seen points; None where too few of them have metres by `fit`.
 
         Args:
             fit: the global fit.
-            seen: all points but those held out.
-            few: these, thinned.
-            cell_of: which of the few each seen point is part of.
-            held_out: points to judge the result by.
+            seen: all points except the held-out ones.
+            few: `seen`, thinned.
+            cell_of: (N,) the index into `few` that each seen point was averaged into.
+            held_out: points that measure the error of the result.
             relative: (H, W) relative depth.
-            rng: draws the samples of points that settle the regression's choices.
-            diagram: of all seen points; called late.
+            rng: draws the samples of points by which the regression chooses prior and noise.
+            diagram: waits for and returns the Voronoi diagram of the seen points.
         """
         height, width = relative.shape
         dense = len(few) < len(seen)
         parts = [few, held_out]
         log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in parts]))
         log_truth = np.log(np.concatenate([part.depth for part in parts]))
-        position = np.concatenate([points_in_widths(p.columns, p.rows, width) for p in parts])
-        # Where the fit goes behind the camera, nothing can be bent.
+        position = np.concatenate(
+            [image_position(p.columns, p.rows, relative.shape) for p in parts]
+        )
+        # Points that the global fit puts behind the camera cannot be corrected.
         known = np.flatnonzero(np.isfinite(log_fit))
         known_few = int(np.searchsorted(known, len(few)))
         if known_few < self.settings.min_points:
@@ -111,10 +117,10 @@ class LocalCorrection:
         judges = held_out[hidden - len(few)]
         honest = log_fit[hidden] + np.clip(regression.held_out, -bound, bound)
         with self._stage("detail"):
-            samples = _samples(metric_map, seen, width, trust[cell_of])
+            samples = _samples(metric_map, seen, relative.shape, trust[cell_of])
             if dense:
                 _trust_all_but_lone(samples, (height, width))
-            held_out_samples = _samples(metric_map, judges, width, trust[hidden])
+            held_out_samples = _samples(metric_map, judges, relative.shape, trust[hidden])
 
             def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
                 return metric_map.log_depth(relative[np.ix_(rows, columns)])[1]
@@ -126,14 +132,16 @@ class LocalCorrection:
         return LocalFit(replace(metric_map, detail=detail), np.abs(np.expm1(errors)), left_out)
 
 
-def _samples(metric_map: MetricMap, points: Points, width: int, trust: np.ndarray) -> Samples:
-    """Samples of all points; no trust is in those where the fit goes behind the camera."""
+def _samples(
+    metric_map: MetricMap, points: Points, shape: tuple[int, ...], trust: np.ndarray
+) -> Samples:
+    """The points with their base log depth; trust 0 where the fit goes behind the camera."""
     log_fit, truth = np.log(metric_map.fit.metres(points.relative)), np.log(points.depth)
     unknown = ~np.isfinite(log_fit)
     log_fit[unknown] = truth[unknown]
     field, base = metric_map.field, log_fit.copy()
     assert field is not None
-    position = points_in_widths(points.columns, points.rows, width)
+    position = image_position(points.columns, points.rows, shape)
 
     def correct(some: slice) -> None:
         base[some] += field.at_points(position[some], log_fit[some])
@@ -143,22 +151,25 @@ def _samples(metric_map: MetricMap, points: Points, width: int, trust: np.ndarra
 
 
 def _trust_all_but_lone(samples: Samples, shape: tuple[int, int]) -> None:
-    """Believe dense samples, in place, but those doubted that are alone at their depth.
+    """Set the trust of dense samples, in place: 0 for doubted ones without neighbours, else 1.
 
-    Where points are dense, every real thing has several.
+    Where points are dense, every real surface has several of them.
     """
     doubted = np.flatnonzero(samples.trust < DOUBTED)
     measured = np.full(shape, np.nan, np.float32)
     measured[samples.rows, samples.columns] = samples.truth
-    reach = round(COMPANY_REACH * (measured.size / len(samples)) ** 0.5)
-    window = np.arange(-reach, reach + 1)
-    rows = np.clip(samples.rows[doubted, None] + window, 0, shape[0] - 1)
-    columns = np.clip(samples.columns[doubted, None] + window, 0, shape[1] - 1)
-    around = measured[rows[:, :, None], columns[:, None, :]]
-    agree = np.abs(around - samples.truth[doubted, None, None]) < COMPANY_TOLERANCE
-    lone = agree.sum(axis=(1, 2)) <= COMPANY  # one of them is the sample itself
+    reach = round(CONFIRM_REACH * (measured.size / len(samples)) ** 0.5)
+    down, right = (np.arange(-min(reach, side), min(reach, side) + 1) for side in shape)
     samples.trust[:] = 1.0
-    samples.trust[doubted[lone]] = 0.0
+    at_once = max(1, PIXELS_AT_ONCE // (len(down) * len(right)))
+    for some in np.array_split(doubted, -(-len(doubted) // at_once) or 1):
+        rows = np.clip(samples.rows[some, None] + down, 0, shape[0] - 1)
+        columns = np.clip(samples.columns[some, None] + right, 0, shape[1] - 1)
+        around = measured[rows[:, :, None], columns[:, None, :]]
+        agree = np.abs(around - samples.truth[some, None, None]) < CONFIRM_TOLERANCE
+        # The sample itself is among those that agree.
+        lone = agree.sum(axis=(1, 2)) <= NEIGHBOURS_THAT_CONFIRM
+        samples.trust[some[lone]] = 0.0
 
 
 def _depth_range(fit: GlobalFit) -> tuple[float, float]:

@@ -19,7 +19,8 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Features:
-    """Where points are: `position` (N, 2) in image widths, `log_depth` (N,) by the global fit."""
+    """Where points are: `position` (N, 2) in units of the image's longer side, `log_depth`
+    (N,) of the global fit."""
 
     position: np.ndarray
     log_depth: np.ndarray
@@ -33,7 +34,9 @@ class Features:
 
 @dataclass(frozen=True)
 class LocalField:
-    """Size (log depth; 0.1 is about 10 %) and reach of a field in image widths and log depth."""
+    """A field's size `sigma` (log depth; 0.1 is about 10 %) and its correlation lengths.
+
+    `width` is in units of the image's longer side, `depth` in log depth."""
 
     rough: bool
     sigma: float
@@ -142,7 +145,7 @@ def upper_covariance(prior: Prior, features: Features) -> np.ndarray:
 
 
 def _decay(field: LocalField) -> float:
-    """How fast the field's correlation falls, per image width."""
+    """How fast the field's correlation falls, per unit of position."""
     return (1.0 if field.rough else 3.0**0.5) / field.width
 
 

@@ -1,4 +1,4 @@
-"""Which sample is nearest to every cell of an image, and how far: a discrete Voronoi diagram."""
+"""A discrete Voronoi diagram: the nearest sample of every cell of an image, and its distance."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 
 from d3_ros.geometry.alignment.numerics import median
 
-# A grid cell for every so many cells of spacing between points, at most so many pixels, which
-# divide `parallel.BAND_STEP`.
-CELLS_A_SPACING, MAX_STEP = 4.0, 8
-# Cells that are handed on or joined by a sample are looked for within so many spacings.
+# A cell is as large as the spacing of the points allows: at least so many cells between two points,
+# and at most so many pixels (a divisor of `parallel.BAND_STEP`).
+CELLS_PER_SPACING, MAX_STEP = 4.0, 8
+# When a sample leaves or joins, cells within so many spacings of it are updated.
 REACH = 2.0
 
 
 @dataclass(frozen=True)
 class Samples:
-    """N points: integer `rows`, `columns`; `base`, `truth`: log depth (N,); `trust` in [0, 1]."""
+    """N sensor points: pixel `rows`, `columns`; log depth `base` (predicted so far) and `truth`
+    (measured); `trust` in [0, 1]. All are (N,)."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -35,9 +36,9 @@ class Samples:
 
 @dataclass(frozen=True)
 class Diagram:
-    """Nearest sample of every cell, (h, w), and the distance to it in cells.
+    """The index of each cell's nearest sample, (h, w), and the distance to it in cells, (h, w).
 
-    A cell is `step` pixels wide and high. `spacing`: of the samples, cells.
+    A cell is `step` pixels wide and high. `spacing` is the typical distance of samples, in cells.
     """
 
     nearest: np.ndarray
@@ -47,10 +48,10 @@ class Diagram:
 
 
 def diagram_of(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Diagram:
-    """Diagram of N >= 1 samples at pixels (N,), (N,) of an image of that height and width."""
+    """The diagram of N >= 1 samples at pixels `rows`, `columns` (N,); `shape` is (H, W)."""
     spacing = np.sqrt(shape[0] * shape[1] / len(rows))
     step = 1
-    while 2 * step <= min(spacing / CELLS_A_SPACING, MAX_STEP):
+    while 2 * step <= min(spacing / CELLS_PER_SPACING, MAX_STEP):
         step *= 2
     rows, columns = rows // step, columns // step
     empty = np.ones((-(-shape[0] // step), -(-shape[1] // step)), np.uint8)
@@ -67,9 +68,9 @@ def diagram_of(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) ->
 
 
 def hand_on(diagram: Diagram, samples: Samples, leaving: np.ndarray) -> Diagram:
-    """The diagram in which the cells of those that leave, (N,) bool, go to their neighbours.
+    """The diagram without the samples that leave, (N,) bool.
 
-    The cells of one all go to that which is nearest to it of those that stay.
+    All cells of a leaving sample go to the one sample nearest to it that stays.
     """
     leavers = np.flatnonzero(leaving)
     if len(leavers) == 0:
@@ -99,18 +100,18 @@ def hand_on(diagram: Diagram, samples: Samples, leaving: np.ndarray) -> Diagram:
 
 
 def insert(diagram: Diagram, samples: Samples, first: int) -> Diagram:
-    """The diagram that these samples join, numbered from `first`: they take what is nearest."""
+    """The diagram after `samples` joined it, with indices from `first` on."""
     reach = int(REACH * diagram.spacing)
     window = np.arange(-reach, reach + 1)
     apart = np.hypot(window[:, None], window).astype(np.float32).ravel()
-    # A border in which everything is near enough already.
+    # A border whose distance is below any other, so that no sample takes a cell outside.
     bordered = np.pad(diagram.distance, reach, constant_values=-1.0)
     stride = bordered.shape[1]
     rows, columns = samples.rows // diagram.step, samples.columns // diagram.step
     own = (rows + reach) * stride + columns + reach
     around = (window[:, None] * stride + window).ravel()
     which, place = np.nonzero(apart < bordered.ravel()[own[:, None] + around])
-    order = np.argsort(-apart[place], kind="stable")  # of several the last, nearest, stays
+    order = np.argsort(-apart[place], kind="stable")  # the nearest is written last and stays
     which, place = which[order], place[order]
     down, right = np.divmod(place, len(window))
     cells = rows[which] + down - reach, columns[which] + right - reach
@@ -120,6 +121,6 @@ def insert(diagram: Diagram, samples: Samples, first: int) -> Diagram:
 
 
 def concatenate(a: Samples, b: Samples) -> Samples:
-    """The first samples, then the second."""
+    """The samples of `a`, then those of `b`."""
     names = [field.name for field in fields(Samples)]
     return Samples(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in names))
