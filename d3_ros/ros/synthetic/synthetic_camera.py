@@ -4,14 +4,17 @@
 
 Image and calibration, sparse depth, scan and LiDAR as the predictor takes them in the same
 namespace, odometry and transforms as Nav2 and SLAM take them, and the exact depth and normals to
-compare with. Only what somebody subscribes to is rendered.
+compare with. Only what somebody subscribes to is rendered. A thread of its own renders, so odometry
+and transforms keep their rate however long a picture takes.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -103,6 +106,9 @@ class SyntheticCamera(Node):
         self._points = self.create_publisher(PointCloud2, "sensor_depth/points", qos)
         self._odometry = self.create_publisher(Odometry, "odom", QoSProfile(depth=10))
         self._buffers = {name: ImageBuffer() for name in IMAGES}
+        self._renderer = ThreadPoolExecutor(1, "renderer")
+        self._renderings: dict[str, Future[None]] = {}
+        self._odometry_lock = threading.Lock()
         self._start = self.get_clock().now()
         self._open_tf()
         self._by_rate: dict[str, Timer] = {}
@@ -131,9 +137,9 @@ class SyntheticCamera(Node):
     def _set_timers(self, settings: SyntheticSettings) -> None:
         """Make a timer for each rate that is new."""
         for name, callback in (
-            ("image_rate", self._publish_images),
-            ("scan_rate", self._publish_scan),
-            ("points_rate", self._publish_points),
+            ("image_rate", self._in_renderer("image_rate", self._publish_images)),
+            ("scan_rate", self._in_renderer("scan_rate", self._publish_scan)),
+            ("points_rate", self._in_renderer("points_rate", self._publish_points)),
             ("odometry_rate", self._publish_odometry),
         ):
             rate = getattr(settings, name)
@@ -142,24 +148,42 @@ class SyntheticCamera(Node):
                     continue
                 self.destroy_timer(self._by_rate.pop(name))
             if rate:
-                self._by_rate[name] = self.create_timer(1.0 / rate, self._now_and(callback))
+                self._by_rate[name] = self.create_timer(1.0 / rate, callback)
 
-    def _now_and(self, callback: Callable[[Time, Motion], None]) -> Callable[[], None]:
-        """`callback` with the present time and motion, once others can look up where that was."""
+    # The rendering thread
 
-        def at_once() -> None:
-            now = self.get_clock().now()
-            seconds = (now - self._start).nanoseconds * 1e-9
-            motion = self._loop.at(seconds, self._settings.speed)
-            if callback != self._publish_odometry:
-                self._publish_odometry(now.to_msg(), motion)
-            callback(now.to_msg(), motion)
+    def _in_renderer(
+        self, rate_name: str, publish: Callable[[Time, Motion, SyntheticSettings], None]
+    ) -> Callable[[], None]:
+        """A timer callback that lets the rendering thread publish one sensor.
 
-        return at_once
+        A sensor whose last turn is not over is left out, so a slow machine lowers its rate.
+        """
+
+        def render() -> None:
+            settings = self._settings
+            if getattr(settings, rate_name):
+                publish(*self._publish_odometry(), settings)
+
+        def callback() -> None:
+            last = self._renderings.get(rate_name)
+            if last is not None:
+                if not last.done():
+                    return
+                if self.context.ok():
+                    last.result()  # an exception of the rendering thread goes on here
+            self._renderings[rate_name] = self._renderer.submit(render)
+
+        return callback
+
+    def destroy_node(self) -> None:
+        """End the rendering thread, then the node."""
+        self._renderer.shutdown(cancel_futures=True)
+        super().destroy_node()
 
     # Sensors
 
-    def _publish_images(self, stamp: Time, motion: Motion) -> None:
+    def _publish_images(self, stamp: Time, motion: Motion, settings: SyntheticSettings) -> None:
         header = Header(stamp=stamp, frame_id=CAMERA)
         info = camera_info_from_intrinsics(
             self._intrinsics, header, self._intrinsics.width, self._intrinsics.height
@@ -167,7 +191,7 @@ class SyntheticCamera(Node):
         for publisher in self._infos:
             publisher.publish(info)
         wanted = {n for n, p in self._images.items() if p.get_subscription_count()}
-        if not self._settings.sensor_share:
+        if not settings.sensor_share:
             wanted.discard("sensor_depth/image")
         if not wanted:
             return
@@ -178,7 +202,7 @@ class SyntheticCamera(Node):
         if "truth/normals" in wanted:
             self._send("truth/normals", header, self._scene.normals(view), "32FC3")
         if "sensor_depth/image" in wanted:
-            sparse = sparse_depth(view.depth, self._settings.sensor_share, self._limits, self._rng)
+            sparse = sparse_depth(view.depth, settings.sensor_share, _limits(settings), self._rng)
             buffer = self._buffers["sensor_depth/image"]
             self._images["sensor_depth/image"].publish(buffer.fill_millimetres(header, sparse))
         if "image" in wanted:
@@ -187,27 +211,23 @@ class SyntheticCamera(Node):
     def _send(self, name: str, header: Header, pixels: np.ndarray, encoding: str) -> None:
         self._images[name].publish(self._buffers[name].fill(header, pixels, encoding))
 
-    def _publish_scan(self, stamp: Time, motion: Motion) -> None:
+    def _publish_scan(self, stamp: Time, motion: Motion, settings: SyntheticSettings) -> None:
         if not self._scan.get_subscription_count():
             return
-        pose = motion.T_world_base @ T_BASE_SCANNER
-        ranges = scan_ranges(self._scene, pose, self._settings.scan_beams)
-        readings = self._limits.read(ranges, self._rng)
-        self._scan.publish(scan(stamp, readings, self._limits, self._settings.scan_rate))
+        pose, limits = motion.T_world_base @ T_BASE_SCANNER, _limits(settings)
+        ranges = scan_ranges(self._scene, pose, settings.scan_beams)
+        readings = limits.read(ranges, self._rng)
+        self._scan.publish(scan(stamp, readings, limits, settings.scan_rate))
 
-    def _publish_points(self, stamp: Time, motion: Motion) -> None:
+    def _publish_points(self, stamp: Time, motion: Motion, settings: SyntheticSettings) -> None:
         if not self._points.get_subscription_count():
             return
         pose = motion.T_world_base @ T_BASE_LIDAR
         ranges = self._scene.cast(pose[:3, 3], pose[:3, :3] @ self._rays)
-        readings = self._limits.read(ranges, self._rng)
+        readings = _limits(settings).read(ranges, self._rng)
         hit = np.isfinite(readings)
         points = (self._rays[:, hit] * readings[hit]).T
         self._points.publish(cloud(stamp, points, self._rings[hit]))
-
-    @property
-    def _limits(self) -> RangeLimits:
-        return RangeLimits(NEAREST_M, self._settings.max_range, self._settings.noise)
 
     # Where the robot is
 
@@ -237,11 +257,21 @@ class SyntheticCamera(Node):
             )
         )
 
-    def _publish_odometry(self, stamp: Time, motion: Motion) -> None:
-        self._odometry.publish(odometry(stamp, motion))
-        if self._tf is not None:
-            moved = transform(stamp, ODOM, BASE, motion.T_world_base)
-            self._tf.publish(self._tf_type(transforms=[moved]))
+    def _publish_odometry(self) -> tuple[Time, Motion]:
+        """Publish where the robot is now. Two threads call it; the lock keeps stamps in order."""
+        with self._odometry_lock:
+            now = self.get_clock().now()
+            seconds = (now - self._start).nanoseconds * 1e-9
+            motion, stamp = self._loop.at(seconds, self._settings.speed), now.to_msg()
+            self._odometry.publish(odometry(stamp, motion))
+            if self._tf is not None:
+                moved = transform(stamp, ODOM, BASE, motion.T_world_base)
+                self._tf.publish(self._tf_type(transforms=[moved]))
+        return stamp, motion
+
+
+def _limits(settings: SyntheticSettings) -> RangeLimits:
+    return RangeLimits(NEAREST_M, settings.max_range, settings.noise)
 
 
 def main(args: list[str] | None = None) -> int:
