@@ -31,14 +31,14 @@ SCORE = "affine_depth.abs_rel"
 def row(predictor: D3Predictor, frames: FrameSet, hidden: bool) -> np.ndarray:
     """The strip of pictures of the worst frame of a set."""
     worst = max(evaluate(predictor, frames, points=100), key=lambda one: one.scores[SCORE])
-    read = frames.read(worst.name)
-    answer, truth = predict(predictor, read), read.frame.depth
+    frame = frames.read(worst.name)
+    answer, truth = predict(predictor, frame), frame.depth
     assert answer.depth is not None and answer.normals is not None and truth is not None
     known = np.where(truth > 0, truth, np.float32(np.nan))
     near, far = (float(q) for q in np.nanquantile(known, (0.02, 0.98)))
     fitted = affine_depth(answer.depth, truth).astype(np.float32)
     error = np.abs(fitted - known) / known
-    pictures = {} if hidden else {"image": read.frame.rgb}
+    pictures = {} if hidden else {"image": frame.rgb}
     pictures |= {
         f"{frames.folder.name}/{worst.name}: depth, AbsRel {worst.scores[SCORE]:.3f}": with_bar(
             colour_depth(fitted, near, far), near, far, "m"

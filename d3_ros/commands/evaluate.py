@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     table: list[dict[str, float | str]] = _time_scale() if args.time else []
     folders = args.data
     if args.scale:
-        from d3_ros.evaluation.scale_frames import frame_folders
+        from d3_ros.data.readers import frame_folders
 
         given = folders or ([] if args.time else [FRAMES])
         folders = [inner for folder in given for inner in frame_folders(folder)]

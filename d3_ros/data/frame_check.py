@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from d3_ros.data.dataset_config import DatasetKind
 from d3_ros.data.readers import Reader, UnusableError
 from d3_ros.errors import DataError
 from d3_ros.network.bundle.lookup import user_cache
 
-FORMAT = 1  # of the findings; another one is checked anew
+FORMAT = 2  # of the findings; another one is checked anew
 DAMAGED = "cannot be read"
 NAMED = 5  # of the frames with one fault
+MIN_KNOWN_PIXELS = 10
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Finding:
     fault: tuple[str, str] | None
 
 
-def check_frames(reader: Reader, kind: DatasetKind, folder: Path) -> list[Finding]:
+def check_frames(reader: Reader, folder: Path) -> list[Finding]:
     """A finding for every frame of the reader, in order; a progress bar where it takes long."""
-    known = _remembered(folder, kind)
+    known = _remembered(folder, reader.kind)
     states = {name: _state(reader, name) for name in reader.names}
     todo = [name for name in reader.names if known.get(name, {}).get("state") != states[name]]
     if todo:
@@ -52,7 +53,7 @@ def check_frames(reader: Reader, kind: DatasetKind, folder: Path) -> list[Findin
             bar = tqdm(results, total=len(todo), unit="frame", desc=f"check {folder.name}", delay=1)
             for name, result in zip(todo, bar, strict=True):
                 known[name] = {"state": states[name], **result}
-        _remember(folder, kind, {name: known[name] for name in reader.names})
+        _remember(folder, reader.kind, {name: known[name] for name in reader.names})
     return [_finding(name, known[name]) for name in reader.names]
 
 
@@ -74,14 +75,20 @@ def describe_faults(findings: Sequence[Finding], total: int) -> str:
 
 def _examine(reader: Reader, name: str) -> dict[str, Any]:
     try:
-        frame = reader.read(name).frame
+        frame = reader.read(name)
     except UnusableError as error:
         return {"fault": [error.reason, str(error)]}
     except DataError as error:
         return {"fault": [DAMAGED, str(error)]}
+    picture, *others = reader.files(name)
+    if reader.has_depth and frame.depth is None:
+        return {"fault": ["no depth", f"{picture} has no depth of its name"]}
     label = frame.normals if frame.depth is None else frame.depth
-    assert label is not None
-    return {"size": list(label.shape[:2]), "camera": frame.camera is not None}
+    known = 0 if label is None else np.count_nonzero(label)
+    if known < MIN_KNOWN_PIXELS:
+        message = f"{others[0]} is known at {known} pixels only"
+        return {"fault": ["nothing known", message]}
+    return {"size": frame.label_size, "camera": frame.camera is not None}
 
 
 def _finding(name: str, entry: dict[str, Any]) -> Finding:
@@ -102,12 +109,12 @@ def _state(reader: Reader, name: str) -> list[list[Any]]:
     return state
 
 
-def _findings_file(folder: Path, kind: DatasetKind) -> Path:
+def _findings_file(folder: Path, kind: str) -> Path:
     place = hashlib.sha256(f"{kind} {folder.resolve()}".encode()).hexdigest()[:24]
     return user_cache().with_name("checked") / f"{place}.json"
 
 
-def _remembered(folder: Path, kind: DatasetKind) -> dict[str, Any]:
+def _remembered(folder: Path, kind: str) -> dict[str, Any]:
     try:
         content = json.loads(_findings_file(folder, kind).read_text(encoding="utf-8"))
         return dict(content["frames"]) if content["format"] == FORMAT else {}
@@ -115,7 +122,7 @@ def _remembered(folder: Path, kind: DatasetKind) -> dict[str, Any]:
         return {}
 
 
-def _remember(folder: Path, kind: DatasetKind, frames: dict[str, Any]) -> None:
+def _remember(folder: Path, kind: str, frames: dict[str, Any]) -> None:
     content = {"format": FORMAT, "folder": str(folder.resolve()), "frames": frames}
     file = _findings_file(folder, kind)
     unfinished = file.with_suffix(f".{os.getpid()}")

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from d3_ros.data.dataset_config import DatasetKind
 from d3_ros.data.frame_check import check_frames, describe_faults
-from d3_ros.data.official_layout import PREFIXES
-from d3_ros.data.readers import Reader, ReadFrame, open_reader
+from d3_ros.data.labelled_frame import LabelledFrame
+from d3_ros.data.readers import Reader, open_readers
 from d3_ros.errors import DataError
 from d3_ros.types import CameraIntrinsics
 
@@ -22,7 +21,7 @@ NORMALS_SHARE = 64
 
 
 class FrameSet:
-    """Usable frames of a plain folder or of one in the official layout.
+    """Usable frames of a folder in any layout of `readers`.
 
     `names` of the frames in order; `summary`: one line, with what was left out and why.
     """
@@ -33,7 +32,7 @@ class FrameSet:
         """List and check the frames.
 
         Args:
-            folder: a plain folder (plain_folder.py) or one in the official layout.
+            folder: of frames.
             part: of the folder, as its split.txt says; all where there is none.
             intrinsics: fx, fy, cx, cy in pixels of the depth maps: frames without normals get those
                 of their measured depth.
@@ -45,10 +44,9 @@ class FrameSet:
         self._intrinsics = intrinsics
         self._readers: dict[str, Reader] = {}
         findings = []
-        for kind in _kinds(folder):
-            reader = open_reader(kind, folder)
+        for reader in open_readers(folder):
             split = reader.split
-            for finding in check_frames(reader, kind, folder):
+            for finding in check_frames(reader, folder):
                 if split is None or part == "all" or split.get(finding.name) == part:
                     self._readers[finding.name] = reader
                     findings.append(finding)
@@ -66,30 +64,16 @@ class FrameSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, name: str) -> ReadFrame:
+    def read(self, name: str) -> LabelledFrame:
         """The frame of that name.
 
         Raises:
             DataError: it has become unreadable.
         """
-        read = self._readers[name].read(name)
-        frame = read.frame
+        frame = self._readers[name].read(name)
         if self._intrinsics is None or frame.normals is not None or frame.depth is None:
-            return read
+            return frame
         height, width = frame.depth.shape
         fx, fy, cx, cy = self._intrinsics
         camera = CameraIntrinsics(width, height, fx, fy, cx, cy)
-        derived = replace(frame, camera=camera).with_derived_normals(NORMALS_SHARE)
-        return replace(read, frame=derived)
-
-
-def _kinds(folder: Path) -> list[DatasetKind]:
-    if not (folder / "depth_ori").is_dir() and not (folder / "normal").is_dir():
-        return ["folder"]
-    kinds: list[DatasetKind] = [
-        kind for kind, prefix in PREFIXES.items() if any((folder / "rgb").glob(f"{prefix}*"))
-    ]
-    if not kinds:
-        known = ", ".join(PREFIXES.values())
-        raise DataError(f"{folder / 'rgb'}: in the official layout names begin with {known}")
-    return kinds
+        return replace(frame, camera=camera).with_derived_normals(NORMALS_SHARE)

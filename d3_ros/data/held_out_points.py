@@ -1,20 +1,73 @@
-"""Which measured pixels the node is given, and which are kept back to score it.
+"""Which measured pixels are given to a predictor, and which are held out to score it.
 
-A score on pixels that the node was given would only say how well it copies. So they are split
-once, here, and the score sees nothing but the second half of the split.
+A score on pixels that were given would only say how well they are copied. So measured depth is
+split here, once for the demo, `evaluate` and `evaluate --scale`. In all arrays of this module NaN
+means "not measured"; what is drawn from may also have 0 there.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
+Pattern = Literal["random", "outliers", "noise", "line", "lower"]
+
 DEFAULT_POINTS = 500
+OUTLIER_SHARE, OUTLIER_RANGE_M = 0.2, (0.5, 10.0)
+NOISE_SHARE = 0.02
 
 
-def share_depth(
+def draw_points(
+    measured: np.ndarray, count: int, *, seed: int, pattern: Pattern = "random"
+) -> np.ndarray:
+    """Sparse depth: some measured pixels, chosen at random.
+
+    At most half of the measured pixels are drawn, so that a sparse sensor leaves some to score
+    with. The same seed draws the same pixels of the same depth.
+
+    Args:
+        measured: (H, W) float32 metres, NaN or 0 where nothing was measured.
+        count: how many pixels to draw.
+        seed: of the choice.
+        pattern: `random`: anywhere. `line`: from one row, as a 2D scanner measures. `lower`: from
+            the lower half of the image, as a LiDAR does. `outliers`: anywhere, and 20 % of the
+            values are replaced by random depths. `noise`: anywhere, and the values are multiplied
+            by 1 + 2 % Gaussian noise.
+
+    Returns:
+        (H, W) float32 metres, NaN elsewhere.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.isfinite(measured) & (measured > 0)
+    candidates = np.flatnonzero(known)
+    most = min(count, candidates.size // 2)
+    if pattern == "lower":
+        candidates = candidates[candidates // measured.shape[1] >= measured.shape[0] // 2]
+    elif pattern == "line":
+        # Rows by their distance from the middle, as far as they are measured; one row for a seed.
+        per_row = known.sum(axis=1)
+        from_middle = np.abs(np.arange(len(measured)) - len(measured) // 2)
+        usable = np.flatnonzero(per_row >= 0.5 * per_row.max())
+        order = usable[np.argsort(from_middle[usable], kind="stable")]
+        row = order[min(8 * seed, len(order) - 1)]
+        candidates = candidates[candidates // measured.shape[1] == row]
+    chosen = rng.choice(candidates, min(most, candidates.size), replace=False)
+    values = measured.flat[chosen].astype(np.float64)
+    if pattern == "outliers":
+        wrong = rng.choice(len(chosen), int(OUTLIER_SHARE * len(chosen)), replace=False)
+        values[wrong] = rng.uniform(*OUTLIER_RANGE_M, len(wrong))
+    elif pattern == "noise":
+        values *= 1.0 + NOISE_SHARE * rng.standard_normal(len(values))
+    given = np.full(measured.shape, np.nan, np.float32)
+    given.flat[chosen] = values
+    return given
+
+
+def split_depth(
     sensor: np.ndarray | None, truth: np.ndarray | None, points: int | None, *, seed: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """What of a frame's measurements the node is given and what it is scored with.
+    """Split a frame's measurements into what a predictor is given and what it is scored with.
 
     Args:
         sensor: (H, W) float32 metres, NaN where nothing was measured, or None.
@@ -28,36 +81,14 @@ def share_depth(
     """
     if sensor is None:
         return None, truth
+    given = sensor
     if truth is None:
-        given, held_out = split_depth(
-            sensor, DEFAULT_POINTS if points is None else points, seed=seed
-        )
-    else:
-        given = sensor if points is None else split_depth(sensor, points, seed=seed)[0]
-        held_out = without_pixels(truth, given)
+        given = draw_points(sensor, DEFAULT_POINTS if points is None else points, seed=seed)
+        truth = sensor
+    elif points is not None:
+        given = draw_points(sensor, points, seed=seed)
+    held_out = without_pixels(truth, given)
     return given if np.isfinite(given).any() else None, held_out
-
-
-def split_depth(measured: np.ndarray, points: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split measured depth at random into a few pixels to give and the rest to score with.
-
-    At most half of the measured pixels are given, however many are asked for, so that a sparse
-    sensor leaves something to score with.
-
-    Args:
-        measured: (H, W) float32 metres, NaN where nothing was measured.
-        points: how many pixels to give.
-        seed: the same seed gives the same split of the same depth.
-
-    Returns:
-        given, held_out: (H, W) float32 metres each, NaN elsewhere; no pixel is in both.
-    """
-    candidates = np.flatnonzero(np.isfinite(measured))
-    count = min(points, candidates.size // 2)
-    chosen = np.random.default_rng(seed).choice(candidates, size=count, replace=False)
-    given = np.full(measured.shape, np.nan, np.float32)
-    given.flat[chosen] = measured.flat[chosen]
-    return given, without_pixels(measured, given)
 
 
 def without_pixels(truth: np.ndarray, given: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ scales the camera with half-pixel centres: after each, depth, normals and camera
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -29,12 +30,27 @@ class LabelledFrame:
         frame is cropped.
     normals: (h, w, 3) float32 unit vectors in the optical frame, (0, 0, 0) = not known; or None.
     camera: of the image, or None.
+    caption: a description of the picture, or None.
+    target: (h, w) float32 depth target in [-1, 1] that was stored beside the depth, or None.
+    given: by name, sparse depth (H, W) float32 metres, NaN = none, that comes with the frame.
+
+    A change of view keeps the first four and the caption.
     """
 
     rgb: np.ndarray
     depth: np.ndarray | None
     normals: np.ndarray | None
     camera: CameraIntrinsics | None
+    caption: str | None = None
+    target: np.ndarray | None = None
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def label_size(self) -> tuple[int, int]:
+        """(h, w) of the labels; the frame must have depth or normals."""
+        label = self.normals if self.depth is None else self.depth
+        assert label is not None
+        return label.shape[0], label.shape[1]
 
     def cropped(self, x: int, y: int, width: int, height: int) -> LabelledFrame:
         """The part of `width` x `height` pixels whose upper left pixel is (x, y)."""
@@ -47,7 +63,11 @@ class LabelledFrame:
             cy=self.camera.cy - y,
         )
         return LabelledFrame(
-            self.rgb[window], _part(self.depth, window), _part(self.normals, window), camera
+            self.rgb[window],
+            _part(self.depth, window),
+            _part(self.normals, window),
+            camera,
+            self.caption,
         )
 
     def mirrored(self) -> LabelledFrame:
@@ -61,7 +81,7 @@ class LabelledFrame:
         if self.normals is not None:
             normals = self.normals[:, ::-1] * np.array((-1, 1, 1), np.float32)
         depth = None if self.depth is None else self.depth[:, ::-1]
-        return LabelledFrame(self.rgb[:, ::-1], depth, normals, camera)
+        return LabelledFrame(self.rgb[:, ::-1], depth, normals, camera, self.caption)
 
     def resized(self, height: int, width: int) -> LabelledFrame:
         """At another size. The image is interpolated (bilinear, no antialias: as at inference).
@@ -79,7 +99,7 @@ class LabelledFrame:
             normals = _nearest(normals, height, width)
         rgb = cv2.resize(np.ascontiguousarray(self.rgb), (width, height))
         camera = self.camera and self.camera.resized(width, height)
-        return LabelledFrame(rgb, depth, normals, camera)
+        return LabelledFrame(rgb, depth, normals, camera, self.caption)
 
     def with_derived_normals(self, share: int = 128) -> LabelledFrame:
         """With normals from its own depth and camera, which it must have at one size.

@@ -78,6 +78,21 @@ def list_official(folder: Path, kind: DatasetKind) -> tuple[list[OfficialFiles],
     return frames, strays
 
 
+def kinds_in(folder: Path) -> list[DatasetKind]:
+    """The kinds of which a folder in the official layout has pictures.
+
+    Raises:
+        DataError: of none.
+    """
+    kinds: list[DatasetKind] = [
+        kind for kind, prefix in PREFIXES.items() if any((folder / "rgb").glob(f"{prefix}*"))
+    ]
+    if not kinds:
+        known = ", ".join(PREFIXES.values())
+        raise DataError(f"{folder / 'rgb'}: in the official layout names begin with {known}")
+    return kinds
+
+
 def read_caption(path: Path) -> str:
     """The caption of a frame.
 

@@ -93,7 +93,10 @@ def list_frames(folder: Path) -> tuple[list[FrameFiles], list[str]]:
             return [FrameFiles(folder.name, picture, folder / "depth.png", None)], []
     pictures = files_by_stem(folder / "rgb", PICTURES)
     if not pictures:
-        raise DataError(f"{folder} has no frames: it needs rgb/NAME.jpg and depth/NAME.png")
+        raise DataError(
+            f"{folder / 'rgb'}: no pictures in it: put pictures (png, jpg, bmp, tif, webp) into "
+            "rgb/, and their depth, as 16-bit PNGs of the same names, into depth/"
+        )
     depths, normals = (files_by_stem(folder / kind, LABELS) for kind in ("depth", "normals"))
     strays = [
         f"{label} has no picture in rgb/"

@@ -1,15 +1,23 @@
-"""Frames of a dataset as they lie on the disk: what there is, and one frame read and judged."""
+"""One reader for each layout of a folder of frames, and which of them a folder needs.
+
+    plain folder    rgb/NAME.*, depth/NAME.png, ... (plain_folder.py)
+    official        the layout of D³-Predictor's own training data (official_layout.py)
+    KITTI           NAME.png, NAME.bin, NAME_calib.txt (benchmark_layouts.py)
+    completion      rgb.*, depth.npz (benchmark_layouts.py)
+
+Training, evaluation, `evaluate --scale` and the demo all read frames here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from d3_ros.data import official_layout, plain_folder
+from d3_ros.data.benchmark_layouts import CALIBRATION, MEASURED, CompletionReader, KittiReader
 from d3_ros.data.dataset_config import DatasetKind
 from d3_ros.data.labelled_frame import LabelledFrame
 from d3_ros.data.plain_folder import Split
@@ -24,35 +32,26 @@ MAX_DEPTH_M: dict[DatasetKind, float] = {
     "coco": 80.0,
     "folder": 80.0,
 }
-MIN_KNOWN_PIXELS = 10
 ASPECT_TOLERANCE = 0.02  # of official labels against their picture: Virtual KITTI's are cropped
 
 
 class UnusableError(DataError):
-    """A frame must not be trained on. `reason` is the same for all frames with that fault."""
+    """A frame does not fit together. `reason` is the same for all frames with that fault."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class ReadFrame:
-    """One frame: labels with what is not believed at 0; `target` (h, w) where it was stored."""
-
-    frame: LabelledFrame
-    caption: str | None
-    target: np.ndarray | None
-
-
 class Reader(Protocol):
-    """The frames of one dataset.
+    """The frames of one folder in one layout.
 
-    `names`: of all frames, also unusable ones. `has_depth`, `has_normals`: whether any frame has.
-    `strays`: lines about files that belong to no frame. `split`: which frames train and test, or
-    None: all train.
+    `kind`: the layout's name. `names`: of all frames, also of unusable ones. `has_depth`,
+    `has_normals`: whether any frame has them. `strays`: one line for each file that belongs to no
+    frame. `split`: which frames train and which test; None: the folder does not say.
     """
 
+    kind: str
     names: Sequence[str]
     has_depth: bool
     has_normals: bool
@@ -60,46 +59,77 @@ class Reader(Protocol):
     split: Mapping[str, Split] | None
 
     def files(self, name: str) -> list[Path]:
-        """The files that the frame is read from; the picture first."""
+        """The files that a frame is read from: the picture, then its labels, then the rest."""
         ...
 
-    def read(self, name: str) -> ReadFrame:
-        """The frame.
+    def read(self, name: str) -> LabelledFrame:
+        """A frame; depth and normals that are not believed are 0.
 
         Raises:
-            DataError: it cannot be read, or (UnusableError) must not be trained on.
+            DataError: a file cannot be read, or (UnusableError) the files do not fit together.
         """
         ...
 
 
 def open_reader(kind: DatasetKind, folder: Path) -> Reader:
-    """The reader of a kind of dataset.
+    """The reader of a kind of dataset, as a training configuration names it.
 
     Raises:
-        DataError: no such folder, or no frames of that kind in it.
+        DataError: no such folder, or no labelled frames of that kind in it.
     """
-    return FolderReader(folder) if kind == "folder" else OfficialReader(kind, folder)
+    reader = FolderReader(folder) if kind == "folder" else OfficialReader(kind, folder)
+    return _with_labels(folder, reader)
+
+
+def open_readers(folder: Path) -> list[Reader]:
+    """The readers that together read all frames of a folder; its files decide the layout.
+
+    Raises:
+        DataError: no such folder, or no labelled frames in it.
+    """
+    if (folder / MEASURED).is_file():
+        return [CompletionReader(folder)]
+    if any(folder.glob(f"*{CALIBRATION}")):
+        return [KittiReader(folder)]
+    if (folder / "depth_ori").is_dir() or (folder / "normal").is_dir():
+        return [open_reader(kind, folder) for kind in official_layout.kinds_in(folder)]
+    return [open_reader("folder", folder)]
+
+
+def frame_folders(folder: Path) -> list[Path]:
+    """The folder itself if it holds frames with depth, or else the folders in it that do.
+
+    Raises:
+        DataError: neither does.
+    """
+    if _holds_frames(folder):
+        return [folder]
+    inner = [path for path in sorted(folder.glob("*/")) if _holds_frames(path)]
+    if not inner:
+        raise DataError(f"{folder} has no frames: name a folder that has, with --data")
+    return inner
 
 
 class FolderReader:
     """A plain folder; its labels have their picture's size."""
 
+    kind = "folder"
+
     def __init__(self, folder: Path) -> None:
         """List the files.
 
         Raises:
-            DataError: no such folder, no frames, or a damaged intrinsics.json or split.txt.
+            DataError: no such folder, no pictures, or a damaged intrinsics.json or split.txt.
         """
         frames, strays = plain_folder.list_frames(folder)
         self._files = {frame.name: frame for frame in frames}
-        self._cameras = plain_folder.read_intrinsics(folder)
         self._intrinsics = folder / plain_folder.INTRINSICS
+        self._cameras = plain_folder.read_intrinsics(folder)
         self.names: Sequence[str] = list(self._files)
         self.has_depth = any(frame.depth for frame in frames)
         self.has_normals = any(frame.normals for frame in frames)
+        self.has_cameras = bool(self._cameras)
         self.split: Mapping[str, Split] | None = plain_folder.read_split(folder)
-        if not (self.has_depth or self.has_normals):
-            raise DataError(f"{folder} has pictures but no depth/ and no normals/ of their names")
         self.strays: Sequence[str] = [
             *strays,
             *(
@@ -115,24 +145,23 @@ class FolderReader:
         files = (entry.rgb, entry.depth, entry.normals, self._intrinsics)
         return [path for path in files if path]
 
-    def read(self, name: str) -> ReadFrame:
+    def lacks_depth(self, name: str) -> bool:
+        """Whether a picture has no depth."""
+        return self._files[name].depth is None
+
+    def read(self, name: str) -> LabelledFrame:
         """As `Reader.read`."""
         entry = self._files[name]
-        if self.has_depth and entry.depth is None:
-            raise UnusableError("no depth", f"{entry.rgb} has no depth of its name")
         rgb = read_rgb(entry.rgb)
         depth = normals = None
         if entry.depth is not None:
             depth = _believed(plain_folder.read_depth(entry.depth), MAX_DEPTH_M["folder"])
             _same_size(entry.depth, depth, rgb)
-            _enough_known(entry.depth, depth)
         if entry.normals is not None:
             normals = plain_folder.read_normals(entry.normals)
             _same_size(entry.normals, normals, rgb)
-        if normals is None and self.has_normals:
+        elif self.has_normals:
             normals = np.zeros(rgb.shape, np.float32)
-        if depth is None and normals is not None:
-            _enough_known(entry.normals or entry.rgb, np.abs(normals).sum(axis=2))
         camera = self._cameras.get(name) or self._cameras.get("")
         if camera is not None and (camera.height, camera.width) != rgb.shape[:2]:
             raise UnusableError(
@@ -140,7 +169,7 @@ class FolderReader:
                 f"{entry.rgb} is {rgb.shape[1]} x {rgb.shape[0]}, its intrinsics are of "
                 f"{camera.width} x {camera.height}",
             )
-        return ReadFrame(LabelledFrame(rgb, depth, normals, camera), None, None)
+        return LabelledFrame(rgb, depth, normals, camera)
 
 
 class OfficialReader:
@@ -154,6 +183,7 @@ class OfficialReader:
         Raises:
             DataError: no such folder, or no frames of that kind in it.
         """
+        self.kind = kind
         frames, strays = official_layout.list_official(folder, kind)
         self.strays: Sequence[str] = strays
         self._files = {frame.name: frame for frame in frames}
@@ -161,21 +191,15 @@ class OfficialReader:
         self.names: Sequence[str] = list(self._files)
         self.has_depth = any(frame.depth for frame in frames)
         self.has_normals = any(frame.normals for frame in frames)
-        if not (self.has_depth or self.has_normals):
-            raise DataError(
-                f"{folder} has {kind} pictures but no depth_ori/ and no normal/ of them"
-            )
 
     def files(self, name: str) -> list[Path]:
         """As `Reader.files`."""
         f = self._files[name]
-        return [path for path in (f.rgb, f.depth, f.normalised, f.normals, f.caption) if path]
+        return [path for path in (f.rgb, f.depth, f.normals, f.normalised, f.caption) if path]
 
-    def read(self, name: str) -> ReadFrame:
+    def read(self, name: str) -> LabelledFrame:
         """As `Reader.read`."""
         entry = self._files[name]
-        if self.has_depth and entry.depth is None:
-            raise UnusableError("no depth", f"{entry.rgb} has no depth_ori of its name")
         caption = official_layout.read_caption(entry.caption)
         rgb = read_rgb(entry.rgb)
         depth = normals = target = None
@@ -183,7 +207,6 @@ class OfficialReader:
             depth = official_layout.read_official_depth(entry.depth)
             depth = _believed(depth, self._max_depth_m)
             _same_aspect(entry.depth, depth, rgb)
-            _enough_known(entry.depth, depth)
             if entry.normalised is not None:
                 target = official_layout.read_official_target(entry.normalised)
                 _same_size(entry.normalised, target, depth)
@@ -194,24 +217,33 @@ class OfficialReader:
                 _same_size(entry.normals, normals, depth)
         elif self.has_normals:
             normals = np.zeros((*(rgb if depth is None else depth).shape[:2], 3), np.float32)
-        return ReadFrame(LabelledFrame(rgb, depth, normals, None), caption, target)
+        return LabelledFrame(rgb, depth, normals, None, caption=caption, target=target)
+
+
+def _with_labels(folder: Path, reader: Reader) -> Reader:
+    if not (reader.has_depth or reader.has_normals):
+        names = ("depth", "normals") if reader.kind == "folder" else ("depth_ori", "normal")
+        raise DataError(
+            f"{folder} has {reader.kind} pictures but no {names[0]}/ and no {names[1]}/ of their "
+            "names"
+        )
+    return reader
+
+
+def _holds_frames(folder: Path) -> bool:
+    patterns = (MEASURED, "depth.png", "depth/*.png", "depth/*.npy", f"*{CALIBRATION}")
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
 
 def _believed(depth: np.ndarray, max_m: float) -> np.ndarray:
     return np.where((depth > MIN_DEPTH_M) & (depth < max_m), depth, np.float32(0))
 
 
-def _enough_known(path: Path, values: np.ndarray) -> None:
-    known = int(np.count_nonzero(values))
-    if known < MIN_KNOWN_PIXELS:
-        raise UnusableError("nothing known", f"{path} is known at {known} pixels only")
-
-
 def _same_size(path: Path, label: np.ndarray, other: np.ndarray) -> None:
     if label.shape[:2] != other.shape[:2]:
         raise UnusableError(
             "another size",
-            f"{path} is {label.shape[1]} x {label.shape[0]}, what belongs to it is "
+            f"{path} is {label.shape[1]} x {label.shape[0]} pixels, but its frame is "
             f"{other.shape[1]} x {other.shape[0]}",
         )
 

@@ -7,16 +7,15 @@ while the report scores them in another.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from d3_ros.data.bag.source import BagSource
-from d3_ros.data.held_out_points import share_depth
+from d3_ros.data.held_out_points import split_depth
 from d3_ros.data.played_frame import FrameSource, PlayedFrame, SourceOptions, pinhole
+from d3_ros.data.readers import FolderReader
 from d3_ros.errors import DataError
-from d3_ros.imaging.image_file import PICTURES, files_by_stem, read_millimetres, read_rgb
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
@@ -38,77 +37,59 @@ def open_source(options: SourceOptions) -> FrameSource:
 
 
 class FolderSource:
-    """`rgb/` with pictures and, optionally, `depth/` with uint16 PNGs in millimetres, 0 = none.
+    """A plain folder (plain_folder.py); its depth is optional.
 
-    A picture and its depth have the same stem. Frames have no time and, without
-    `options.intrinsics`, no camera. Depth is split: a few pixels for the node, the rest to score.
+    Frames have no time. Their camera is that of `options.intrinsics`, or else of the folder's
+    intrinsics.json. Where a folder has depth, pictures without are left out. Depth is split: a few
+    pixels for the node, the rest to score.
     """
 
     def __init__(self, options: SourceOptions) -> None:
         """List the files.
 
         Raises:
-            DataError: no `rgb/`, no pictures, or no picture has a depth of the same name.
+            DataError: no pictures, or no picture has a depth of the same name.
         """
         self._options = options
         self.rate_hz: float | None = None
         folder = options.path
-        if not (folder / "rgb").is_dir():
-            raise DataError(
-                f"{folder}: no rgb/ folder in it and no metadata.yaml either: "
-                "put the pictures into rgb/ (and depth into depth/), or name a bag or a video"
+        self._reader = reader = FolderReader(folder)
+        alone = [name for name in reader.names if reader.has_depth and reader.lacks_depth(name)]
+        self._names = [name for name in reader.names if name not in set(alone)]
+        self.warnings = () if reader.has_cameras else _without_camera(options)
+        if alone:
+            self.warnings += (
+                f"{folder / 'rgb'}: {len(alone)} of {len(reader.names)} pictures have no depth of "
+                f"their name and are left out: {_shortened(alone)}",
             )
-        images = files_by_stem(folder / "rgb", PICTURES)
-        if not images:
-            raise DataError(f"{folder / 'rgb'}: no pictures in it (png, jpg, bmp, tif, webp)")
-        depths = (
-            files_by_stem(folder / "depth", frozenset({".png"}))
-            if (folder / "depth").is_dir()
-            else None
-        )
-        self._files: list[tuple[Path, Path | None]]
-        if depths is None:
-            self._files = [(image, None) for image in images.values()]
-            self.warnings = _without_camera(options)
-        else:
-            self._files = [(images[stem], depths[stem]) for stem in images if stem in depths]
-            self.warnings = _without_camera(options) + tuple(
-                f"{folder / here}: {len(extra)} of {len(have)} files have no partner in "
-                f"{there}/ and are left out: {_shortened(extra)}"
-                for here, have, there, other in (
-                    ("rgb", images, "depth", depths),
-                    ("depth", depths, "rgb", images),
-                )
-                if (extra := [stem for stem in have if stem not in other])
+        if reader.strays:
+            count = len(reader.strays)
+            self.warnings += (
+                f"{folder}: {count} file{'s' * (count != 1)} without a picture: {reader.strays[0]}",
             )
-            if not self._files:
-                raise DataError(
-                    f"{folder}: no file in depth/ has the name of one in rgb/ "
-                    f"(rgb/: {_shortened(list(images))}; depth/: {_shortened(list(depths))})"
-                )
-        self.title = f"{folder} (folder, {len(self)} frames{', measured depth' * bool(depths)})"
+            if not reader.has_depth and any((folder / "depth").iterdir()):
+                raise DataError(f"{folder}: no file in depth/ has the name of one in rgb/")
+        depth = ", measured depth" * reader.has_depth
+        self.title = f"{folder} (folder, {len(self)} frames{depth})"
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._names)
 
     def __iter__(self) -> Iterator[PlayedFrame]:
-        for index, (image, depth) in enumerate(self._files):
-            rgb = read_rgb(image)
-            measured = None if depth is None else _read_depth(depth)
-            if measured is not None and measured.shape != rgb.shape[:2]:
-                raise DataError(
-                    f"{depth}: {measured.shape[1]} x {measured.shape[0]} pixels, but its "
-                    f"picture has {rgb.shape[1]} x {rgb.shape[0]}: depth must be registered"
-                )
-            sensor, truth = share_depth(
+        for index, name in enumerate(self._names):
+            frame = self._reader.read(name)
+            measured = None
+            if frame.depth is not None:
+                measured = np.where(frame.depth > 0, frame.depth, np.float32(np.nan))
+            sensor, truth = split_depth(
                 measured, None, self._options.points, seed=self._options.seed + index
             )
             yield PlayedFrame(
                 index=index,
-                name=image.stem,
+                name=name,
                 stamp=float("nan"),
-                rgb=rgb,
-                intrinsics=pinhole(self._options.intrinsics, rgb),
+                rgb=frame.rgb,
+                intrinsics=pinhole(self._options.intrinsics, frame.rgb) or frame.camera,
                 sensor=sensor,
                 truth=truth,
             )
@@ -171,11 +152,3 @@ def _without_camera(options: SourceOptions) -> tuple[str, ...]:
 def _shortened(names: list[str], limit: int = 5) -> str:
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
-
-
-def _read_depth(path: Path) -> np.ndarray:
-    """(H, W) float32 metres, NaN where the file has 0."""
-    millimetres = read_millimetres(path)
-    metres = millimetres.astype(np.float32) * np.float32(1e-3)
-    metres[millimetres == 0] = np.nan
-    return metres

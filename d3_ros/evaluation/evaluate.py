@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d3_ros.data.frame_set import FrameSet
-from d3_ros.data.readers import ReadFrame
+from d3_ros.data.labelled_frame import LabelledFrame
 from d3_ros.evaluation.scores import frame_scores
 from d3_ros.network import D3Predictor
 from d3_ros.types import D3Prediction
@@ -41,9 +41,8 @@ def evaluate(predictor: D3Predictor, frames: FrameSet, points: int) -> list[Fram
     """
     rows = []
     for name in tqdm(frames.names, desc=frames.folder.name, unit="frame", leave=False):
-        read = frames.read(name)
-        prediction = predict(predictor, read)
-        truth = read.frame
+        truth = frames.read(name)
+        prediction = predict(predictor, truth)
         scores = frame_scores(
             prediction, truth.depth, truth.normals, points=points, seed=points_seed(name)
         )
@@ -51,13 +50,11 @@ def evaluate(predictor: D3Predictor, frames: FrameSet, points: int) -> list[Fram
     return rows
 
 
-def predict(predictor: D3Predictor, read: ReadFrame) -> D3Prediction:
+def predict(predictor: D3Predictor, frame: LabelledFrame) -> D3Prediction:
     """What the predictor says of a frame, at the size of the frame's labels."""
-    prediction = predictor(read.frame.rgb)
-    label = read.frame.normals if read.frame.depth is None else read.frame.depth
-    assert label is not None
-    height, width = label.shape[:2]
-    if read.frame.rgb.shape[:2] == (height, width):
+    prediction = predictor(frame.rgb)
+    height, width = frame.label_size
+    if frame.rgb.shape[:2] == (height, width):
         return prediction
 
     def at(array: np.ndarray | None) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from d3_ros.data.readers import ReadFrame
+from d3_ros.data.labelled_frame import LabelledFrame
 from d3_ros.evaluation.scores import affine_depth, sparse_fit
 from d3_ros.imaging.colour_maps import INVALID_GREY, colour_depth, colour_normals
 from d3_ros.imaging.drawing import enlarged, with_bar, with_points
@@ -16,17 +16,17 @@ ERROR_LIMIT = 0.3  # of the truth: this far off, and farther, is shown brightest
 
 
 def frame_pictures(
-    read: ReadFrame, answers: dict[str, D3Prediction], given: np.ndarray | None
+    frame: LabelledFrame, answers: dict[str, D3Prediction], given: np.ndarray | None
 ) -> list[tuple[str, bytes]]:
     """(caption, JPEG) of everything there is to see of one frame.
 
     Args:
-        read: the frame and its truth.
+        frame: the image and its truth.
         answers: by bundle, at the size of the truth.
         given: (H, W) metres that the sparse fit was given, NaN elsewhere; or None.
     """
-    pictures = {"camera": _camera(read, given)}
-    depth, normals = read.frame.depth, read.frame.normals
+    pictures = {"camera": _camera(frame, given)}
+    depth, normals = frame.depth, frame.normals
     if depth is not None and any(answer.depth is not None for answer in answers.values()):
         truth = np.where(depth > 0, depth, np.float32(np.nan)).astype(np.float32)
         near, far = (float(q) for q in np.nanquantile(truth, (0.02, 0.98)))
@@ -56,8 +56,8 @@ def frame_pictures(
     return [(caption, encode_jpeg(picture)) for caption, picture in pictures.items()]
 
 
-def _camera(read: ReadFrame, given: np.ndarray | None) -> np.ndarray:
-    rgb = read.frame.rgb
+def _camera(frame: LabelledFrame, given: np.ndarray | None) -> np.ndarray:
+    rgb = frame.rgb
     if given is not None and given.shape != rgb.shape[:2]:
         rgb = cv2.resize(rgb, (given.shape[1], given.shape[0]))
     return with_points(rgb, given)

@@ -12,10 +12,11 @@ from typing import Any
 
 import d3_ros
 from d3_ros.data.frame_set import FrameSet
+from d3_ros.data.held_out_points import draw_points
 from d3_ros.evaluation.compare import CONFIDENCE, Difference
 from d3_ros.evaluation.evaluate import FrameScores, mean_scores, points_seed, predict, write_csv
 from d3_ros.evaluation.pictures import frame_pictures
-from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, chosen_points
+from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS
 from d3_ros.imaging import html_page as html
 from d3_ros.network import D3Predictor
 
@@ -169,11 +170,12 @@ def _frame(
     """The pictures of one frame; it is read and predicted again, which gives the same."""
     row = bundles[0].rows[index]
     frames = next(one for one in frame_sets if str(one.folder) == row.folder)
-    read = frames.read(row.name)
-    answers = {bundle.name: predict(bundle.predictor, read) for bundle in bundles}
-    depth = read.frame.depth
-    given = None if depth is None else chosen_points(depth, points, points_seed(row.name))
-    pictures = frame_pictures(read, answers, given)
+    frame = frames.read(row.name)
+    answers = {bundle.name: predict(bundle.predictor, frame) for bundle in bundles}
+    given = None
+    if frame.depth is not None:
+        given = draw_points(frame.depth, points, seed=points_seed(row.name))
+    pictures = frame_pictures(frame, answers, given)
     return [html.figure(title, caption, data) for caption, data in pictures]
 
 

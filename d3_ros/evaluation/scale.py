@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from d3_ros import metrics
+from d3_ros.data.held_out_points import Pattern, draw_points
 from d3_ros.geometry.alignment import ScaleAligner
 
-Pattern = Literal["random", "outliers", "noise", "line", "lower"]
-OUTLIER_SHARE, OUTLIER_RANGE_M = 0.2, (0.5, 10.0)
-NOISE_SHARE = 0.02
 COUNTS = (10, 50, 100, 500, 2000)
 ERRORS = (
     "aligned",
@@ -71,36 +68,6 @@ class Score:
     def beats_both(self) -> bool:
         """Whether neither the global fit nor the points alone have a smaller AbsRel."""
         return self.aligned <= min(self.global_fit, self.interpolated)
-
-
-def draw(truth: np.ndarray, count: int, pattern: Pattern, seed: int) -> np.ndarray:
-    """Sparse depth (H, W) float32, NaN = none: `count` measured pixels of the truth.
-
-    `line` takes them from one row (a 2D scan) and `lower` from the lower half of the image (a
-    LiDAR); `outliers` replaces 20 % by random depths, `noise` multiplies by 1 + 2 % Gaussian noise.
-    """
-    rng = np.random.default_rng(seed)
-    rows = np.nonzero(np.isfinite(truth))[0]
-    candidates = np.flatnonzero(np.isfinite(truth))
-    if pattern == "lower":
-        candidates = candidates[rows >= truth.shape[0] // 2]
-    elif pattern == "line":
-        # The rows about the middle, one of them a seed, as far as they are measured at all.
-        measured = np.isfinite(truth).sum(axis=1)
-        middle = np.arange(len(truth)) - len(truth) // 2
-        usable = np.flatnonzero(measured >= 0.5 * measured.max())
-        order = usable[np.argsort(np.abs(middle[usable]), kind="stable")]
-        candidates = candidates[rows == order[min(8 * seed, len(order) - 1)]]
-    chosen = rng.choice(candidates, min(count, len(candidates)), replace=False)
-    sparse = np.full(truth.shape, np.nan, np.float32)
-    values = truth.flat[chosen].astype(np.float64)
-    if pattern == "outliers":
-        wrong = rng.choice(len(chosen), int(OUTLIER_SHARE * len(chosen)), replace=False)
-        values[wrong] = rng.uniform(*OUTLIER_RANGE_M, len(wrong))
-    elif pattern == "noise":
-        values *= 1.0 + NOISE_SHARE * rng.standard_normal(len(values))
-    sparse.flat[chosen] = values
-    return sparse
 
 
 def interpolate(sparse: np.ndarray) -> np.ndarray:
@@ -181,4 +148,7 @@ def table_rows(
 
 
 def _mean(frames: list[ScaleFrame], count: int, pattern: Pattern, seeds: int) -> Score:
-    return mean_score(frames, lambda frame, seed: draw(frame.truth, count, pattern, seed), seeds)
+    def points(frame: ScaleFrame, seed: int) -> np.ndarray:
+        return draw_points(frame.truth, count, seed=seed, pattern=pattern)
+
+    return mean_score(frames, points, seeds)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros import metrics
+from d3_ros.data.held_out_points import draw_points
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.types import D3Prediction
 
@@ -82,7 +83,7 @@ def frame_scores(
         scores |= _named("affine_depth", depth_scores(fitted, depth, valid))
         inverted = affine_disparity(fitted, depth)
         scores |= _named("affine_disparity", depth_scores(inverted, depth, valid))
-        given = chosen_points(depth, points, seed)
+        given = draw_points(depth, points, seed=seed)
         metric = sparse_fit(prediction.depth, given)
         rest = valid & ~np.isfinite(given)
         answered = rest & np.isfinite(metric)
@@ -132,18 +133,6 @@ def affine_disparity(fitted: np.ndarray, depth: np.ndarray) -> np.ndarray:
     truth = np.where(valid, 1.0 / np.where(valid, depth, 1.0), 0.0)
     scale, shift = metrics.affine_align(disparity, truth, valid)
     return 1.0 / np.maximum(scale * disparity + shift, 1.0 / farthest)
-
-
-def chosen_points(depth: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(H, W) float32 metres at `count` random known pixels of `depth` (0 = not), NaN elsewhere.
-
-    At most half of the known ones, so that there is something left to score.
-    """
-    known = np.flatnonzero(depth > 0)
-    chosen = np.random.default_rng(seed).choice(known, min(count, len(known) // 2), replace=False)
-    given = np.full(depth.shape, np.nan, np.float32)
-    given.flat[chosen] = depth.flat[chosen]
-    return given
 
 
 def sparse_fit(relative: np.ndarray, given: np.ndarray) -> np.ndarray:

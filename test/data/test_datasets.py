@@ -148,7 +148,7 @@ def damage(root: Path, fault: str) -> None:
     ("fault", "reason", "detail"),
     [
         ("no depth", "no depth", "b.png has no depth of its name"),
-        ("another size", "another size", "b.png is 18 x 12, what belongs to it is 16 x 12"),
+        ("another size", "another size", "b.png is 18 x 12 pixels, but its frame is 16 x 12"),
         ("nothing known", "nothing known", "b.png is known at 0 pixels only"),
         ("all NaN", "nothing known", "b.npy is known at 0 pixels only"),
         (
@@ -301,7 +301,7 @@ def test_kept_frames_are_those_of_the_dataset_that_asks(tmp_path: Path) -> None:
     ("make", "says"),
     [
         (lambda root: root / "nowhere", "no such folder"),
-        (lambda root: root, "has no frames"),
+        (lambda root: root, "no pictures in it"),
         (
             lambda root: (folder(root, ["a"]) / "depth" / "a.png").unlink() or root,
             "pictures but no depth/ and no normals/",

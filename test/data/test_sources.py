@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin
 
-from d3_ros.data.held_out_points import share_depth, split_depth, without_pixels
+from d3_ros.data.held_out_points import draw_points, split_depth, without_pixels
 from d3_ros.data.played_frame import PlayedFrame, SourceOptions
 from d3_ros.data.sources import open_source
 from d3_ros.errors import D3Error, DataError
@@ -56,11 +56,12 @@ def test_split_gives_each_measured_pixel_to_one_side(
     measured: list[bool], points: int, seed: int
 ) -> None:
     depth = np.where([measured], np.arange(1, len(measured) + 1), np.nan).astype(np.float32)
-    given_, held_out = split_depth(depth, points, seed=seed)
+    given_ = draw_points(depth, points, seed=seed)
+    held_out = without_pixels(depth, given_)
     assert np.isfinite(given_).sum() == min(points, sum(measured) // 2)
     np.testing.assert_array_equal(np.where(np.isfinite(given_), given_, held_out), depth)
     assert not (np.isfinite(given_) & np.isfinite(held_out)).any()
-    again, _ = split_depth(depth, points, seed=seed)
+    again = draw_points(depth, points, seed=seed)
     np.testing.assert_array_equal(given_, again)
 
 
@@ -73,18 +74,18 @@ def test_truth_excludes_what_was_given() -> None:
 def test_no_points_are_no_sensor_and_a_truth_of_its_own_leaves_all_of_it() -> None:
     sensor = np.array([[1.0, 2.0, np.nan, 4.0]], np.float32)
     truth = np.array([[1.5, 2.5, 3.5, 4.5]], np.float32)
-    given_, held_out = share_depth(sensor, None, 0, seed=0)
+    given_, held_out = split_depth(sensor, None, 0, seed=0)
     assert given_ is None
     np.testing.assert_array_equal(held_out, sensor)
-    given_, held_out = share_depth(sensor, truth, None, seed=0)
+    given_, held_out = split_depth(sensor, truth, None, seed=0)
     np.testing.assert_array_equal(given_, sensor)
     np.testing.assert_array_equal(held_out, [[NAN, NAN, 3.5, NAN]])
-    given_, held_out = share_depth(sensor, truth, 1, seed=0)
+    given_, held_out = split_depth(sensor, truth, 1, seed=0)
     assert given_ is not None
     assert held_out is not None
     assert np.isfinite(given_).sum() == 1
     assert np.isfinite(held_out).sum() == 3
-    assert share_depth(None, truth, 5, seed=0) == (None, truth)
+    assert split_depth(None, truth, 5, seed=0) == (None, truth)
 
 
 # ---------------------------------------------------------------------------------------- folder
@@ -135,8 +136,8 @@ def test_files_without_a_partner_are_named_and_left_out(tmp_path: Path) -> None:
     assert "no --intrinsics" in camera
     assert "2 of 3" in rgb
     assert "a, c" in rgb
-    assert "1 of 2" in depth
-    assert depth.endswith("x")
+    assert "1 file without a picture" in depth
+    assert "depth/x.png" in depth
 
 
 def broken_folder(tmp_path: Path, fault: str) -> Path:
@@ -170,13 +171,13 @@ def broken_folder(tmp_path: Path, fault: str) -> Path:
     ("fault", "says"),
     [
         ("missing", "no such file or folder"),
-        ("no rgb", "put the pictures into rgb/"),
+        ("no rgb", "put pictures (png, jpg, bmp, tif, webp) into rgb/"),
         ("no pictures", "no pictures in it"),
         ("no partners", "no file in depth/ has the name of one in rgb/"),
         ("unreadable picture", "rgb/a.png: not a whole picture"),
         ("unreadable depth", "depth/a.png: not a whole picture"),
         ("8 bit depth", "one channel of uint16 millimetres"),
-        ("other size", "16 x 12 pixels, but its picture has 8 x 6"),
+        ("other size", "16 x 12 pixels, but its frame is 8 x 6"),
     ],
 )
 def test_faults_of_a_folder_are_one_line(tmp_path: Path, fault: str, says: str) -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from d3_ros.__main__ import main
 from d3_ros.bench.alignment import timings
+from d3_ros.data.held_out_points import draw_points
+from d3_ros.data.readers import frame_folders
 from d3_ros.errors import DataError
-from d3_ros.evaluation.scale import ScaleFrame, draw, interpolate, mean_score, score
-from d3_ros.evaluation.scale_frames import frame_folders, load_frames
+from d3_ros.evaluation.scale import ScaleFrame, interpolate, mean_score, score
+from d3_ros.evaluation.scale_frames import load_frames
 from d3_ros.geometry.alignment import ScaleAligner
 
 V, U = np.mgrid[:60, :80]
@@ -27,15 +29,15 @@ def frame() -> ScaleFrame:
 
 def test_points_are_drawn_where_they_should_be():
     truth = frame().truth
-    sparse = draw(truth, 50, "random", seed=0)
+    sparse = draw_points(truth, 50, seed=0)
     taken = np.isfinite(sparse)
     assert taken.sum() == 50
     np.testing.assert_array_equal(sparse[taken], truth[taken])
-    assert len(set(np.nonzero(np.isfinite(draw(truth, 40, "line", seed=0)))[0])) == 1
-    assert np.nonzero(np.isfinite(draw(truth, 40, "lower", seed=0)))[0].min() >= 30
-    changed = np.isfinite(sparse) & (draw(truth, 50, "outliers", seed=0) != truth)
+    assert len(set(np.nonzero(np.isfinite(draw_points(truth, 40, pattern="line", seed=0)))[0])) == 1
+    assert np.nonzero(np.isfinite(draw_points(truth, 40, pattern="lower", seed=0)))[0].min() >= 30
+    changed = np.isfinite(sparse) & (draw_points(truth, 50, pattern="outliers", seed=0) != truth)
     assert changed.sum() == 10
-    ratio = draw(truth, 2000, "noise", seed=0) / truth
+    ratio = draw_points(truth, 2000, pattern="noise", seed=0) / truth
     assert np.nanstd(ratio) == pytest.approx(0.02, rel=0.1)
 
 
@@ -52,7 +54,7 @@ def test_interpolation_is_exact_on_a_plane_and_nearest_beyond():
 
 
 def test_scores_of_an_exact_network_and_of_a_refusal():
-    good = score(frame(), draw(frame().truth, 100, "random", seed=0))
+    good = score(frame(), draw_points(frame().truth, 100, seed=0))
     assert good.aligned < 1e-3 and good.global_fit < 1e-3 and good.interpolated > 0.001
     assert good.coverage == 1.0 and good.answered == 1.0
     refused = score(frame(), np.full((60, 80), np.nan, np.float32))
@@ -80,7 +82,9 @@ def test_a_large_networks_depth_becomes_accurate_metres(test_data, count, patter
     frames = list(load_frames(test_data / "prediction", no_network, limit=1))
 
     def error(one: ScaleFrame, seed: int) -> float:
-        fit = ScaleAligner().update(one.relative, draw(one.truth, count, pattern, seed), 0.0)
+        fit = ScaleAligner().update(
+            one.relative, draw_points(one.truth, count, pattern=pattern, seed=seed), 0.0
+        )
         valid = np.isfinite(one.truth)
         return float(np.nanmean(np.abs(fit.apply(one.relative) / one.truth - 1)[valid]))
 
@@ -89,15 +93,15 @@ def test_a_large_networks_depth_becomes_accurate_metres(test_data, count, patter
 
 def test_mean_leaves_out_what_was_refused():
     empty = np.full((60, 80), np.nan, np.float32)
-    given = [draw(frame().truth, 100, "random", seed=0), empty]
+    given = [draw_points(frame().truth, 100, seed=0), empty]
     both = mean_score([frame()], lambda _, seed: given[seed], seeds=2)
     assert both.answered == 0.5 and both.aligned < 1e-3
 
 
 def test_refusals_are_told_and_not_scored():
-    refused = score(frame(), draw(frame().truth, 2, "random", seed=0))
+    refused = score(frame(), draw_points(frame().truth, 2, seed=0))
     assert refused.answered == 0.0 and "2 sensor points in range" in refused.refusal
-    assert score(frame(), draw(frame().truth, 100, "random", seed=0)).refusal == ""
+    assert score(frame(), draw_points(frame().truth, 100, seed=0)).refusal == ""
 
 
 def test_frame_folders_are_found_in_a_folder_of_them(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from d3_ros.data.bag.file import IMAGE, Moment, read_contents, read_moments
 from d3_ros.data.bag.topics import camera_of, find_image, listed
-from d3_ros.data.held_out_points import share_depth
+from d3_ros.data.held_out_points import split_depth
 from d3_ros.data.played_frame import PlayedFrame, SourceOptions, pinhole
 from d3_ros.errors import DataError
 from d3_ros.messages.camera_info import intrinsics_from_camera_info
@@ -74,7 +74,7 @@ class BagSource:
         stamp_ns = moment.stamp_ns
         sensor = self._depth(self._sensor, rgb, moment.others.get(self._sensor))
         truth = self._depth(self._truth, rgb, moment.others.get(self._truth))
-        sensor, truth = share_depth(
+        sensor, truth = split_depth(
             sensor, truth, self._options.points, seed=self._options.seed + index
         )
         return PlayedFrame(

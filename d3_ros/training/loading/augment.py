@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -31,7 +33,7 @@ def augmented(
     if rng.random() < 0.5:
         seen = seen.mirrored()
     rgb = relit(seen.rgb.astype(np.float32) / 255, rng)
-    relit_frame = LabelledFrame(rgb, seen.depth, seen.normals, seen.camera)
+    relit_frame = replace(seen, rgb=rgb)
     return bordered(relit_frame, rng) if rng.random() < 0.1 else relit_frame
 
 
@@ -50,7 +52,7 @@ def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
         return np.where(image if label.ndim == 2 else image[..., None], label, 0)
 
     rgb = np.where(image[..., None], frame.rgb, colour)
-    return LabelledFrame(rgb, known(frame.depth), known(frame.normals), frame.camera)
+    return replace(frame, rgb=rgb, depth=known(frame.depth), normals=known(frame.normals))
 
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:

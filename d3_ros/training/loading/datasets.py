@@ -16,7 +16,7 @@ from d3_ros.data.dataset_config import DataConfig, DatasetConfig
 from d3_ros.data.frame_check import Finding, check_frames, describe_faults
 from d3_ros.data.labelled_frame import LabelledFrame, depth_target
 from d3_ros.data.plain_folder import Split
-from d3_ros.data.readers import ReadFrame, open_reader
+from d3_ros.data.readers import open_reader
 from d3_ros.errors import DataError
 from d3_ros.network.inference.image_transform import to_network
 from d3_ros.training.loading.augment import augmented
@@ -110,7 +110,7 @@ class Dataset:
         self._derive = config.derive_normals and not reader.has_normals and reader.has_depth
         self._halves = augment and not self._derive  # labels that will be altered anyway
         self._key = (str(folder), self._halves)
-        findings = check_frames(reader, config.kind, folder)
+        findings = check_frames(reader, folder)
         if self._derive:
             findings = [_camera_needed(finding) for finding in findings]
         sides = reader.split or dict.fromkeys(reader.names, "train")
@@ -131,13 +131,12 @@ class Dataset:
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
         """Frame `index`; altered by `rng` where the source augments, as `SampleSource.sample`."""
         name = self._names[index]
-        read = self._cache.get((*self._key, name), lambda: self._read(name))
+        frame = self._cache.get((*self._key, name), lambda: self._read(name))
         if self._augment and rng is not None:
-            frame = _at_label_size(read.frame)
-            frame = augmented(frame, rng, self._size, self._derive)
+            frame = augmented(_at_label_size(frame), rng, self._size, self._derive)
             image = torch.from_numpy(frame.rgb * 2 - 1).permute(2, 0, 1)
-            return _sample(name, image, frame, None, read.caption, None)
-        frame, target = read.frame, read.target
+            return _sample(name, image, frame, None, None)
+        target = frame.target
         if self._derive:
             frame = frame.with_derived_normals()
         image = to_network(torch.from_numpy(frame.rgb), self._size)[0]
@@ -145,14 +144,12 @@ class Dataset:
             frame, target = frame.resized(*self._size), None
         picture = self._reader.files(name)[0]
         key = f"{picture.resolve()}@{picture.stat().st_mtime_ns}"
-        return _sample(name, image, frame, target, read.caption, key)
+        return _sample(name, image, frame, target, key)
 
-    def _read(self, name: str) -> ReadFrame:
+    def _read(self, name: str) -> LabelledFrame:
         """A frame as it is kept."""
-        read = self._reader.read(name)
-        if self._halves:
-            read = replace(read, frame=in_half_precision(read.frame))
-        return read
+        frame = self._reader.read(name)
+        return in_half_precision(frame) if self._halves else frame
 
     def _common_size(self, good: Sequence[Finding]) -> tuple[int, int] | None:
         """The size of all labels, or None where they are brought to the network's."""
@@ -189,23 +186,23 @@ class _FrameCache:
     """Decoded frames, as many as fit; those that came first stay."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._frames: dict[tuple[str, bool, str], ReadFrame] = {}
+        self._frames: dict[tuple[str, bool, str], LabelledFrame] = {}
         self._free = limit_bytes
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[str, bool, str], read: Callable[[], ReadFrame]) -> ReadFrame:
+    def get(self, key: tuple[str, bool, str], read: Callable[[], LabelledFrame]) -> LabelledFrame:
         """The frame under `key`, read where it is not kept."""
         found = self._frames.get(key)
         if found is not None:
             return found
-        read_frame = read()
-        arrays = (read_frame.frame.rgb, read_frame.frame.depth, read_frame.frame.normals)
+        frame = read()
+        arrays = (frame.rgb, frame.depth, frame.normals)
         size = sum(array.nbytes for array in arrays if array is not None)
         with self._lock:
             if size <= self._free and key not in self._frames:
                 self._free -= size
-                self._frames[key] = read_frame
-        return read_frame
+                self._frames[key] = frame
+        return frame
 
 
 def _sample(
@@ -213,7 +210,6 @@ def _sample(
     image: torch.Tensor,
     frame: LabelledFrame,
     target: np.ndarray | None,
-    caption: str | None,
     image_key: str | None,
 ) -> Sample:
     depth = goal = normals = None
@@ -232,16 +228,14 @@ def _sample(
         depth_target=goal,
         normals=normals,
         normals_target=normals,
-        caption=caption,
+        caption=frame.caption,
         image_key=image_key,
     )
 
 
 def _at_label_size(frame: LabelledFrame) -> LabelledFrame:
     """The frame with its image at the size of its labels, so that both are cropped alike."""
-    label = frame.normals if frame.depth is None else frame.depth
-    assert label is not None
-    height, width = label.shape[:2]
+    height, width = frame.label_size
     if frame.rgb.shape[:2] == (height, width):
         return frame
     rgb = cv2.resize(frame.rgb, (width, height))

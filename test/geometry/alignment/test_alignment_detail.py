@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from d3_ros.evaluation.scale import draw, interpolate, table_rows
-from d3_ros.evaluation.scale_frames import frame_folders, load_frames
+from d3_ros.data.held_out_points import draw_points
+from d3_ros.data.readers import frame_folders
+from d3_ros.evaluation.scale import interpolate, table_rows
+from d3_ros.evaluation.scale_frames import load_frames
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.geometry.alignment.local.detail import ALONE_SHARE, _plain
 from d3_ros.geometry.alignment.local.voronoi import Samples, diagram_of, insert
@@ -27,7 +29,7 @@ def mean_error(metric: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_dense_points_bring_what_a_smooth_field_cannot():
-    fit = ScaleAligner().update(SMOOTH, draw(TRUTH, 6000, "random", seed=0), stamp=0.0)
+    fit = ScaleAligner().update(SMOOTH, draw_points(TRUTH, 6000, seed=0), stamp=0.0)
     smooth = replace(fit.to_metres, detail=None)
     with_detail = mean_error(fit.apply(SMOOTH), TRUTH)
     assert mean_error(smooth(SMOOTH), TRUTH) > 0.03 and with_detail < 0.015
@@ -35,7 +37,7 @@ def test_dense_points_bring_what_a_smooth_field_cannot():
 
 
 def test_detail_fades_to_the_smooth_field_away_from_points():
-    sparse = draw(TRUTH, 6000, "random", seed=0)
+    sparse = draw_points(TRUTH, 6000, seed=0)
     sparse[:, 80:] = np.nan
     fit = ScaleAligner().update(SMOOTH, sparse, stamp=0.0)
     smooth = replace(fit.to_metres, detail=None)(SMOOTH)
@@ -47,14 +49,14 @@ def test_detail_does_not_cross_a_depth_edge():
     near = U < 80
     relative = (np.where(near, 0.1, 0.8) + 0.05 * V / SHAPE[0]).astype(np.float32)
     truth = (1.0 + 9.0 * relative) * np.where(near, BUMPS, 1.0).astype(np.float32)
-    sparse = draw(truth, 6000, "random", seed=0)
+    sparse = draw_points(truth, 6000, seed=0)
     sparse[:, 80:90] = np.nan  # beside the edge only the near side is measured
     metric = ScaleAligner().update(relative, sparse, stamp=0.0).apply(relative)
     assert np.abs(metric / truth - 1)[:, 80:88].max() < 0.05
 
 
 def test_lone_outliers_of_a_dense_sensor_leave_no_mark():
-    sparse = draw(TRUTH, 6000, "random", seed=0)
+    sparse = draw_points(TRUTH, 6000, seed=0)
     clean = ScaleAligner().update(SMOOTH, sparse, stamp=0.0).apply(SMOOTH)
     rng = np.random.default_rng(1)
     wrong = rng.choice(np.flatnonzero(np.isfinite(sparse)), 100, replace=False)
@@ -65,7 +67,7 @@ def test_lone_outliers_of_a_dense_sensor_leave_no_mark():
 
 def test_noise_is_not_carried():
     truth = (1.0 + 5.0 * SMOOTH).astype(np.float32)
-    sparse = draw(truth, 4000, "noise", seed=0)
+    sparse = draw_points(truth, 4000, pattern="noise", seed=0)
     metric = ScaleAligner().update(SMOOTH, sparse, stamp=0.0).apply(SMOOTH)
     assert mean_error(metric, truth) < 0.01  # the points themselves are off by 0.016
 
@@ -134,7 +136,7 @@ def test_a_tensor_gives_the_same_metres_on_its_device(points, domain):
     }[domain] * BUMPS
     relative = SMOOTH.copy()
     relative[0, :4] = 0.0, 1.0, np.nan, 0.999
-    fit = ScaleAligner().update(relative, draw(truth, points, "random", seed=0), stamp=0.0)
+    fit = ScaleAligner().update(relative, draw_points(truth, points, seed=0), stamp=0.0)
     tensor = torch.from_numpy(relative)
     metric = fit.apply(tensor)
     assert metric.dtype == torch.float32 and metric.device == tensor.device

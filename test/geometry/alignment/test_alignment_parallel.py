@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from d3_ros.evaluation.scale import draw
+from d3_ros.data.held_out_points import draw_points
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.geometry.alignment.local.detail import Detail
 from d3_ros.geometry.alignment.local.voronoi import Samples, diagram_of, hand_on
@@ -86,7 +86,7 @@ def test_errors_of_either_thread_arrive_and_nothing_runs_on():
 
 
 def test_several_cameras_at_once_get_what_each_gets_alone():
-    clouds = [draw(TRUTH, points, "random", seed=1) for points in (60, 400, 5000, 9000)]
+    clouds = [draw_points(TRUTH, points, seed=1) for points in (60, 400, 5000, 9000)]
 
     def run(sparse: np.ndarray) -> list[np.ndarray]:
         aligner = ScaleAligner()
@@ -111,7 +111,7 @@ def test_bands_of_detail_have_no_seams(step):
 
 
 def test_the_map_to_metres_is_the_same_in_bands():
-    fit = ScaleAligner().update(RELATIVE, draw(TRUTH, 5000, "random", seed=0), stamp=0.0)
+    fit = ScaleAligner().update(RELATIVE, draw_points(TRUTH, 5000, seed=0), stamp=0.0)
     tall = np.tile(RELATIVE, (4, 1))
     field = fit.to_metres.field
     whole = field.at(tall)
