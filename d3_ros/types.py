@@ -101,7 +101,8 @@ class DepthFit:
     `state` is *measured* (fitted to this frame's sensor depth), *held* (an earlier fit, still
     fresh), *ground* (from the camera's height over the floor) or *relative* (no scale: `apply`
     refuses). `ok` is true in every state but *relative*; `reason` says in one line why this
-    frame's sensor depth was not used, and is empty in *measured*.
+    frame's sensor depth was not used. In *measured* it is empty or says what limits the result:
+    the network contradicts the sensor, or all points lie at one depth.
 
     `scale` and `shift` are the affine map z = scale * relative + shift in metres.
     `inlier_ratio` and `abs_rel` (mean |z - z_sensor| / z_sensor on points held out of the fit) are

@@ -9,25 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from d3_ros.geometry.alignment.global_fit.domain import (
-    DOMAINS,
-    Domain,
-    GlobalFit,
-    fit_domains,
-)
+from d3_ros.geometry.alignment.global_fit.global_scale import GlobalScale
 from d3_ros.geometry.alignment.local.local_correction import LocalCorrection
 from d3_ros.geometry.alignment.local.voronoi import Diagram, diagram_of
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
-from d3_ros.geometry.alignment.points import Points, RefusedError, thin, usable_points
+from d3_ros.geometry.alignment.points import RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
-from d3_ros.geometry.alignment.smoothing import GatedSmoother, SteadyChoice
 from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
-# Two scales that each fit their points better than this are a contradiction, not a poor network.
-CONTRADICTION_ERROR = 0.05
+# Standard deviations of a normal distribution that 95 % of its values are above.
+ONE_SIDED_95 = 1.645
 # Seconds that an image may be late behind a newer one before it is a new beginning.
 LATE_S = 1.0
 
@@ -44,6 +38,9 @@ class ScaleAligner:
         TypeError: a setting is unknown.
     """
 
+    # Whether points along which metres do not rise with relative depth are refused.
+    _needs_slope = False
+
     def __init__(
         self,
         stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
@@ -59,11 +56,7 @@ class ScaleAligner:
         self._last_stamp = float("-inf")
         self._now = float("-inf")
         self._local = LocalCorrection(self.settings, self._stage)
-        self._choice: SteadyChoice[Domain] = SteadyChoice(self.settings.domain_hysteresis)
-        self._smoothers = {
-            domain: GatedSmoother(self.settings.smoothing, self.settings.scale_step)
-            for domain in DOMAINS
-        }
+        self._global = GlobalScale(self.settings, self._needs_slope)
 
     def update(
         self,
@@ -145,7 +138,8 @@ class ScaleAligner:
             with self._stage("thinning"):
                 few, cell_of = thin(seen, settings.max_points)
             with self._stage("global fits"):
-                fit, published = self._global_fit(few, rng)
+                scale = self._global.fit(few, rng)
+            fit = scale.fit
             metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
             error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
             agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
@@ -155,7 +149,10 @@ class ScaleAligner:
         if local is not None:
             metric_map, error, agreement = local.metric_map, local.held_out, local.left_out
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))
-        if inlier_ratio < settings.min_inlier_ratio:
+        # Of few points a small share may disagree by chance.
+        needed = settings.min_inlier_ratio
+        needed -= ONE_SIDED_95 * (needed * (1.0 - needed) / len(agreement)) ** 0.5
+        if inlier_ratio < needed:
             raise RefusedError(
                 f"only {inlier_ratio:.0%} of {len(few)} points agree with one scale, "
                 f"{settings.min_inlier_ratio:.0%} needed"
@@ -163,42 +160,11 @@ class ScaleAligner:
         return DepthFit(
             ok=True,
             state="measured",
-            scale=published.affine.scale,
-            shift=published.affine.shift,
+            reason=scale.note,
+            scale=scale.published.scale,
+            shift=scale.published.shift,
             inlier_ratio=inlier_ratio,
             abs_rel=float(np.nanmean(error)) if np.isfinite(error).any() else float("nan"),
             points=count,
             to_metres=metric_map,
         )
-
-    def _global_fit(self, seen: Points, rng: np.random.Generator) -> tuple[GlobalFit, GlobalFit]:
-        """The smoothed fit in the best domain, and that in the depth domain."""
-        fits = fit_domains(DOMAINS, seen.relative, seen.depth, rng)
-        errors: dict[Domain, float] = {
-            domain: fit.left_out_error(seen.depth) for domain, fit in fits.items() if fit.rises
-        }
-        if not errors:
-            raise RefusedError("sensor depth falls where relative depth rises (negative scale)")
-        self._refuse_contradiction(fits[min(errors, key=errors.__getitem__)], seen, rng)
-        chosen = self._choice.choose(errors)
-        smoothed = {
-            domain: self._smoothers[domain].update(fits[domain], seen.relative)
-            for domain in {chosen, "depth"} & errors.keys()
-        }
-        return smoothed[chosen], smoothed.get("depth", fits["depth"])
-
-    def _refuse_contradiction(self, fit: GlobalFit, seen: Points, rng: np.random.Generator) -> None:
-        """Refuse points that two different scales explain, each a part of them and each well."""
-        error = np.abs(fit.metres(seen.relative) / seen.depth - 1.0)
-        rest = seen[~(error < self.settings.inlier_tolerance)]
-        share = 1.0 - len(rest) / len(seen)
-        if share >= self.settings.min_inlier_ratio or len(rest) < self.settings.min_points:
-            return
-        other = fit_domains([fit.domain], rest.relative, rest.depth, rng)[fit.domain]
-        other_error = np.abs(other.metres(rest.relative) / rest.depth - 1.0)
-        agreeing = error[error < self.settings.inlier_tolerance]
-        if max(np.median(agreeing), np.nanmedian(other_error)) < CONTRADICTION_ERROR:
-            raise RefusedError(
-                f"only {share:.0%} of {len(seen)} points agree with one scale and the others with "
-                "another: is the sensor's extrinsic calibration right?"
-            )

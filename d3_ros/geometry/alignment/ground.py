@@ -15,6 +15,12 @@ from d3_ros.types import CameraIntrinsics, CameraMounting, DepthFit
 STRIDE = 4
 
 
+class _FloorScale(ScaleAligner):
+    """A floor always recedes: points without a slope are no floor."""
+
+    _needs_slope = True
+
+
 class GroundAligner:
     """Puts affine-invariant depth to metric scale by the floor; holds one camera's state.
 
@@ -27,7 +33,7 @@ class GroundAligner:
 
     def __init__(self, max_tilt_rad: float = 0.26, min_share: float = 0.03, **settings: Any):
         self._floor = {"max_tilt_deg": float(np.rad2deg(max_tilt_rad)), "min_share": min_share}
-        self._aligner = ScaleAligner(**{**settings, "local_correction": False})
+        self._aligner = _FloorScale(**{**settings, "local_correction": False})
 
     def update(
         self,

@@ -22,3 +22,9 @@ def median(values: np.ndarray) -> float:
         return float(np.partition(values, middle)[middle])
     ordered = np.partition(values, (middle - 1, middle))
     return 0.5 * float(ordered[middle - 1] + ordered[middle])
+
+
+def central_span(values: np.ndarray) -> float:
+    """The span from about the 5 % to about the 95 % quantile of (N,) values, N >= 1."""
+    low, high = np.sort(values)[[len(values) // 20, -1 - len(values) // 20]]
+    return float(high - low)

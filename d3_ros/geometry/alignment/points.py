@@ -40,7 +40,7 @@ def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentS
     """Sensor points in range on pixels whose relative depth is finite and not saturated.
 
     Raises:
-        RefusedError: too few are left, or they do not differ in relative depth.
+        RefusedError: too few are left.
     """
     # Comparisons are false for NaN, so this keeps measured points only.
     measured = (sparse >= settings.min_depth) & (sparse <= settings.max_depth)
@@ -58,14 +58,9 @@ def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentS
             f"relative depth is saturated at all but {usable.sum()} of {len(x)} sensor points, "
             f"{needed} needed"
         )
-    x = x[usable].astype(np.float64)
-    low, high = np.sort(x)[[len(x) // 20, -1 - len(x) // 20]]
-    if high - low < settings.min_relative_spread:
-        raise RefusedError(
-            f"relative depth spans {high - low:.3f} over the sensor points, "
-            f"{settings.min_relative_spread:g} needed"
-        )
-    return Points(rows[usable], columns[usable], x, z[usable].astype(np.float64))
+    return Points(
+        rows[usable], columns[usable], x[usable].astype(np.float64), z[usable].astype(np.float64)
+    )
 
 
 def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:

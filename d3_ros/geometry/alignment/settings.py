@@ -30,7 +30,7 @@ class AlignmentSettings:
     )
     min_relative_spread: float = setting(
         0.02,
-        "Smallest 5 % to 95 % span of relative depth over the points",
+        "Smallest 5 % to 95 % span of relative depth over the points for a slope to be fitted",
         0.0001,
         1.0,
     )

@@ -109,9 +109,15 @@ def test_refuses_points_out_of_range():
     refused("0 sensor points in range", relative, np.zeros_like(sparse))
 
 
-def test_refuses_a_constant_image():
-    relative, _, sparse = scene()
-    refused("relative depth spans 0.000", np.full_like(relative, 0.5), sparse)
+@pytest.mark.parametrize("points", [40, 1000])
+def test_a_network_that_says_nothing_leaves_the_points(points):
+    """A constant relative depth: the metres are those of the points, and the reason is told."""
+    _, truth, sparse = scene(points=points)
+    fit = ScaleAligner().update(np.full_like(truth, 0.5), sparse, stamp=0.0)
+    assert fit.state == "measured" and "the same at all sensor points" in fit.reason
+    error = np.abs(fit.apply(np.full_like(truth, 0.5)) / truth - 1).mean()
+    assert error < (0.07 if points < 100 else 0.01)
+    assert fit.scale == 0.0 and 0.5 < fit.shift < 4.5
 
 
 def test_refuses_an_image_of_nan():
@@ -125,9 +131,71 @@ def test_refuses_a_saturated_image():
     refused("saturated", np.zeros_like(relative), sparse)
 
 
-def test_refuses_a_negative_scale():
-    relative, _, sparse = scene(scale=-3.0, shift=5.0)
-    refused("negative scale", relative, sparse)
+def test_a_network_that_contradicts_good_points_leaves_the_points():
+    relative, truth, sparse = scene(scale=-3.0, shift=5.0, points=1000)
+    fit = ScaleAligner().update(relative, sparse, stamp=0.0)
+    assert fit.state == "measured" and "negative scale" in fit.reason
+    assert np.abs(fit.apply(relative) / truth - 1).mean() < 0.01
+    assert 0.0 <= fit.scale < 0.2 and 2.5 < fit.shift < 4.5
+    refused("negative scale", relative, sparse, local_correction=False)
+
+
+@pytest.mark.parametrize("tilt", [0.02, -0.02, 0.0])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("local_correction", [True, False])
+def test_a_wall_is_measured_whichever_way_it_is_turned(tilt, noise, local_correction):
+    across = np.arange(320)
+    relative = np.repeat((0.2 + 0.5 * across / 320)[None], 240, 0).astype(np.float32)
+    wall = np.repeat((2 + tilt * (across / 160 - 1))[None], 240, 0)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        sparse = np.full(wall.shape, NAN)
+        chosen = rng.choice(wall.size, 500, replace=False)
+        sparse.flat[chosen] = (wall * (1 + noise * rng.standard_normal(wall.shape))).flat[chosen]
+        for measured in (sparse, sparse if noise else wall.astype(np.float32)):
+            fit = ScaleAligner(local_correction=local_correction).update(relative, measured, 1.0)
+            assert fit.state == "measured" and "near 2.0" in fit.reason
+            np.testing.assert_allclose(fit.apply(relative), 2.0, rtol=0.06 if noise else 0.02)
+            assert np.mean(np.abs(fit.apply(relative) / wall - 1)) < 0.01
+            assert fit.scale >= 0.0 and fit.shift + 0.45 * fit.scale == pytest.approx(2.0, 0.02)
+
+
+def test_a_view_from_above_that_the_network_does_not_understand_is_measured():
+    v, u = np.mgrid[:120, :160]
+    relative = (0.5 + 0.4 * np.sin(v / 9) * np.sin(u / 11)).astype(np.float32)
+    truth = (2.0 + 0.5 * np.sin(u / 40 + 1) * np.cos(v / 30)).astype(np.float32)
+    for points, most in ((100, 0.04), (300, 0.02)):
+        for seed in range(3):
+            sparse = np.full(truth.shape, NAN)
+            chosen = np.random.default_rng(seed).choice(truth.size, points, replace=False)
+            sparse.flat[chosen] = truth.flat[chosen]
+            fit = ScaleAligner().update(relative, sparse, stamp=0.0)
+            assert fit.state == "measured"
+            assert np.abs(fit.apply(relative) / truth - 1).mean() < most
+
+
+def test_a_scanner_before_a_wall_says_that_the_rest_is_a_guess():
+    relative, truth, _ = scene(scale=3.0, shift=1.0)
+    sparse = np.full(truth.shape, NAN)
+    rng = np.random.default_rng(0)
+    sparse[30] = 2.51 * (1 + 0.002 * rng.standard_normal(80))
+    fit = ScaleAligner().update(relative, sparse, stamp=0.0)
+    assert fit.state == "measured" and "all sensor points lie near 2.51 m" in fit.reason
+    np.testing.assert_allclose(fit.apply(relative)[30], 2.51, rtol=0.02)
+
+
+def test_few_points_in_a_rich_scene_are_not_refused_and_random_ones_are():
+    rng = np.random.default_rng(0)
+    relative, truth, _ = scene(shape=(120, 160))
+    for points in (20, 50, 300):
+        sparse = np.full(truth.shape, NAN)
+        chosen = rng.choice(truth.size, points, replace=False)
+        sparse.flat[chosen] = truth.flat[chosen] * np.exp(0.3 * rng.standard_normal(points))
+        assert ScaleAligner().update(relative, sparse, stamp=0.0).ok
+        if points < 50:  # so few may agree by chance
+            continue
+        sparse.flat[chosen] = rng.uniform(0.5, 10, points)
+        refused("points agree with one scale", relative, sparse)
 
 
 def test_refuses_two_planes_in_contradiction():

@@ -7,12 +7,14 @@ metres and the value y = scale * relative + shift.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from d3_ros.geometry.alignment.global_fit.robust_fit import GROSS_ERROR, AffineFit, robust_affine
+from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
 
 Domain = Literal["depth", "disparity", "log"]
 DOMAINS: tuple[Domain, ...] = ("depth", "disparity", "log")
@@ -26,10 +28,28 @@ class GlobalFit:
     affine: AffineFit
 
     @property
-    def rises(self) -> bool:
-        """Whether farther in relative depth is farther in metres, as it must be."""
-        scale = self.affine.scale
-        return bool(np.isfinite(scale) and (scale < 0 if self.domain == "disparity" else scale > 0))
+    def significance(self) -> float:
+        """The slope over its standard deviation; positive where metres rise with relative depth.
+
+        Noise decides the sign of a slope whose significance is below about 2.
+        """
+        rise = -self.affine.scale if self.domain == "disparity" else self.affine.scale
+        sigma = float(np.sqrt(self.affine.covariance[0, 0]))
+        if not np.isfinite(rise):
+            return float("-inf")
+        return rise / sigma if sigma > 0 else float(np.copysign(np.inf, rise)) if rise else 0.0
+
+    def tangent(self, relative: np.ndarray) -> AffineFit:
+        """The line z = scale * relative + shift in metres that is nearest to this map at (N,)."""
+        metres = self.metres(relative)
+        known = np.isfinite(metres)
+        x, z = relative[known], metres[known]
+        if len(x) == 0:
+            return replace(self.affine, scale=float("nan"), shift=float("nan"))
+        centred = x - x.mean()
+        spread = float(centred @ centred)
+        scale = float(centred @ z) / spread if spread > 0 else 0.0
+        return replace(self.affine, scale=scale, shift=float(z.mean() - scale * x.mean()))
 
     def metres(self, relative: Any) -> np.ndarray:
         """Metres of relative depth, same shape; NaN where the map gives no positive depth."""
@@ -81,3 +101,32 @@ def fit_domains(
     unit = np.stack([RELATIVE_UNIT[domain](depth) for domain in domains])
     fits = robust_affine(relative, y, unit, rng)
     return {domain: GlobalFit(domain, fit) for domain, fit in zip(domains, fits, strict=True)}
+
+
+def level_fit(relative: np.ndarray, depth: np.ndarray) -> GlobalFit:
+    """The median log depth everywhere: a map that does not use the relative depth."""
+    level, log_depth = median(np.log(depth)), np.log(depth)
+    variance = (MAD_TO_SIGMA * median(np.abs(log_depth - level))) ** 2 / len(depth)
+    covariance = np.diag([0.0, variance])
+    left_out = np.full(len(depth), level)
+    return GlobalFit("log", AffineFit(0.0, level, covariance, left_out))
+
+
+def with_rising_slope(fit: GlobalFit) -> GlobalFit:
+    """The fit in the log domain with the slope's expected value, given that it is not negative.
+
+    The slope is normally distributed about the fitted one. Cut off at zero, its mean changes little
+    where it is significant and goes to zero where it is significantly negative, without a step. The
+    shift moves along, by their covariance, so that the metres at the points stay.
+    """
+    slope, variance = fit.affine.scale, float(fit.affine.covariance[0, 0])
+    expected, moved = max(slope, 0.0), 0.0
+    if variance > 0:
+        sigma = variance**0.5
+        t = slope / sigma
+        # Density over distribution function of the normal distribution, without underflow.
+        ratio = float(np.exp(-0.5 * (t * t + np.log(2.0 * np.pi)) - log_ndtr(t)))
+        expected = max(slope + sigma * ratio, 0.0)
+        moved = float(fit.affine.covariance[0, 1]) / variance * (expected - slope)
+    shift = fit.affine.shift + moved
+    return replace(fit, affine=replace(fit.affine, scale=expected, shift=shift))
