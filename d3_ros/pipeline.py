@@ -1,14 +1,13 @@
-"""The order of things: image -> network -> scale -> metric depth and normals.
+"""The order of the parts: image -> network -> scale -> metric depth and normals. No ROS here.
 
-The one place that knows in which order the parts run. No ROS here: the node, the command line and
-the benchmarks call the same object.
+`FrameRequest` holds everything about one image, `DepthPipeline` turns it into a `DepthFrame`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,11 +19,13 @@ from d3_ros.types import (
     CameraIntrinsics,
     CameraMounting,
     D3Prediction,
+    DepthFit,
     DepthFrame,
     Task,
 )
 
 Output = Literal["relative", "metric", "normals"]
+ALL_OUTPUTS: frozenset[Output] = frozenset({"relative", "metric", "normals"})
 
 
 class Predictor(Protocol):
@@ -41,171 +42,223 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True)
+class FloorOptions:
+    """When pixels count as floor: as for `d3_ros.geometry.ground.floor_depth`; radians."""
+
+    max_tilt_rad: float = 0.26
+    min_share: float = 0.03
+
+
+@dataclass(frozen=True)
 class FusionOptions:
-    """How measured depth is let through: as for `d3_ros.geometry.fusion.fuse`."""
+    """When measured depth replaces predicted depth: as for `d3_ros.geometry.fusion.fuse`."""
 
     tolerance: float
     blend_px: int
 
 
+@dataclass(frozen=True)
+class ScaleSettings:
+    """How predictions become metres. Without `fusion`, metric depth is predicted depth only."""
+
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    floor: FloorOptions = field(default_factory=FloorOptions)
+    fusion: FusionOptions | None = None
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """One image, everything that is known about it, and what is wanted of it.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        stamp: acquisition time in seconds; orders the frames for the temporal scale state.
+        intrinsics: the camera at this image's size. Needed for the scale from the floor, and for
+            normals where the model predicts none.
+        sparse: (H, W) float32 sensor z-depth in metres, NaN where there is none; None without any.
+        missing: why `sparse` is None, for the fit's reason.
+        mounting: the camera over the floor, for frames that get no scale from a sensor.
+        outside: (H, W) bool, pixels that show nothing (beyond the edge of a rectified image): all
+            outputs are NaN there. None where every pixel shows something.
+        outputs: what the caller will use; nothing else is computed. The scale state advances with
+            every frame, so that a late subscriber finds one.
+        settings: as of this frame. A change of anything but the fusion starts the scale anew.
+    """
+
+    rgb: np.ndarray
+    stamp: float
+    intrinsics: CameraIntrinsics | None = None
+    sparse: np.ndarray | None = None
+    missing: str = "no sensor depth"
+    mounting: CameraMounting | None = None
+    outside: np.ndarray | None = None
+    outputs: Set[Output] = ALL_OUTPUTS
+    settings: ScaleSettings = field(default_factory=ScaleSettings)
+
+
+class _ScaleState:
+    """The temporal scale state of one camera under one set of settings."""
+
+    def __init__(self, settings: ScaleSettings) -> None:
+        alignment, floor = asdict(settings.alignment), settings.floor
+        self.settings = settings
+        self.aligner = ScaleAligner(**alignment)
+        self.ground = GroundAligner(floor.max_tilt_rad, floor.min_share, **alignment)
+        self.sensor_gave_scale = False
+
+    def fits(self, settings: ScaleSettings) -> bool:
+        """Whether these settings ask for the same scale."""
+        return replace(settings, fusion=self.settings.fusion) == self.settings
+
+
 class DepthPipeline:
     """One camera's chain from colour to metric depth and normals, with its scale state.
 
-    `aligner`, `ground` and `fusion` may be replaced between two calls, or during one, which then
-    uses either.
+    `__call__` is `plan`, the network, `finish`. A caller that sends the images of several cameras
+    through the network together calls the two itself.
 
     Args:
         predictor: the network.
-        aligner: what puts relative depth to scale with sensor depth.
-        ground: what does it with the floor, where no sensor does and the mounting is known.
-        fusion: let a sensor's own depth through where the prediction agrees with it.
         stage: gives, for the name of each stage that runs, a context to run it in; for measuring.
     """
 
     def __init__(
         self,
         predictor: Predictor,
-        aligner: ScaleAligner | None = None,
-        ground: GroundAligner | None = None,
-        fusion: FusionOptions | None = None,
         stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.predictor = predictor
-        self.aligner = aligner if aligner is not None else ScaleAligner()
-        self.ground = ground if ground is not None else GroundAligner()
-        self.fusion = fusion
         self._stage = stage
-        self._sensor_gave_scale = False
+        self._scale: _ScaleState | None = None
 
-    def __call__(
-        self,
-        rgb: np.ndarray,
-        *,
-        stamp: float,
-        intrinsics: CameraIntrinsics | None = None,
-        sparse: np.ndarray | None = None,
-        missing: str = "no sensor depth",
-        mounting: CameraMounting | None = None,
-        outputs: Collection[Output] = ("relative", "metric", "normals"),
-    ) -> DepthFrame:
-        """Predict one frame and put it to scale.
-
-        Args:
-            rgb: (H, W, 3) uint8.
-            stamp, intrinsics, sparse, missing, mounting, outputs: as for `finish`.
+    def __call__(self, request: FrameRequest) -> DepthFrame:
+        """Predict one frame and turn its relative depth into metres.
 
         Raises:
             ValueError: an array has the wrong shape or dtype (the message says which).
         """
-        tasks = self.tasks_for(outputs, sparse=sparse, mounting=mounting)
+        tasks = self.plan(request)
         with self._stage("network"):
-            prediction = self.predictor(rgb, tasks=tasks)
-        return self.finish(
-            rgb,
-            prediction,
-            stamp=stamp,
-            intrinsics=intrinsics,
-            sparse=sparse,
-            missing=missing,
-            mounting=mounting,
-            outputs=outputs,
-        )
+            prediction = self.predictor(request.rgb, tasks=tasks)
+        return self.finish(request, prediction)
 
-    def tasks_for(
-        self,
-        outputs: Collection[Output],
-        *,
-        sparse: np.ndarray | None,
-        mounting: CameraMounting | None,
-    ) -> tuple[Task, ...]:
-        """What the network should predict for `finish`, with the same arguments."""
+    def reset(self) -> None:
+        """Forget the scale; may be called from any thread, and holds from the next frame on."""
+        self._scale = None
+
+    def plan(self, request: FrameRequest) -> tuple[Task, ...]:
+        """The tasks that the network should predict for `finish`."""
+        scale = self._scale
+        sensor_gave_scale = scale is not None and scale.sensor_gave_scale
         # One pass for both tasks is cheaper than a second one for the floor.
-        for_floor = mounting is not None and sparse is None and not self._sensor_gave_scale
-        if "normals" in self.predictor.tasks and ("normals" in outputs or for_floor):
+        for_floor = (
+            request.mounting is not None and request.sparse is None and not sensor_gave_scale
+        )
+        if "normals" in self.predictor.tasks and ("normals" in request.outputs or for_floor):
             return ("depth", "normals")
         return ("depth",)
 
-    def finish(
-        self,
-        rgb: np.ndarray,
-        prediction: D3Prediction,
-        *,
-        stamp: float,
-        intrinsics: CameraIntrinsics | None = None,
-        sparse: np.ndarray | None = None,
-        missing: str = "no sensor depth",
-        mounting: CameraMounting | None = None,
-        outputs: Collection[Output] = ("relative", "metric", "normals"),
-    ) -> DepthFrame:
-        """Put a prediction to scale.
+    def finish(self, request: FrameRequest, prediction: D3Prediction) -> DepthFrame:
+        """Turn the prediction for this request's image into the outputs that it asks for.
 
         Args:
-            rgb: the image, for a second pass of the network where `prediction` lacks what the
-                scale from the floor needs.
-            prediction: of this image, with depth.
-            stamp: acquisition time in seconds; orders the frames for the temporal scale state.
-            intrinsics: the camera at this image's size. Needed only for the scale from the floor,
-                and where normals must be computed from depth because the model has none; without
-                it there are none.
-            sparse: (H, W) float32 sensor z-depth in metres, NaN where there is none.
-            missing: why `sparse` is None, for the fit's reason.
-            mounting: the camera over the floor, for frames that no sensor gives a scale.
-            outputs: what the caller will use; nothing else is computed. The scale state advances
-                on every call, so that a late subscriber does not start from nothing.
+            request: the frame.
+            prediction: of this image, with depth. Where the scale from the floor needs normals
+                that it lacks, the network is called once more.
 
         Raises:
             ValueError: an array has the wrong shape or dtype (the message says which).
         """
-        has_normals = "normals" in self.predictor.tasks
         relative, predicted_normals = prediction.depth, prediction.normals
         if relative is None:
             raise ValueError("the prediction has no depth")
-
-        aligner = self.aligner
+        scale = self._scale_state(request.settings)
         with self._stage("scale alignment"):
-            fit = aligner.update(relative, sparse, stamp, missing)
-        self._sensor_gave_scale = fit.ok
-        if not fit.ok and mounting is not None:
-            if has_normals and predicted_normals is None:
-                with self._stage("network, again for the floor"):
-                    predicted_normals = self.predictor(rgb, tasks=("normals",)).normals
-            with self._stage("scale from the floor"):
-                floor = self.ground.update(relative, predicted_normals, intrinsics, mounting, stamp)
-            # Why no sensor gave a scale, and where the floor gave none either, why not.
-            fit = replace(floor, reason="; ".join(filter(None, [fit.reason, floor.reason])))
-
-        from_geometry = "normals" in outputs and not has_normals and intrinsics is not None
+            fit = scale.aligner.update(relative, request.sparse, request.stamp, request.missing)
+        scale.sensor_gave_scale = fit.ok
+        if not fit.ok and request.mounting is not None:
+            fit, predicted_normals = self._scale_from_floor(
+                request, relative, predicted_normals, scale.ground, fit.reason
+            )
+        outputs, intrinsics = request.outputs, request.intrinsics
+        from_geometry = (
+            "normals" in outputs
+            and "normals" not in self.predictor.tasks
+            and intrinsics is not None
+        )
         metric = None
         if fit.ok and ("metric" in outputs or from_geometry):
             with self._stage("metric depth"):
                 metric = fit.apply(relative)
-
         normals = predicted_normals if "normals" in outputs else None
         if from_geometry and metric is not None and intrinsics is not None:
-            # Affine-invariant depth bends planes, so without a scale there are no honest normals.
+            # Affine-invariant depth bends planes: without a scale, its normals would be wrong.
             with self._stage("normals from depth"):
                 normals = normals_from_depth(metric, intrinsics)
-
         wanted = metric if "metric" in outputs else None
         frame = DepthFrame(relative=relative, metric=wanted, normals=normals, fit=fit)
-        fusion = self.fusion
-        if fusion and sparse is not None and frame.metric is not None and fit.state == "measured":
-            with self._stage("fusion"):
-                frame = _fused(frame, sparse, aligner.settings, fusion)
+        return _blanked(self._fused(frame, request), request.outside)
+
+    def _scale_state(self, settings: ScaleSettings) -> _ScaleState:
+        scale = self._scale
+        if scale is None or not scale.fits(settings):
+            scale = self._scale = _ScaleState(settings)
+        return scale
+
+    def _scale_from_floor(
+        self,
+        request: FrameRequest,
+        relative: np.ndarray,
+        normals: np.ndarray | None,
+        ground: GroundAligner,
+        why_no_sensor: str,
+    ) -> tuple[DepthFit, np.ndarray | None]:
+        """The fit to the floor, and the normals that it was found by."""
+        assert request.mounting is not None
+        if normals is None and "normals" in self.predictor.tasks:
+            with self._stage("network, again for the floor"):
+                normals = self.predictor(request.rgb, tasks=("normals",)).normals
+        with self._stage("scale from the floor"):
+            fit = ground.update(
+                relative, normals, request.intrinsics, request.mounting, request.stamp
+            )
+        # Why no sensor gave a scale and, where the floor gave none either, why not.
+        reason = "; ".join(filter(None, [why_no_sensor, fit.reason]))
+        return replace(fit, reason=reason), normals
+
+    def _fused(self, frame: DepthFrame, request: FrameRequest) -> DepthFrame:
+        """The frame with the sensor's own depth where the prediction agrees with it."""
+        options, sparse = request.settings.fusion, request.sparse
+        if options is None or sparse is None or frame.metric is None:
+            return frame
+        if frame.fit.state != "measured":
+            return frame
+        alignment = request.settings.alignment
+        with self._stage("fusion"):
+            in_range = (sparse >= alignment.min_depth) & (sparse <= alignment.max_depth)
+            measured = np.where(in_range, sparse, np.float32(np.nan))
+            fusion = fuse(frame.metric, measured, options.tolerance, options.blend_px)
+        return replace(
+            frame,
+            metric=fusion.depth,
+            fused_pixels=fusion.kept,
+            disagreeing_pixels=fusion.disagreeing,
+        )
+
+
+def _blanked(frame: DepthFrame, outside: np.ndarray | None) -> DepthFrame:
+    """The frame with NaN where the image shows nothing."""
+    if outside is None:
         return frame
 
+    def blank(plane: np.ndarray) -> np.ndarray:
+        plane = plane.copy()
+        plane[outside] = np.nan
+        return plane
 
-def _fused(
-    frame: DepthFrame, sparse: np.ndarray, settings: AlignmentSettings, options: FusionOptions
-) -> DepthFrame:
-    """The frame with the sensor's own depth where the prediction agrees with it."""
-    assert frame.metric is not None
-    in_range = (sparse >= settings.min_depth) & (sparse <= settings.max_depth)
-    measured = np.where(in_range, sparse, np.float32(np.nan))
-    fusion = fuse(frame.metric, measured, options.tolerance, options.blend_px)
     return replace(
         frame,
-        metric=fusion.depth,
-        fused_pixels=fusion.kept,
-        disagreeing_pixels=fusion.disagreeing,
+        relative=blank(frame.relative),
+        metric=None if frame.metric is None else blank(frame.metric),
+        normals=None if frame.normals is None else blank(frame.normals),
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from d3_ros.geometry.alignment import GroundAligner, ScaleAligner
+from d3_ros.geometry.alignment import AlignmentSettings
 from d3_ros.geometry.camera import ray_map
-from d3_ros.pipeline import DepthPipeline, FusionOptions
+from d3_ros.pipeline import DepthPipeline, FrameRequest, FusionOptions, ScaleSettings
 from d3_ros.types import CameraIntrinsics, CameraMounting, D3Prediction, DepthFit, Task
 
 HEIGHT, WIDTH = 48, 64
@@ -46,7 +46,7 @@ def sparse_depth(predictor: RampPredictor, every: int = 5) -> np.ndarray:
 def test_sensor_depth_makes_metres() -> None:
     predictor = RampPredictor()
     frame = DepthPipeline(predictor)(
-        RGB, stamp=1.0, intrinsics=INTRINSICS, sparse=sparse_depth(predictor)
+        FrameRequest(RGB, stamp=1.0, intrinsics=INTRINSICS, sparse=sparse_depth(predictor))
     )
     assert frame.fit.state == "measured"
     assert frame.metric is not None
@@ -54,7 +54,7 @@ def test_sensor_depth_makes_metres() -> None:
 
 
 def test_no_scale_no_metres() -> None:
-    frame = DepthPipeline(RampPredictor())(RGB, stamp=1.0, intrinsics=INTRINSICS)
+    frame = DepthPipeline(RampPredictor())(FrameRequest(RGB, stamp=1.0, intrinsics=INTRINSICS))
     assert frame.fit.state == "relative"
     assert frame.fit.reason
     assert frame.metric is None
@@ -66,7 +66,7 @@ def test_no_scale_no_metres() -> None:
 def test_only_what_is_wanted_is_predicted() -> None:
     predictor = RampPredictor()
     frame = DepthPipeline(predictor)(
-        RGB, stamp=1.0, sparse=sparse_depth(predictor), outputs=("relative",)
+        FrameRequest(RGB, stamp=1.0, sparse=sparse_depth(predictor), outputs={"relative"})
     )
     assert predictor.asked[-1] == ("depth",)
     assert frame.metric is None
@@ -78,7 +78,9 @@ def test_normals_come_from_depth_where_the_model_has_none() -> None:
     predictor = RampPredictor(tasks=("depth",))
     pipeline = DepthPipeline(predictor)
     sparse = sparse_depth(predictor)
-    frame = pipeline(RGB, stamp=1.0, intrinsics=INTRINSICS, sparse=sparse, outputs=("normals",))
+    frame = pipeline(
+        FrameRequest(RGB, stamp=1.0, intrinsics=INTRINSICS, sparse=sparse, outputs={"normals"})
+    )
     assert frame.metric is None
     assert frame.normals is not None
     # Hand-computed: z grows to the right, so the surface turns its left side to the camera:
@@ -88,24 +90,29 @@ def test_normals_come_from_depth_where_the_model_has_none() -> None:
     expected = np.array([slope, 0.0, -1.0]) / np.hypot(slope, 1.0)
     np.testing.assert_allclose(frame.normals[24, 31:33].mean(axis=0), expected, atol=0.02)
 
-    without_intrinsics = pipeline(RGB, stamp=2.0, sparse=sparse, outputs=("normals",))
+    without_intrinsics = pipeline(FrameRequest(RGB, stamp=2.0, sparse=sparse, outputs={"normals"}))
     assert without_intrinsics.normals is None
 
 
 def test_why_there_is_no_sensor_depth_is_handed_on() -> None:
-    frame = DepthPipeline(RampPredictor())(RGB, stamp=1.0, missing="the LiDAR is asleep")
+    frame = DepthPipeline(RampPredictor())(
+        FrameRequest(RGB, stamp=1.0, missing="the LiDAR is asleep")
+    )
     assert frame.fit.reason == "the LiDAR is asleep"
 
 
 def test_measured_pixels_pass_where_they_agree_and_are_in_range() -> None:
     predictor = RampPredictor()
     sparse = sparse_depth(predictor)
-    pipeline = DepthPipeline(predictor, fusion=FusionOptions(tolerance=0.1, blend_px=0))
-    pipeline.aligner = ScaleAligner(local_correction=False, max_depth=20.0)
+    pipeline = DepthPipeline(predictor)
+    settings = ScaleSettings(
+        alignment=AlignmentSettings(local_correction=False, max_depth=20.0),
+        fusion=FusionOptions(tolerance=0.1, blend_px=0),
+    )
     sparse[0, 0] *= 1.05  # agrees
     sparse[5, 5] *= 1.5  # does not
     sparse[10, 10] = 30.0  # out of range: no measurement
-    frame = pipeline(RGB, stamp=1.0, intrinsics=INTRINSICS, sparse=sparse)
+    frame = pipeline(FrameRequest(RGB, stamp=1.0, sparse=sparse, settings=settings))
     plain = SCALE * frame.relative + SHIFT
     assert frame.metric is not None
     assert frame.metric[0, 0] == sparse[0, 0]
@@ -113,8 +120,50 @@ def test_measured_pixels_pass_where_they_agree_and_are_in_range() -> None:
     np.testing.assert_allclose(frame.metric[10, 10], plain[10, 10], rtol=0.01)
     assert frame.fused_pixels == np.isfinite(sparse).sum() - 2
     assert frame.disagreeing_pixels == 1
-    held = pipeline(RGB, stamp=1.1, intrinsics=INTRINSICS)
+    held = pipeline(FrameRequest(RGB, stamp=1.1, settings=settings))
     assert (held.fit.state, held.fused_pixels) == ("held", 0)
+
+
+def test_the_scale_begins_anew_after_a_reset_and_after_a_change_of_its_settings() -> None:
+    predictor = RampPredictor()
+    pipeline = DepthPipeline(predictor)
+    sparse = sparse_depth(predictor)
+
+    def state(stamp: float, sparse: np.ndarray | None = None, **settings: object) -> str:
+        chosen = ScaleSettings(**settings)  # type: ignore[arg-type]
+        return pipeline(FrameRequest(RGB, stamp, sparse=sparse, settings=chosen)).fit.state
+
+    assert [state(1.0, sparse), state(1.1)] == ["measured", "held"]
+    assert state(1.2, fusion=FusionOptions(0.1, 0)) == "held", "the fusion is no part of it"
+    pipeline.reset()
+    assert [state(1.3), state(1.4, sparse), state(1.5)] == ["relative", "measured", "held"]
+    assert state(1.6, alignment=AlignmentSettings(smoothing=0.5)) == "relative"
+
+
+def test_what_an_image_does_not_show_is_nan_in_every_output() -> None:
+    predictor = RampPredictor()
+    outside = np.zeros((HEIGHT, WIDTH), bool)
+    outside[:5] = True
+    frame = DepthPipeline(predictor)(
+        FrameRequest(RGB, 1.0, sparse=sparse_depth(predictor), outside=outside)
+    )
+    for plane in (frame.relative, frame.metric, frame.normals):
+        assert plane is not None
+        assert np.isnan(plane[outside]).all()
+        assert np.isfinite(plane[~outside]).all()
+
+
+def test_planned_and_finished_by_hand_is_the_same_as_called() -> None:
+    """As the node does it, which sends several cameras' images through the network together."""
+    predictor = RampPredictor()
+    request = FrameRequest(RGB, 1.0, sparse=sparse_depth(predictor), outputs={"metric"})
+    called = DepthPipeline(predictor)(request)
+    pipeline = DepthPipeline(predictor)
+    tasks = pipeline.plan(request)
+    assert tasks == ("depth",)
+    by_hand = pipeline.finish(request, predictor(request.rgb, tasks))
+    assert by_hand.metric is not None
+    np.testing.assert_array_equal(by_hand.metric, called.metric)
 
 
 class FloorPredictor(RampPredictor):
@@ -139,7 +188,9 @@ MOUNTING = CameraMounting(height_m=0.4)
 def test_the_floor_gives_metres_where_no_sensor_does() -> None:
     predictor = FloorPredictor()
     pipeline = DepthPipeline(predictor)
-    frame = pipeline(RGB, stamp=1.0, intrinsics=INTRINSICS, mounting=MOUNTING, outputs=("metric",))
+    frame = pipeline(
+        FrameRequest(RGB, stamp=1.0, intrinsics=INTRINSICS, mounting=MOUNTING, outputs={"metric"})
+    )
     assert frame.fit.state == "ground"
     assert frame.fit.reason == "no sensor depth"
     assert np.isnan(frame.fit.abs_rel), "no sensor has judged it"
@@ -151,19 +202,23 @@ def test_the_floor_gives_metres_where_no_sensor_does() -> None:
 
 def test_the_floor_is_looked_for_only_when_the_sensor_s_scale_has_expired() -> None:
     predictor = FloorPredictor()
-    pipeline = DepthPipeline(predictor, aligner=ScaleAligner(hold_s=0.5))
+    pipeline = DepthPipeline(predictor)
+    settings = ScaleSettings(alignment=AlignmentSettings(hold_s=0.5))
     relative = predictor(RGB).depth
     assert relative is not None
     predictor.asked.clear()
     states = []
     for stamp in (1.0, 1.3, 1.6, 1.9):
         frame = pipeline(
-            RGB,
-            stamp=stamp,
-            intrinsics=INTRINSICS,
-            sparse=relative * 4 + 0.5 if stamp == 1.0 else None,
-            mounting=MOUNTING,
-            outputs=("metric",),
+            FrameRequest(
+                RGB,
+                stamp=stamp,
+                intrinsics=INTRINSICS,
+                sparse=relative * 4 + 0.5 if stamp == 1.0 else None,
+                mounting=MOUNTING,
+                outputs={"metric"},
+                settings=settings,
+            )
         )
         states.append(frame.fit.state)
     assert states == ["measured", "held", "ground", "ground"]
@@ -188,18 +243,23 @@ def test_why_the_floor_gives_no_metres(
     tasks: tuple[Task, ...], intrinsics: CameraIntrinsics | None, words: str
 ) -> None:
     pipeline = DepthPipeline(FloorPredictor(tasks))
-    frame = pipeline(RGB, stamp=1.0, intrinsics=intrinsics, mounting=MOUNTING)
+    frame = pipeline(FrameRequest(RGB, stamp=1.0, intrinsics=intrinsics, mounting=MOUNTING))
     assert (frame.fit.state, frame.metric) == ("relative", None)
     assert frame.fit.reason == f"no sensor depth; {words}"
 
 
 def test_without_floor_the_scale_from_it_is_held_and_then_given_up() -> None:
-    pipeline = DepthPipeline(FloorPredictor(), ground=GroundAligner(hold_s=0.5))
+    pipeline = DepthPipeline(FloorPredictor())
+    settings = ScaleSettings(alignment=AlignmentSettings(hold_s=0.5))
     states = []
     for stamp in (1.0, 1.3, 1.6):
         if stamp > 1.0:
             pipeline.predictor = RampPredictor()  # a wall
-        frame = pipeline(RGB, stamp=stamp, intrinsics=INTRINSICS, mounting=MOUNTING)
+        frame = pipeline(
+            FrameRequest(
+                RGB, stamp=stamp, intrinsics=INTRINSICS, mounting=MOUNTING, settings=settings
+            )
+        )
         states.append(frame.fit.state)
     assert states == ["ground", "held", "relative"]
     assert "floor: only 0.0% of the image is floor" in frame.fit.reason

@@ -177,7 +177,7 @@ class Robot:
         wait_until(
             lambda: all(self.peer.count_publishers(name) for name in names), "the node publishes"
         )
-        outputs = self.node._session.cameras[""]._outputs._publishers.values()
+        outputs = self.node._session.cameras[""].publishers._publishers.values()
         wait_until(
             lambda: sum(p.get_subscription_count() for p in outputs) >= len(names),
             "the node knows its subscribers",

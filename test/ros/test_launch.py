@@ -20,7 +20,7 @@ import yaml
 from helpers.paths import ROOT
 from helpers.ros_harness import wait_until
 
-from d3_ros.ros.node.camera import SENSOR_TOPICS
+from d3_ros.ros.node.inputs.input_topics import SENSOR_TOPICS
 from d3_ros.ros.parameters.node_settings import PARAMETERS, settings_from
 from d3_ros.ros.synthetic import robot_settings as synthetic_settings
 from d3_ros.ros.topics import TOPICS

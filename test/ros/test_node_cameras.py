@@ -77,7 +77,7 @@ class Cameras(Robot):
         wait_until(lambda: all(p.get_subscription_count() for p in self.pub.values()), "inputs")
         wait_until(
             lambda: all(
-                sum(p.get_subscription_count() for p in camera._outputs._publishers.values()) >= 2
+                sum(p.get_subscription_count() for p in camera.publishers._publishers.values()) >= 2
                 for camera in self.node._session.cameras.values()
             ),
             "outputs",
@@ -233,7 +233,7 @@ def test_pausing_and_going_on() -> None:
         # A pause outlives a new start.
         for transition in ("deactivate", "cleanup", "configure"):
             assert robot.change(transition)
-        assert not robot.node._session.enabled
+        assert not robot.node._session.cameras["front"].state.enabled
         assert enable(True).success
         assert robot.change("activate")
         wait_until(lambda: all(p.get_subscription_count() for p in robot.pub.values()), "inputs")
@@ -241,7 +241,7 @@ def test_pausing_and_going_on() -> None:
             lambda: (
                 sum(
                     p.get_subscription_count()
-                    for p in robot.node._session.cameras["front"]._outputs._publishers.values()
+                    for p in robot.node._session.cameras["front"].publishers._publishers.values()
                 )
                 >= 2
             ),

@@ -15,7 +15,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from d3_ros.ros.node.diagnostics.scale_report import STATES
-from d3_ros.ros.node.inputs.image_input import image_input
+from d3_ros.ros.node.inputs.input_topics import resolve_input_topics
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
 from d3_ros.ros.parameters.parameter_row import ParameterError
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, POINTS, RELATIVE, RGB, SCALE
@@ -122,13 +122,15 @@ def test_the_compressed_topic_follows_the_remapping_of_either(
 ) -> None:
     arguments = ["--ros-args"] + [word for rule in remapping for word in ("-r", rule)]
     node = Node("maps", namespace="/bot", cli_args=arguments)
-    assert image_input(node, "compressed") == (CompressedImage, compressed_topic)
+    topics = resolve_input_topics(node, "compressed")
+    assert (topics.image_type, topics.image) == (CompressedImage, compressed_topic)
     if "image:=/camera/image_raw/compressed" in remapping:
         with pytest.raises(ParameterError, match=r"set the parameter image\.transport"):
-            image_input(node, "raw")
+            resolve_input_topics(node, "raw")
     else:
         raw = "/camera/image_raw" if "image:=/camera/image_raw" in remapping else "/bot/image"
-        assert image_input(node, "raw") == (Image, raw)
+        topics = resolve_input_topics(node, "raw")
+        assert (topics.image_type, topics.image) == (Image, raw)
     node.destroy_node()
 
 
@@ -136,8 +138,11 @@ def test_one_of_several_cameras_has_its_own_compressed_topic() -> None:
     arguments = ["--ros-args", "-r", "rear/image:=/usb/image_raw"]
     node = Node("maps", namespace="/bot", cli_args=arguments)
     for camera, raw in (("front", "/bot/front/image"), ("rear", "/usb/image_raw")):
-        assert image_input(node, "raw", camera) == (Image, raw)
-        assert image_input(node, "compressed", camera) == (CompressedImage, f"{raw}/compressed")
+        assert resolve_input_topics(node, "raw", camera).image == raw
+        topics = resolve_input_topics(node, "compressed", camera)
+        assert topics.image == f"{raw}/compressed"
+        assert topics.camera_info == f"/bot/{camera}/camera_info"
+        assert topics.sensors["scan"] == f"/bot/{camera}/sensor_depth/scan"
     node.destroy_node()
 
 

@@ -165,7 +165,7 @@ def test_colour_and_depth_are_a_pair_of_the_same_stamp_size_and_calibration(robo
     )
     assert robot.wait_for(RGB_INFO, header) == robot.wait_for(DEPTH_INFO, header)
     # Without a scale there is no depth, and so no pair.
-    robot.node._session.cameras[""].reset_scale()
+    robot.node._session.cameras[""].processor.reset_scale()
     header = robot.show(sensor=None).header
     robot.wait_for(RELATIVE, header)
     robot.scale_after(robot.show)

@@ -31,7 +31,7 @@ from d3_ros.ros.node.diagnostics.statistics import (
     median_and_p95,
 )
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
-from d3_ros.ros.node.inputs.matched_inputs import Inputs, stamp_ns
+from d3_ros.ros.node.inputs.matched_inputs import InputBuffer, stamp_ns
 from d3_ros.ros.node.worker import LatestFrameWorker
 from d3_ros.ros.parameters.node_settings import NodeSettings, settings_from
 from d3_ros.types import DepthFit
@@ -185,48 +185,48 @@ def test_clearing_drops_all_that_waits() -> None:
 
 
 def test_the_nearest_message_of_each_sensor_belongs_to_an_image() -> None:
-    inputs = Inputs()
+    inputs = InputBuffer()
     inputs.store_camera_info(at(0.0, CameraInfo))
     for seconds in (9.9, 10.02, 10.2):
         inputs.store_sensor("image", at(seconds))
     inputs.store_sensor("scan", at(9.0, LaserScan))
-    found = inputs.companions_of(at(10.0)).sensors
+    found = inputs.match(at(10.0)).sensors
     assert set(found) == {"image", "scan"}
     assert stamp_ns(found["image"].header) == 10_020_000_000
     assert stamp_ns(found["scan"].header) == 9_000_000_000
     assert inputs.sensor_depth_seen
     inputs.clear()
-    nothing = inputs.companions_of(at(10.0))
+    nothing = inputs.match(at(10.0))
     assert (nothing.camera_info, dict(nothing.sensors)) == (None, {})
     assert not inputs.sensor_depth_seen
 
 
 def test_the_camera_info_of_the_same_stamp_is_taken_or_else_the_newest() -> None:
-    inputs = Inputs()
+    inputs = InputBuffer()
     for seconds in (1.0, 2.0, 3.0):
         inputs.store_camera_info(at(seconds, CameraInfo))
-    same = inputs.companions_of(at(2.0)).camera_info
+    same = inputs.match(at(2.0)).camera_info
     assert stamp_ns(same.header) == 2_000_000_000
-    newest = inputs.companions_of(at(2.5)).camera_info
+    newest = inputs.match(at(2.5)).camera_info
     assert stamp_ns(newest.header) == 3_000_000_000
 
 
 def test_after_a_jump_back_in_time_sensors_are_of_the_new_time_and_awaited() -> None:
-    inputs = Inputs()
+    inputs = InputBuffer()
     inputs.store_camera_info(at(99.0, CameraInfo))
     for seconds in (98.8, 99.0):
         inputs.store_sensor("image", at(seconds))
         inputs.store_sensor("scan", at(seconds, LaserScan))
-    assert inputs.image_came(at(99.0).header) == 0
+    assert inputs.note_image(at(99.0).header) == 0
     # A little back is a camera's disorder, not another pass of the bag.
-    assert inputs.image_came(at(98.9).header) == 0
+    assert inputs.note_image(at(98.9).header) == 0
     inputs.store_sensor("image", at(5.1))  # the new pass may be heard before its first image
-    assert inputs.image_came(at(5.0).header) == pytest.approx(93.9)
-    found = inputs.companions_of(at(5.0))
+    assert inputs.note_image(at(5.0).header) == pytest.approx(93.9)
+    found = inputs.match(at(5.0))
     assert stamp_ns(found.sensors["image"].header) == 5_100_000_000
     assert set(found.sensors) == {"image"}
     assert found.camera_info is not None, "a calibration holds in any time"
-    assert inputs.image_came(at(5.1).header) == 0
+    assert inputs.note_image(at(5.1).header) == 0
     # The scan has sent before, so it is waited for, though not for ever.
     assert not inputs.are_complete_for(at(5.0))
     assert inputs.are_complete_for(at(6.2))
@@ -235,20 +235,20 @@ def test_after_a_jump_back_in_time_sensors_are_of_the_new_time_and_awaited() -> 
 
 
 def test_a_jump_back_in_time_does_not_make_a_sensor_unknown() -> None:
-    inputs = Inputs()
+    inputs = InputBuffer()
     inputs.store_sensor("image", at(99.0))
-    inputs.image_came(at(99.0).header)
-    inputs.image_came(at(5.0).header)
-    assert dict(inputs.companions_of(at(5.0)).sensors) == {}
+    inputs.note_image(at(99.0).header)
+    inputs.note_image(at(5.0).header)
+    assert dict(inputs.match(at(5.0)).sensors) == {}
     assert inputs.sensor_depth_seen
     inputs.clear()
     assert not inputs.sensor_depth_seen
-    assert inputs.image_came(at(1.0).header) == 0
+    assert inputs.note_image(at(1.0).header) == 0
 
 
 def test_whoever_waits_is_told_of_every_message() -> None:
     told: list[int] = []
-    inputs = Inputs(lambda: told.append(1))
+    inputs = InputBuffer(lambda: told.append(1))
     inputs.store_camera_info(at(1.0, CameraInfo))
     inputs.store_sensor("points", at(1.0, PointCloud2))
     assert len(told) == 2
@@ -270,7 +270,7 @@ def test_only_what_will_come_nearer_is_waited_for(
     stamps: list[float], image: float, complete: bool, why: str
 ) -> None:
     """A LiDAR at 10 Hz: its next sweep is worth a wait where it will be nearer than the last."""
-    inputs = Inputs()
+    inputs = InputBuffer()
     inputs.store_camera_info(at(image, CameraInfo))
     for seconds in stamps:
         inputs.store_sensor("points", at(seconds, PointCloud2))
@@ -278,9 +278,9 @@ def test_only_what_will_come_nearer_is_waited_for(
 
 
 def test_a_calibration_is_waited_for_once() -> None:
-    inputs = Inputs()
+    inputs = InputBuffer()
     assert not inputs.are_complete_for(at(1.0)), "the first image waits for a calibration"
-    inputs.companions_of(at(1.0))  # in vain
+    inputs.match(at(1.0))  # in vain
     assert inputs.are_complete_for(at(1.1))
     inputs.clear()
     assert not inputs.are_complete_for(at(1.2)), "a new start, a new chance"

@@ -237,10 +237,10 @@ def test_parameters_of_cameras_are_declared_and_followed() -> None:
         assert not robot.said("there is no parameter")
         assert robot.change("configure")
         cameras = robot.node._session.cameras
-        assert [cameras[n].settings.color.max_rate for n in ("front", "rear")] == [1.0, 5.0]
+        assert [cameras[n].state.settings.color.max_rate for n in ("front", "rear")] == [1.0, 5.0]
         change = robot.node.set_parameters([Parameter("rear.color.max_rate", value=2.0)])[0]
         assert change.successful, change.reason
-        assert [cameras[n].settings.color.max_rate for n in ("front", "rear")] == [1.0, 2.0]
+        assert [cameras[n].state.settings.color.max_rate for n in ("front", "rear")] == [1.0, 2.0]
         change = robot.node.set_parameters([Parameter("rear.color.max_rate", value=-2.0)])[0]
         assert change.reason.startswith("Parameter rear.color.max_rate out of range Min: 0.1")
         fixed = robot.node.set_parameters([Parameter("rear.image.rectified", value=True)])[0]

@@ -1,4 +1,4 @@
-"""One image from message to messages: decode, match, (predict,) put to metres, publish, count.
+"""One image from message to messages: decode, match, (predict,) scale, publish, count.
 
 In two halves, with the network between them, so that the images of several cameras can go through
 it together.
@@ -9,248 +9,219 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage
 
-from d3_ros.errors import D3Error, MessageError
+from d3_ros.errors import D3Error, MessageError, one_line
 from d3_ros.geometry.normals import median_angle_to_depth
 from d3_ros.messages.camera_info import intrinsics_from_camera_info
-from d3_ros.pipeline import DepthPipeline, Output
+from d3_ros.messages.compressed import rgb_from_compressed
+from d3_ros.messages.images import rgb_from_image
+from d3_ros.pipeline import (
+    DepthPipeline,
+    FloorOptions,
+    FrameRequest,
+    FusionOptions,
+    ScaleSettings,
+)
+from d3_ros.ros.node.context import CameraState, NodeContext
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
-from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
-from d3_ros.ros.node.inputs.image_input import rgb_from_message
-from d3_ros.ros.node.inputs.matched_inputs import Inputs, stamp_ns
+from d3_ros.ros.node.frame import NodeFrame, ReceivedImage
+from d3_ros.ros.node.inputs.input_topics import InputTopics
+from d3_ros.ros.node.inputs.matched_inputs import InputBuffer, stamp_ns
 from d3_ros.ros.node.inputs.mounting import MountingReader
-from d3_ros.ros.node.inputs.rectified_view import CameraView, rectified_view
-from d3_ros.ros.node.inputs.sensor_depth import SensorDepth, SensorReader
-from d3_ros.ros.node.outputs.frame_messages import FrameInputs
-from d3_ros.ros.node.outputs.publishers import Outputs
+from d3_ros.ros.node.inputs.rectified_request import rectified_request
+from d3_ros.ros.node.inputs.sensor_depth import SensorReader
+from d3_ros.ros.node.outputs.publishers import OutputPublishers, outputs_for
 from d3_ros.ros.parameters.node_settings import NodeSettings
 from d3_ros.ros.topics import NEED_CAMERA
-from d3_ros.types import CameraIntrinsics, CameraMounting, D3Prediction, DepthFrame, Task
+from d3_ros.types import CameraIntrinsics, D3Prediction, DepthFrame
 
 # Stages that are not surrounded by a context.
 WAITING = "wait for its turn, camera_info and sensor depth"
 NETWORK = "network"
-WORKING = "all work"  # but what was done meanwhile for other cameras
+WORKING = "all work"  # without what was done meanwhile for other cameras
 
 # Depth and normals are compared with each other this seldom: it is for the diagnostics only.
 COMPARISON_PERIOD_S = 1.0
 
 
-@dataclass(frozen=True)
-class ReceivedImage:
-    """An image message and when it arrived, in time.monotonic() seconds."""
-
-    message: Image | CompressedImage
-    at: float
-
-
-@dataclass(frozen=True)
-class InputTopics:
-    """Full names of the input topics, for what is said about them."""
-
-    image: str
-    camera_info: str
-
-
-@dataclass(frozen=True)
-class BegunFrame:
-    """An image that is ready for the network, and what belongs to it."""
-
-    image: ReceivedImage
-    view: CameraView
-    tasks: tuple[Task, ...]
-    wanted: frozenset[str]
-    outputs: set[Output]
-    camera_info: CameraInfo | None
-    sensed: SensorDepth
-    mounting: CameraMounting | None
-    begun_ms: float  # of work so far
-
-
 class FrameProcessor:
     """Takes one camera's images through the pipeline; called in the worker's thread.
 
-    Whatever is wrong with a frame is told in one line and counted; nothing is raised.
-    `settings` may be replaced at any time. Images received before `since` (time.monotonic()
-    seconds) are not published: the node was deactivated while they were in the network. While not
-    `enabled`, nothing is computed.
+    Whatever is wrong with a frame is logged in one line and counted; nothing is raised.
+
+    Args:
+        topics: where the camera's messages come from, for messages about them.
+        state: the camera's settings and activity, which may change at any time.
+        inputs: calibrations and sensor messages to match with an image.
+        publishers: the camera's outputs.
+        statistics: counts its frames.
+        context: what it shares with the other cameras.
     """
 
     def __init__(
         self,
-        pipeline: DepthPipeline,
-        *,
-        settings: NodeSettings,
         topics: InputTopics,
-        inputs: Inputs,
-        read_sensors: SensorReader,
-        read_mounting: MountingReader,
-        outputs: Outputs,
+        state: CameraState,
+        inputs: InputBuffer,
+        publishers: OutputPublishers,
         statistics: FrameStatistics,
-        tell: ThrottledLogger,
-        now_ns: Callable[[], int],
+        context: NodeContext,
     ) -> None:
-        self.pipeline = pipeline
-        self.settings = settings
-        self.since = math.inf
-        self.enabled = True
         self._topics = topics
+        self._state = state
         self._inputs = inputs
-        self._read_sensors = read_sensors
-        self._read_mounting = read_mounting
-        self._outputs = outputs
+        self._publishers = publishers
         self._statistics = statistics
-        self._tell = tell
-        self._now_ns = now_ns
+        self._log = context.log
+        self._clock = context.node.get_clock()
+        self._pipeline = DepthPipeline(context.predictor, stage=statistics.stage)
+        self._read_sensors = SensorReader(
+            topics.sensors, topics.image, context.transforms, context.log
+        )
+        self._read_mounting = MountingReader(context.transforms, context.log)
         self._normal_angle = math.nan
         self._compared_at = -math.inf
+
+    def reset_scale(self) -> None:
+        """Forget the metric scale; may be called from any thread."""
+        self._pipeline.reset()
 
     def ready_in(self, image: ReceivedImage) -> float:
         """Seconds until an image need not wait any longer for what belongs to it; <= 0: now."""
         if self._inputs.are_complete_for(image.message):
             return 0.0
-        return image.at + self.settings.input.wait - time.monotonic()
+        return image.at + self._state.settings.input.wait - time.monotonic()
 
-    def begin(self, image: ReceivedImage) -> BegunFrame | None:
+    def prepare(self, image: ReceivedImage) -> NodeFrame | None:
         """Make an image ready for the network; None where there is nothing to compute."""
         try:
-            return self._begin(image)
+            return self._prepare(image)
         except Exception as error:
             self.fail(error)
             return None
 
-    def complete(self, frame: BegunFrame, prediction: D3Prediction, network_ms: float) -> None:
-        """Publish what the network, in so many milliseconds, said of an image."""
+    def complete(self, frame: NodeFrame, prediction: D3Prediction, network_ms: float) -> None:
+        """Publish what the network predicted for an image, in so many milliseconds."""
         try:
             self._complete(frame, prediction, network_ms)
         except Exception as error:
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Tell and count an image of which nothing can be published."""
+        """Log and count an image of which nothing can be published."""
         if isinstance(error, D3Error):
-            self._tell.error(str(error))
+            self._log.error(str(error))
             self._statistics.refused(str(error))
         else:  # a programming mistake, or the GPU: the node must live
             trace = "".join(traceback.format_exception(error))
-            self._tell.error(f"unexpected while processing an image: {trace}")
-            self._statistics.refused(f"{type(error).__name__}: {error}")
+            self._log.error(f"unexpected while processing an image: {trace}")
+            self._statistics.refused(f"{type(error).__name__}: {one_line(error)}")
 
-    def _begin(self, image: ReceivedImage) -> BegunFrame | None:
-        settings, stage = self.settings, self._statistics.stage
+    def _prepare(self, image: ReceivedImage) -> NodeFrame | None:
+        settings, stage = self._state.settings, self._statistics.stage
         started = time.perf_counter()
-        wanted = self._outputs.wanted(settings) if self.enabled else frozenset()
-        if not wanted:
+        topics = self._publishers.wanted(settings) if self._state.enabled else frozenset()
+        if not topics:
             self._statistics.idle()
             return None
         stage.next_frame()
         stage.add(WAITING, (time.monotonic() - image.at) * 1e3)
         with stage("decode"):
-            rgb = rgb_from_message(image.message, self._topics.image, settings.image)
-        companions = self._inputs.companions_of(image.message)
+            rgb = self._decoded(image, settings)
+        matched = self._inputs.match(image.message)
         header = image.message.header
-        intrinsics = self._intrinsics(companions.camera_info, rgb, wanted)
+        intrinsics = self._intrinsics(matched.camera_info, rgb, topics, settings)
         with stage("sensor depth"):
-            sensed = self._read_sensors(
-                companions.sensors,
-                header,
-                (rgb.shape[0], rgb.shape[1]),
-                intrinsics,
-                settings.sensor_depth,
+            measured = self._read_sensors(
+                matched.sensors, header, rgb.shape[:2], intrinsics, settings.sensor_depth
             )
-        view = CameraView(rgb, sensed.depth, intrinsics, settings.image.rectified)
-        if settings.output.rectified and not view.rectified:
+        request = FrameRequest(
+            rgb=rgb,
+            stamp=stamp_ns(header) * 1e-9,
+            intrinsics=intrinsics,
+            sparse=measured.depth,
+            missing=measured.reason,
+            mounting=self._read_mounting(header, settings.ground),
+            outputs=outputs_for(topics, settings),
+            settings=scale_settings(settings),
+        )
+        if settings.output.rectified and not settings.image.rectified:
             with stage("rectify"):
-                view = rectified_view(
-                    view, companions.camera_info, self._topics.camera_info, self._topics.image
-                )
-        mounting = self._read_mounting(header, settings.ground)
-        outputs = self._outputs.needed(wanted, settings)
-        return BegunFrame(
+                request = rectified_request(request, matched.camera_info, self._topics)
+        return NodeFrame(
             image=image,
-            view=view,
-            tasks=self.pipeline.tasks_for(outputs, sparse=view.sparse, mounting=mounting),
-            wanted=wanted,
-            outputs=outputs,
-            camera_info=companions.camera_info if intrinsics is not None else None,
-            sensed=sensed,
-            mounting=mounting,
-            begun_ms=(time.perf_counter() - started) * 1e3,
+            request=request,
+            tasks=self._pipeline.plan(request),
+            topics=topics,
+            settings=settings,
+            camera_info=matched.camera_info if intrinsics is not None else None,
+            rectified=settings.image.rectified or settings.output.rectified,
+            sensor_pixels=measured.pixels,
+            preparation_ms=(time.perf_counter() - started) * 1e3,
         )
 
-    def _complete(self, begun: BegunFrame, prediction: D3Prediction, network_ms: float) -> None:
+    def _complete(self, frame: NodeFrame, prediction: D3Prediction, network_ms: float) -> None:
         started = time.perf_counter()
-        settings, image = self.settings, begun.image
-        view, sensed = begun.view, begun.sensed
-        header = image.message.header
-        frame = self.pipeline.finish(
-            view.rgb,
-            prediction,
-            stamp=stamp_ns(header) * 1e-9,
-            intrinsics=view.intrinsics,
-            sparse=view.sparse,
-            missing=sensed.reason,
-            mounting=begun.mounting,
-            outputs=begun.outputs,
-        )
-        if image.at < self.since:
-            if self.since == math.inf:  # else the counts have begun anew
+        depth = self._pipeline.finish(frame.request, prediction)
+        active_since = self._state.active_since
+        if frame.image.at < active_since:
+            if active_since == math.inf:  # else the counts have begun anew
                 self._statistics.dropped()
             return
-        if "normals" in begun.tasks:
-            self._compare_with_normals(frame, view.intrinsics)
+        if "normals" in frame.tasks:
+            self._compare_with_normals(depth, frame.request.intrinsics)
         report = ScaleReport(
-            frame.fit,
-            sensed.pixels,
-            frame.fused_pixels,
-            frame.disagreeing_pixels,
+            depth.fit,
+            frame.sensor_pixels,
+            depth.fused_pixels,
+            depth.disagreeing_pixels,
             self._normal_angle,
         )
-        source = FrameInputs(
-            header=header,
-            rgb=view.rgb,
-            camera_info=begun.camera_info,
-            intrinsics=view.intrinsics,
-            rectified=view.rectified,
-            scale=report,
-        )
-        sent = self._outputs.publish(view.known(frame), source, begun.wanted, settings)
+        sent = self._publishers.publish(frame, depth, report)
         completed_ms = (time.perf_counter() - started) * 1e3
         self._statistics.stage.add(NETWORK, network_ms)
-        self._statistics.stage.add(WORKING, begun.begun_ms + network_ms + completed_ms)
+        self._statistics.stage.add(WORKING, frame.preparation_ms + network_ms + completed_ms)
         if sent == 0:
             self._statistics.refused(scale=report)
             return
         self._statistics.published(
-            latency_s=time.monotonic() - image.at,
-            age_s=(self._now_ns() - stamp_ns(header)) * 1e-9,
+            latency_s=time.monotonic() - frame.image.at,
+            age_s=(self._clock.now().nanoseconds - stamp_ns(frame.header)) * 1e-9,
             scale=report,
         )
 
-    def _compare_with_normals(self, frame: DepthFrame, intrinsics: CameraIntrinsics | None) -> None:
-        """Once in a while, how well the network's two answers fit together."""
+    def _decoded(self, image: ReceivedImage, settings: NodeSettings) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; not to be written to."""
+        message = image.message
+        read = rgb_from_compressed if isinstance(message, CompressedImage) else rgb_from_image
+        return read(message, self._topics.image, settings.image.bit_depth)
+
+    def _compare_with_normals(self, depth: DepthFrame, intrinsics: CameraIntrinsics | None) -> None:
+        """Once in a while, measure how well the network's depth and normals fit together."""
         now = time.monotonic()
-        if frame.metric is None or frame.normals is None or intrinsics is None:
+        if depth.metric is None or depth.normals is None or intrinsics is None:
             return
         if now - self._compared_at >= COMPARISON_PERIOD_S:
             self._compared_at = now
             with self._statistics.stage("compare depth and normals"):
-                self._normal_angle = median_angle_to_depth(frame.normals, frame.metric, intrinsics)
+                self._normal_angle = median_angle_to_depth(depth.normals, depth.metric, intrinsics)
 
     def _intrinsics(
-        self, info: CameraInfo | None, rgb: np.ndarray, wanted: frozenset[str]
+        self,
+        info: CameraInfo | None,
+        rgb: np.ndarray,
+        wanted: frozenset[str],
+        settings: NodeSettings,
     ) -> CameraIntrinsics | None:
         """The camera, or None and a line in the log: depth does not need it, the cloud does."""
         topics = self._topics
         if info is None:
             if wanted & NEED_CAMERA:
-                self._tell.warn(
+                self._log.warn(
                     f"no camera_info on '{topics.camera_info}': depth without a cloud until "
                     "there is one"
                 )
@@ -263,14 +234,24 @@ class FrameProcessor:
                 height,
                 topic=topics.camera_info,
                 image_topic=topics.image,
-                rectified=self.settings.image.rectified,
+                rectified=settings.image.rectified,
             )
         except MessageError as error:
-            self._tell.error(f"{error} (depth without a cloud until then)")
+            self._log.error(f"{error} (depth without a cloud until then)")
             return None
         if intrinsics is None:
-            self._tell.warn(
+            self._log.warn(
                 f"'{topics.camera_info}' is uncalibrated (K[0] = 0): depth without a cloud; "
                 "calibrate the camera"
             )
         return intrinsics
+
+
+def scale_settings(settings: NodeSettings) -> ScaleSettings:
+    """What the parameters `scale.*`, `ground.*` and `fusion.*` mean for the pipeline."""
+    ground, fusion = settings.ground, settings.fusion
+    return ScaleSettings(
+        alignment=settings.scale,
+        floor=FloorOptions(ground.max_tilt, ground.min_share),
+        fusion=FusionOptions(fusion.tolerance, fusion.blend) if fusion.enabled else None,
+    )

@@ -64,15 +64,15 @@ class NetworkGuard:
     Args:
         load: makes a predictor from settings; raises D3Error.
         settings: the first step; `fallback` says how to go down and up again.
-        tell: told, in a line, about every step.
+        warn: told, in a line, about every step.
 
     Raises:
         D3Error: the network cannot be loaded as the settings ask for.
     """
 
-    def __init__(self, load: Load, settings: NodeSettings, tell: Callable[[str], None]) -> None:
+    def __init__(self, load: Load, settings: NodeSettings, warn: Callable[[str], None]) -> None:
         self._load = load
-        self._tell = tell
+        self._warn = warn
         self._fallback = settings.fallback
         self._steps = [settings]
         self._reasons: list[str] = []
@@ -154,13 +154,13 @@ class NetworkGuard:
             return False
         self._failures = 0
         why = str(error) if isinstance(error, D3Error) else f"{type(error).__name__}: {error}"
-        self._tell(f"stepping down to {_described(below)}: {one_line(why)}")
+        self._warn(f"stepping down to {_described(below)}: {one_line(why)}")
         # What failed must not keep the network's memory through its local variables.
         traceback.clear_frames(error.__traceback__)
         try:
             self._use(below)
         except D3Error as fault:
-            self._tell(f"cannot step down: {fault}")
+            self._warn(f"cannot step down: {fault}")
             self._no_step_until = time.monotonic() + max(self._retry_s, 1.0)
             return False
         self._steps.append(below)
@@ -192,13 +192,13 @@ class NetworkGuard:
         try:
             self._use(self._steps[-1])
         except D3Error as fault:
-            self._tell(f"cannot step up to {_described(self._steps[-1])} yet: {fault}")
+            self._warn(f"cannot step up to {_described(self._steps[-1])} yet: {fault}")
             self._steps.append(below)
             self._predictor = None
             self._retry_s = min(2.0 * self._retry_s, LONGEST_RETRY_S)
         else:
             self._reasons.pop()
-            self._tell(f"trying {_described(self._steps[-1])} again")
+            self._warn(f"trying {_described(self._steps[-1])} again")
             # A step that fails again is tried later and later.
             self._retry_s = min(2.0 * self._retry_s, LONGEST_RETRY_S)
         self._retry_at = self._next_retry()

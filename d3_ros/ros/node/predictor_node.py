@@ -30,6 +30,7 @@ from d3_ros.errors import D3Error, one_line
 from d3_ros.ros.node.diagnostics import diagnostics
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
+from d3_ros.ros.node.inputs.input_topics import resolve_input_topics
 from d3_ros.ros.node.loading import free_memory, load_network
 from d3_ros.ros.node.network_guard import LoadedPredictor, NetworkGuard
 from d3_ros.ros.node.session import Session
@@ -75,7 +76,7 @@ class PredictorNode(LifecycleNode):
         self._state = "unconfigured"
         self._failure = ""
         self._enabled = True
-        self._tell = ThrottledLogger(self.get_logger())
+        self._log = ThrottledLogger(self.get_logger())
         self._faults = declare(self)
         self.statistics = {name: FrameStatistics() for name in camera_names(self)}
         for line in unknown(self):
@@ -106,7 +107,7 @@ class PredictorNode(LifecycleNode):
             assert self._session is not None
             super(PredictorNode, self).on_activate(state)  # opens the publishers
             self._session.activate()
-            topics = [f"'{camera.image_topic}'" for camera in self._session.cameras.values()]
+            topics = [f"'{camera.topics.image}'" for camera in self._session.cameras.values()]
             self.get_logger().info(f"active, waiting for {' and '.join(topics)}")
 
         result = self._attempt("activate", activate, "active", FAILURE)
@@ -171,12 +172,18 @@ class PredictorNode(LifecycleNode):
             raise ParameterError("; ".join(self._faults.values()))
         values = read(self)
         settings = settings_from(values)
-        of_cameras = self._settings_of_cameras(values)  # before the network: that takes long
+        # Everything that can be wrong is checked before the network is loaded, which takes long,
+        # and before a publisher is made, which would have to be destroyed again.
+        of_cameras = self._settings_of_cameras(values)
+        topics = {
+            name: resolve_input_topics(self, own.image.transport, name)
+            for name, own in of_cameras.items()
+        }
         network = NetworkGuard(
-            lambda chosen: self._load(chosen, self.get_logger().info), settings, self._tell.warn
+            lambda chosen: self._load(chosen, self.get_logger().info), settings, self._log.warn
         )
-        self._session = Session(self, network, of_cameras, self.statistics, self._tell)
-        self._session.enabled = self._enabled
+        self._session = Session(self, network, of_cameras, topics, self.statistics, self._log)
+        self._session.enable(self._enabled)
 
     def _settings_of_cameras(self, values: Mapping[str, object]) -> dict[str, NodeSettings]:
         return {name: settings_from(values, name) for name in camera_names(self)}
@@ -237,7 +244,7 @@ class PredictorNode(LifecycleNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
         if self._session is not None:
-            self._session.enabled = self._enabled
+            self._session.enable(self._enabled)
         response.success = True
         response.message = "enabled" if self._enabled else "paused: images are passed over"
         return response
@@ -254,7 +261,7 @@ class PredictorNode(LifecycleNode):
                     name: diagnostics.CameraFigures(
                         self.statistics[name].snapshot(),
                         self.statistics[name].stage.percentiles(),
-                        camera.settings,
+                        camera.state.settings,
                         sensor_depth_seen=camera.inputs.sensor_depth_seen,
                     )
                     for name, camera in session.cameras.items()

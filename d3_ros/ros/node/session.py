@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 
 from rclpy.lifecycle import LifecycleNode
 
-from d3_ros.ros.node.camera import Camera, NodeContext
+from d3_ros.ros.node.camera import Camera
+from d3_ros.ros.node.context import NodeContext
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
-from d3_ros.ros.node.frame_processor import BegunFrame, ReceivedImage
+from d3_ros.ros.node.frame import NodeFrame, ReceivedImage
+from d3_ros.ros.node.inputs.input_topics import InputTopics
 from d3_ros.ros.node.inputs.transforms import Transforms
 from d3_ros.ros.node.network_guard import NetworkGuard
 from d3_ros.ros.node.worker import LatestFrameWorker
@@ -25,9 +29,10 @@ class Session:
     Args:
         node: the node.
         network: shared by all cameras; images that wait at the same time go through it together.
-        settings: of each camera, by name.
+        settings: of each camera, by its name.
+        topics: likewise.
         statistics: likewise.
-        tell: the log.
+        log: for the cameras' messages.
     """
 
     def __init__(
@@ -35,25 +40,29 @@ class Session:
         node: LifecycleNode,
         network: NetworkGuard,
         settings: Mapping[str, NodeSettings],
+        topics: Mapping[str, InputTopics],
         statistics: Mapping[str, FrameStatistics],
-        tell: ThrottledLogger,
+        log: ThrottledLogger,
     ) -> None:
         self.network = network
-        self._transforms = Transforms(node, tell.warn)
-        surroundings = NodeContext(node, network, self._transforms, tell)
-        self.cameras = {
-            name: Camera(
-                name, own, statistics[name], surroundings, self._submitter(name), self._wake
-            )
-            for name, own in settings.items()
-        }
-        self._worker = LatestFrameWorker(
-            self.cameras,
+        self._transforms = Transforms(node, log.warn)
+        self._worker: LatestFrameWorker[ReceivedImage] = LatestFrameWorker(
+            settings,
             self._process,
             drop=lambda name, _: statistics[name].dropped(),
             ready_in=lambda name, image: self.cameras[name].processor.ready_in(image),
             name="inference",
         )
+        context = NodeContext(node, network, self._transforms, log)
+        self.cameras: dict[str, Camera] = {}
+        with ExitStack() as made:
+            made.callback(self.close, timeout_s=0.0)
+            for name, own in settings.items():
+                submit = partial(self._worker.submit, name)
+                self.cameras[name] = Camera(
+                    name, topics[name], own, statistics[name], context, submit, self._worker.wake
+                )
+            made.pop_all()
 
     def activate(self) -> None:
         """Subscribe; the publishers must be active already."""
@@ -69,22 +78,17 @@ class Session:
     def apply(self, settings: Mapping[str, NodeSettings]) -> None:
         """Take new values of the parameters that may change at any time."""
         for name, own in settings.items():
-            self.cameras[name].apply(own)
+            self.cameras[name].state.settings = own
 
     def reset_scale(self) -> None:
         """Forget the metric scale of all cameras."""
         for camera in self.cameras.values():
-            camera.reset_scale()
+            camera.processor.reset_scale()
 
-    @property
-    def enabled(self) -> bool:
-        """Whether images are worked on."""
-        return all(camera.processor.enabled for camera in self.cameras.values())
-
-    @enabled.setter
-    def enabled(self, enabled: bool) -> None:
+    def enable(self, enabled: bool) -> None:
+        """Process images, or let them pass."""
         for camera in self.cameras.values():
-            camera.processor.enabled = enabled
+            camera.state.enabled = enabled
 
     def close(self, timeout_s: float) -> bool:
         """Free everything; False where the network is still busy with its last frames.
@@ -98,24 +102,18 @@ class Session:
             camera.close()
         return finished
 
-    def _submitter(self, name: str) -> Callable[[ReceivedImage], None]:
-        return lambda image: self._worker.submit(name, image)
-
-    def _wake(self) -> None:
-        self._worker.wake()
-
     def _process(self, images: dict[str, ReceivedImage]) -> None:
         """Images of different cameras, in the worker's thread."""
-        begun: list[tuple[Camera, BegunFrame]] = []
+        frames: list[tuple[Camera, NodeFrame]] = []
         for name, image in images.items():
-            frame = self.cameras[name].processor.begin(image)
+            frame = self.cameras[name].processor.prepare(image)
             if frame is not None:
-                begun.append((self.cameras[name], frame))
-        for tasks in dict.fromkeys(frame.tasks for _, frame in begun):
-            together = [(camera, frame) for camera, frame in begun if frame.tasks == tasks]
+                frames.append((self.cameras[name], frame))
+        for tasks in dict.fromkeys(frame.tasks for _, frame in frames):
+            together = [(camera, frame) for camera, frame in frames if frame.tasks == tasks]
             started = time.perf_counter()
             predictions = self.network.predict_each(
-                [frame.view.rgb for _, frame in together], tasks
+                [frame.request.rgb for _, frame in together], tasks
             )
             network_ms = (time.perf_counter() - started) * 1e3
             for (camera, frame), prediction in zip(together, predictions, strict=True):

@@ -45,7 +45,7 @@ class MatchedInputs:
     sensors: Mapping[Sensor, Any]
 
 
-class Inputs:
+class InputBuffer:
     """Stores camera_info and sensors' messages, and finds those that belong to an image.
 
     Args:
@@ -62,7 +62,7 @@ class Inputs:
         # Sensors that sent before time jumped back, and the stamp until which they may be late.
         self._awaited_until_ns: dict[Sensor, int] = {}
 
-    def image_came(self, header: Header) -> float:
+    def note_image(self, header: Header) -> float:
         """Note an image; seconds by which time jumped back from the one before, mostly 0.
 
         After a jump, what sensors have sent is of a time that is yet to come, and is forgotten.
@@ -122,7 +122,7 @@ class Inputs:
                 return False
             return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 
-    def companions_of(self, image: Image | CompressedImage) -> MatchedInputs:
+    def match(self, image: Image | CompressedImage) -> MatchedInputs:
         """The camera_info and the sensors' messages that belong to an image, as far as they came.
 
         The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of

@@ -17,12 +17,12 @@ class MountingReader:
 
     Args:
         transforms: asked where the parameters name a frame.
-        tell: told where tf has no answer.
+        log: told where tf has no answer.
     """
 
-    def __init__(self, transforms: Transforms, tell: ThrottledLogger) -> None:
+    def __init__(self, transforms: Transforms, log: ThrottledLogger) -> None:
         self._transforms = transforms
-        self._tell = tell
+        self._log = log
 
     def __call__(self, camera: Header, settings: GroundSettings) -> CameraMounting | None:
         """The mounting at the time of the image with this header."""
@@ -31,9 +31,9 @@ class MountingReader:
                 return mounting_from_pose(self._transforms.pose(camera, settings.frame, TF_WAIT_S))
             except TransformError as error:
                 if not self._transforms.settling:
-                    self._tell.error(str(error))
+                    self._log.error(str(error))
             except ValueError as error:
-                self._tell.error(f"parameter 'ground.frame' is {settings.frame}, but {error}")
+                self._log.error(f"parameter 'ground.frame' is {settings.frame}, but {error}")
             return None
         if settings.camera_height > 0:
             return mounting_from_tilt(settings.camera_height, settings.camera_tilt)

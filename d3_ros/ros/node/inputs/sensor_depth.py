@@ -53,7 +53,7 @@ class SensorReader:
         topics: full name of each sensor's topic, for what is said about it.
         image_topic: likewise.
         transforms: where extrinsics that no parameter gives are looked up.
-        tell: told about messages that cannot be read.
+        log: told about messages that cannot be read.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class SensorReader:
         topics: Mapping[Sensor, str],
         image_topic: str,
         transforms: Transforms,
-        tell: ThrottledLogger,
+        log: ThrottledLogger,
     ) -> None:
         self._topics = topics
         self._image_topic = image_topic
         self._transforms = transforms
-        self._tell = tell
+        self._log = log
         self._read: dict[Sensor, Callable[..., np.ndarray]] = {
             "image": self._from_image,
             "points": self._from_points,
@@ -109,7 +109,7 @@ class SensorReader:
                 faults[sensor] = str(error)
                 # What tf has not heard of yet may be on its way.
                 if not (isinstance(error, TransformError) and self._transforms.settling):
-                    self._tell.error(str(error))
+                    self._log.error(str(error))
                 continue
             count = int(np.count_nonzero(measured > 0))
             if count == 0:

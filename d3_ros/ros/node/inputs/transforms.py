@@ -51,12 +51,12 @@ class Transforms:
 
     Args:
         node: listens; its executor must run in another thread than the one that looks up.
-        say: told, once, what is done without.
+        warn: told, once, what is done without.
     """
 
-    def __init__(self, node: Node, say: Callable[[str], None]) -> None:
+    def __init__(self, node: Node, warn: Callable[[str], None]) -> None:
         self._node = node
-        self._say = say
+        self._warn = warn
         self._lock = threading.Lock()
         self._buffer: Any = None
         self._listener: Any = None
@@ -96,7 +96,7 @@ class Transforms:
                 )
                 return Extrinsic(_matrix(found), follows_motion=True)
             if fixed_frame and not self.settling:
-                self._say(
+                self._warn(
                     f"no transform from '{fixed_frame}' to '{target}': sensor depth of frame "
                     f"'{source}' is used as if the robot stood still between the stamps "
                     "(parameter sensor_depth.fixed_frame)"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from std_msgs.msg import Header
 
 from d3_ros.geometry.flying_pixels import flying_pixels
 from d3_ros.geometry.light_cloud import clearing_points, far_pixels, light_cloud
@@ -20,7 +18,7 @@ from d3_ros.messages.clouds import CloudBuffer, light_cloud_message
 from d3_ros.messages.compressed import jpeg_message
 from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport, scale_message
-from d3_ros.ros.parameters.node_settings import NodeSettings
+from d3_ros.ros.node.frame import NodeFrame
 from d3_ros.ros.topics import (
     DEPTH,
     DEPTH_COLOR,
@@ -37,23 +35,7 @@ from d3_ros.ros.topics import (
     SCALE,
     TOPICS,
 )
-from d3_ros.types import CameraIntrinsics, DepthFrame
-
-
-@dataclass(frozen=True)
-class FrameInputs:
-    """What the outputs take from the input image, and how its depth came to metres.
-
-    `camera_info` is the input's; `rgb` and `intrinsics` are those of the image that was predicted,
-    which is `rectified` or raw.
-    """
-
-    header: Header
-    rgb: np.ndarray
-    camera_info: CameraInfo | None
-    intrinsics: CameraIntrinsics | None
-    rectified: bool
-    scale: ScaleReport
+from d3_ros.types import DepthFrame
 
 
 class Buffers:
@@ -71,15 +53,16 @@ class FrameMessages:
     """
 
     def __init__(
-        self, frame: DepthFrame, source: FrameInputs, settings: NodeSettings, buffers: Buffers
+        self, frame: NodeFrame, depth: DepthFrame, scale: ScaleReport, buffers: Buffers
     ) -> None:
         self._frame = frame
-        self._source = source
-        self._settings = settings
+        self._depth = depth
+        self._header, self._settings = frame.header, frame.settings
+        self._intrinsics = frame.request.intrinsics
         self._images, self._cloud = buffers.images, buffers.cloud
         self._make: dict[str, Callable[[], Any]] = {
             RELATIVE: self._relative,
-            DEPTH: self._depth,
+            DEPTH: self._metric,
             DEPTH_INFO: self._camera_info,
             RGB: self._rgb,
             RGB_INFO: self._camera_info,
@@ -90,7 +73,7 @@ class FrameMessages:
             DEPTH_JPEG: self._depth_jpeg,
             NORMALS_COLOR: self._normals_color,
             NORMALS_JPEG: self._normals_jpeg,
-            SCALE: lambda: scale_message(source.scale, settings.scale.hold_s),
+            SCALE: lambda: scale_message(scale, frame.settings.scale.hold_s),
         }
 
     def make(self, topic: str) -> Any | None:
@@ -101,10 +84,10 @@ class FrameMessages:
         return self._make[topic]()
 
     def _relative(self) -> Image:
-        return self._images[RELATIVE].fill(self._source.header, self._frame.relative, "32FC1")
+        return self._images[RELATIVE].fill(self._header, self._depth.relative, "32FC1")
 
-    def _depth(self) -> Image | None:
-        metric, header = self._frame.metric, self._source.header
+    def _metric(self) -> Image | None:
+        metric, header = self._depth.metric, self._header
         if metric is None:
             return None
         if self._settings.depth.encoding == "16UC1":
@@ -112,43 +95,39 @@ class FrameMessages:
         return self._images[DEPTH].fill(header, metric, "32FC1")
 
     def _rgb(self) -> Image | None:
-        if self._frame.metric is None:  # half a pair is none
+        if self._depth.metric is None:  # half a pair is none
             return None
-        return self._images[RGB].fill(self._source.header, self._source.rgb, "rgb8")
+        return self._images[RGB].fill(self._header, self._frame.request.rgb, "rgb8")
 
     def _camera_info(self) -> CameraInfo | None:
         """That of the depth image and of the colour image, which show the same."""
-        metric, source = self._frame.metric, self._source
-        if metric is None or source.camera_info is None:
+        metric, info = self._depth.metric, self._frame.camera_info
+        if metric is None or info is None:
             return None
         height, width = metric.shape
         return output_camera_info(
-            source.camera_info,
-            source.header,
-            width,
-            height,
-            rectified=source.rectified,
+            info, self._header, width, height, rectified=self._frame.rectified
         )
 
     def _normals(self) -> Image | None:
-        normals = self._frame.normals
+        normals = self._depth.normals
         if normals is None:
             return None
-        return self._images[NORMALS].fill(self._source.header, normals, "32FC3")
+        return self._images[NORMALS].fill(self._header, normals, "32FC3")
 
     def _points(self) -> PointCloud2 | None:
-        metric, source = self._metric_of_clouds, self._source
-        if metric is None or source.intrinsics is None:
+        metric, intrinsics = self._metric_of_clouds, self._intrinsics
+        if metric is None or intrinsics is None:
             return None
         settings = self._settings.points
-        normals = self._frame.normals if settings.normals else None
+        normals = self._depth.normals if settings.normals else None
         size = cloud_size(metric.shape[0], metric.shape[1], settings.stride)
         pack_cloud(
             metric,
-            source.rgb,
+            self._frame.request.rgb,
             normals,
-            source.intrinsics,
-            out=self._cloud.points(source.header, *size, normals=normals is not None),
+            intrinsics,
+            out=self._cloud.points(self._header, *size, normals=normals is not None),
             stride=settings.stride,
             min_range=settings.min_range,
             max_range=settings.max_range,
@@ -156,30 +135,30 @@ class FrameMessages:
         return self._cloud.message
 
     def _nav_points(self) -> PointCloud2 | None:
-        metric, source = self._metric_of_clouds, self._source
-        if metric is None or source.intrinsics is None:
+        metric, intrinsics = self._metric_of_clouds, self._intrinsics
+        if metric is None or intrinsics is None:
             return None
         settings = self._settings.points.nav
         points = light_cloud(
             metric,
-            source.intrinsics,
+            intrinsics,
             stride=settings.stride,
             voxel_size=settings.voxel_size,
             min_range=settings.min_range,
             max_range=settings.max_range,
         )
         if settings.clear_range > 0:
-            far = far_pixels(metric, self._frame.relative, source.intrinsics, settings.clear_range)
+            far = far_pixels(metric, self._depth.relative, intrinsics, settings.clear_range)
             ends = clearing_points(
-                far, source.intrinsics, stride=settings.stride, range_m=settings.clear_range
+                far, intrinsics, stride=settings.stride, range_m=settings.clear_range
             )
             points = np.concatenate([points, ends])
-        return light_cloud_message(source.header, points)
+        return light_cloud_message(self._header, points)
 
     @cached_property
     def _metric_of_clouds(self) -> np.ndarray | None:
         """(H, W) metres, without the flying pixels where they are to go."""
-        metric = self._frame.metric
+        metric = self._depth.metric
         if metric is None or not self._settings.points.remove_flying:
             return metric
         return np.where(flying_pixels(metric), np.float32(np.nan), metric)
@@ -187,19 +166,19 @@ class FrameMessages:
     # Relative depth in colour differs from metric depth only in the legend, and is always there.
     @cached_property
     def _depth_picture(self) -> np.ndarray:
-        return colour_depth(self._frame.relative)
+        return colour_depth(self._depth.relative)
 
     @cached_property
     def _normals_picture(self) -> np.ndarray | None:
-        return None if self._frame.normals is None else colour_normals(self._frame.normals)
+        return None if self._depth.normals is None else colour_normals(self._depth.normals)
 
     def _depth_color(self) -> Image:
-        return self._images[DEPTH_COLOR].fill(self._source.header, self._depth_picture, "rgb8")
+        return self._images[DEPTH_COLOR].fill(self._header, self._depth_picture, "rgb8")
 
     def _normals_color(self) -> Image | None:
         if self._normals_picture is None:
             return None
-        return self._images[NORMALS_COLOR].fill(self._source.header, self._normals_picture, "rgb8")
+        return self._images[NORMALS_COLOR].fill(self._header, self._normals_picture, "rgb8")
 
     def _depth_jpeg(self) -> CompressedImage:
         return self._jpeg(self._depth_picture)
@@ -208,4 +187,4 @@ class FrameMessages:
         return None if self._normals_picture is None else self._jpeg(self._normals_picture)
 
     def _jpeg(self, picture: np.ndarray) -> CompressedImage:
-        return jpeg_message(self._source.header, picture, self._settings.color.jpeg_quality)
+        return jpeg_message(self._header, picture, self._settings.color.jpeg_quality)

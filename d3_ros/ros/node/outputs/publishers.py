@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
 from d3_ros.pipeline import Output
+from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import StageTimes
-from d3_ros.ros.node.outputs.frame_messages import Buffers, FrameInputs, FrameMessages
+from d3_ros.ros.node.frame import NodeFrame
+from d3_ros.ros.node.outputs.frame_messages import Buffers, FrameMessages
 from d3_ros.ros.node.outputs.rate_caps import RateCaps
 from d3_ros.ros.parameters.node_settings import NodeSettings
 from d3_ros.ros.qos import OUTPUT, explain_publisher
@@ -41,7 +44,20 @@ def max_rates(settings: NodeSettings) -> dict[str, float]:
     }
 
 
-class Outputs:
+def outputs_for(topics: frozenset[str], settings: NodeSettings) -> set[Output]:
+    """What the pipeline must compute for these topics."""
+    outputs: set[Output] = {"relative"}
+    if topics & METRIC:
+        outputs.add("metric")
+    with_normals = {NORMALS, NORMALS_COLOR, NORMALS_JPEG}
+    if settings.points.normals:
+        with_normals.add(POINTS)
+    if topics & with_normals:
+        outputs.add("normals")
+    return outputs
+
+
+class OutputPublishers:
     """The lifecycle publishers of one camera; their messages are filled in place.
 
     `wanted` and `publish` are the worker's; `close` may be called from any thread. With a
@@ -59,12 +75,15 @@ class Outputs:
         self._stage = stage
         self._lock = threading.Lock()
         self._publishers: dict[str, Any] = {}
-        for topic, kind in TOPICS.items():
-            name = topic.replace("~/", f"~/{prefix}/") if prefix else topic
-            events = explain_publisher(node.resolve_topic_name(name), warn)
-            self._publishers[topic] = node.create_lifecycle_publisher(
-                kind, name, OUTPUT, event_callbacks=events
-            )
+        with ExitStack() as made:
+            made.callback(self.close)
+            for topic, kind in TOPICS.items():
+                name = topic.replace("~/", f"~/{prefix}/") if prefix else topic
+                events = explain_publisher(node.resolve_topic_name(name), warn)
+                self._publishers[topic] = node.create_lifecycle_publisher(
+                    kind, name, OUTPUT, event_callbacks=events
+                )
+            made.pop_all()
         self._buffers = Buffers()
         self._caps = RateCaps()
 
@@ -81,28 +100,13 @@ class Outputs:
                 and self._publishers[topic].get_subscription_count() > 0
             )
 
-    @staticmethod
-    def needed(wanted: frozenset[str], settings: NodeSettings) -> set[Output]:
-        """What the pipeline must compute for these topics."""
-        needed: set[Output] = {"relative"}
-        if wanted & METRIC:
-            needed.add("metric")
-        with_normals = {NORMALS, NORMALS_COLOR, NORMALS_JPEG}
-        if settings.points.normals:
-            with_normals.add(POINTS)
-        if wanted & with_normals:
-            needed.add("normals")
-        return needed
-
-    def publish(
-        self, frame: DepthFrame, source: FrameInputs, wanted: frozenset[str], settings: NodeSettings
-    ) -> int:
+    def publish(self, frame: NodeFrame, depth: DepthFrame, scale: ScaleReport) -> int:
         """Publish what is wanted and known of a frame; return the number of messages."""
-        now, rates = time.monotonic(), max_rates(settings)
-        messages = FrameMessages(frame, source, settings, self._buffers)
+        now, rates = time.monotonic(), max_rates(frame.settings)
+        messages = FrameMessages(frame, depth, scale, self._buffers)
         sent: set[str] = set()
         for topic in TOPICS:
-            if topic not in wanted:
+            if topic not in frame.topics:
                 continue
             with self._stage(f"fill {topic}"):
                 message = messages.make(topic)
