@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         D3Error: something is not usable, or the result is not better; one line says which.
     """
     with training_package_missing():
-        from d3_ros.training.config.train_config import find_config
+        from d3_ros.training.config.recipes import find_config
         from d3_ros.training.loop.finetune import finetune, finetune_config, run_folder
     if args.output.exists():
         raise D3Error(f"{args.output} exists: remove it, or give another --output")

@@ -20,7 +20,9 @@ from d3_ros.errors import D3Error
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    parser.add_argument("--config", required=True, help="YAML file, or the name of one in config/")
+    parser.add_argument(
+        "--config", required=True, help="YAML file, or the name of one in config/training"
+    )
     parser.add_argument(
         "--stage",
         default="network",
@@ -44,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     outputs = [text.partition("=")[2] for text in args.settings if text.startswith("output=")]
     settings = [text for text in args.settings if not text.startswith("output=")]
     with training_package_missing():
-        from d3_ros.training.config.train_config import find_config, load_config
+        from d3_ros.training.config.recipes import find_config
+        from d3_ros.training.config.train_config import load_config
     path = find_config(args.config)
     if args.profile:
         from d3_ros.training.loop.profile import profile, table
@@ -56,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
         raise D3Error("output=FOLDER is missing on the command line")
     output = Path(outputs[-1])
     if args.stage == "codec":
-        from d3_ros.training.loop import distil_codec as codec
+        from d3_ros.training.config.codec_config import load_codec_config
+        from d3_ros.training.loop.distil_codec import distil
 
-        bundle = codec.distil(codec.load_config(path, settings), output)
+        bundle = distil(load_codec_config(path, settings), output)
     else:
         with training_package_missing():
             from d3_ros.training.loop.train import train

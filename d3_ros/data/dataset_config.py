@@ -24,7 +24,7 @@ class DatasetConfig:
     kind: DatasetKind
     path: str
     weight: float
-    derive_normals: bool
+    derive_normals: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < float("inf"):
@@ -44,7 +44,7 @@ class DataConfig:
     datasets: tuple[DatasetConfig, ...]
     augment: bool
     cache_gb: float
-    strict: bool
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not self.datasets:

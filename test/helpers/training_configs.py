@@ -33,7 +33,11 @@ def small_config(data: Path, *overrides: str, **changes: Any) -> TrainConfig:
             "model.new={vae_channels: 8, vae_blocks: [0, 1], latent_channels: 4, "
             "unet_channels: [16, 16], unet_attention: [false, true], unet_layers: 1, "
             "head_width: 8, norm_groups: 4, prompt_width: 8}",
+            "model.adapters={depth: 3, expansion: 1, condition_width: 16, condition_depth: 2, "
+            "condition_hidden: 24}",
             "tasks={depth: 1.0, normals: 0.5}",
+            "losses={alignment: 1, mse: 8, scale_shift_invariant: 2, log_gradient: 20, "
+            "normal_angle: 3, depth_unit: mean}",
             "stages=[{size: [16, 16], batch: 2, steps: 2}, {size: [24, 32], batch: 2, steps: 2}]",
             "micro_batch=2",
             "optimizer={learning_rate: 1e-3, warmup_steps: 1}",

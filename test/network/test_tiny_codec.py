@@ -22,6 +22,7 @@ from d3_ros.network import D3Network, D3Predictor, load_bundle, write_bundle
 from d3_ros.network.bundle.folder import add_codec, has_codec
 from d3_ros.network.inference.specialise import specialise
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
+from d3_ros.training.config.codec_config import CodecTrainConfig, load_codec_config
 from d3_ros.training.loading.unlabelled_images import crop, image_files
 from d3_ros.training.loop import distil_codec as training
 from d3_ros.types import TASKS
@@ -48,7 +49,7 @@ def picture(height: int = 48, width: int = 80) -> np.ndarray:
 
 def test_fast_mode_needs_at_most_1_4_tflop() -> None:
     """Depth at 480 x 640 with the official UNet and the codec that is shipped as configuration."""
-    shipped = training.load_config(CONFIG)
+    shipped = load_codec_config(CONFIG)
     with torch.device("meta"):
         codec = TinyCodec(
             CodecConfig(4, shipped.width, shipped.encoder_blocks, shipped.decoder_blocks, TASKS)
@@ -201,8 +202,8 @@ def test_a_network_without_its_vae_is_no_bundle(codec_bundle: Path, tmp_path: Pa
 # --- distillation --------------------------------------------------------------------------------
 
 
-def config(bundle: Path, images: Path, **changes: object) -> training.CodecTrainConfig:
-    shipped = training.load_config(CONFIG)
+def config(bundle: Path, images: Path, **changes: object) -> CodecTrainConfig:
+    shipped = load_codec_config(CONFIG)
     small = dataclasses.replace(
         shipped,
         model=str(bundle),

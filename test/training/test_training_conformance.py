@@ -13,7 +13,8 @@ import torch
 from helpers.conformance import VECTORS, sd21_parts
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
-from d3_ros.training.distillation.adapters import Adapter, AdapterConfig, FeatureAdapters
+from d3_ros.training.config.model_config import AdapterConfig
+from d3_ros.training.distillation.adapters import Adapter, FeatureAdapters
 from d3_ros.training.distillation.features import feature_channels, tapped
 from d3_ros.training.distillation.teacher import (
     LEVELS,

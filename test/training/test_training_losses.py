@@ -11,10 +11,10 @@ import torch
 
 from d3_ros import metrics
 from d3_ros.network import OFFICIAL_NORMAL_AXES
+from d3_ros.training.config.train_config import LossConfig
 from d3_ros.training.loading.sample import Batch
 from d3_ros.training.objectives import losses
 from d3_ros.training.objectives.task_losses import (
-    LossConfig,
     alignment_loss,
     task_losses,
     weighted_sum,

@@ -15,7 +15,8 @@ from helpers.training_configs import small_config, write_split_frames
 
 from d3_ros.errors import BundleError, D3Error, DataError
 from d3_ros.network import D3Network, load_bundle, write_bundle
-from d3_ros.training.config.train_config import LoraConfig, TrainConfig
+from d3_ros.training.config.model_config import LoraConfig
+from d3_ros.training.config.train_config import TrainConfig
 from d3_ros.training.distillation.features import feature_channels, tapped, tapped_modules
 from d3_ros.training.loading.latents import LatentCache
 from d3_ros.training.loading.sample import Batch, Sample, collate

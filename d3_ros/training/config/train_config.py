@@ -1,120 +1,49 @@
-"""The training configuration: typed, checked, unknown keys refused.
+"""What a training configuration says about a run.
 
 `config/training/train_depth.yaml` has all keys and explains them.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 
 from d3_ros.data.dataset_config import DataConfig
 from d3_ros.errors import DataError
-from d3_ros.training.config.yaml_config import build, read_yaml
-from d3_ros.training.distillation.adapters import AdapterConfig
-from d3_ros.training.objectives.task_losses import LossConfig
+from d3_ros.training.config.model_config import ModelConfig
+from d3_ros.training.config.yaml_config import (
+    ClipNorm,
+    Count,
+    Decay,
+    LearningRate,
+    Range,
+    Seed,
+    Share,
+    Side,
+    Weight,
+    build,
+    read_yaml,
+)
 from d3_ros.types import TASKS, Task
 
-
-@dataclass(frozen=True)
-class NewModelConfig:
-    """Sizes of a small D³-Predictor that starts at random: AutoencoderTiny and one UNet."""
-
-    vae_channels: int
-    vae_blocks: tuple[int, ...]  # of the encoder, from full size downwards; mirrored in the decoder
-    latent_channels: int
-    unet_channels: tuple[int, ...]
-    unet_attention: tuple[bool, ...]
-    unet_layers: int
-    head_width: int
-    norm_groups: int
-    prompt_width: int
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """Low-rank adaptation of the UNet: matrices of `rank`, scaled by `alpha` / `rank`, beside the
-    layers whose names end in one of `targets`."""
-
-    rank: int
-    alpha: int
-    targets: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.targets:
-            raise DataError("model.lora: rank must be at least 1, targets at least one name")
-
-
-@dataclass(frozen=True)
-class Timesteps:
-    """The timestep at which each task's learning begins, 0 to 999.
-
-    Tasks that share a UNet are told apart in all of its layers by theirs; their prompts reach only
-    those with attention.
-    """
-
-    depth: float
-    normals: float
-
-    def __post_init__(self) -> None:
-        for task in TASKS:
-            if not 0 <= self.of(task) < 1000:
-                raise DataError(f"model.timesteps.{task} must be 0 to 999, not {self.of(task)}")
-
-    def of(self, task: Task) -> float:
-        """The timestep of one task."""
-        return float(getattr(self, task))
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What is trained, from which weights, and what helps."""
-
-    start: str | None
-    new: NewModelConfig | None
-    teacher: str | None
-    adapters: AdapterConfig
-    captions: bool
-    train_vae: bool
-    learn_timestep: bool
-    timesteps: Timesteps | None
-    input_noise: int | None
-    lora: LoraConfig | None
-
-    def __post_init__(self) -> None:
-        if (self.start is None) == (self.new is None):
-            raise DataError("model: give either start (a bundle or a folder) or new (sizes)")
-        if self.new is not None and not self.train_vae:
-            raise DataError("model: train_vae must be true for a new model")
-        if self.input_noise is not None and (self.train_vae or not 0 <= self.input_noise < 1000):
-            raise DataError(
-                "model.input_noise must be a timestep, 0 to 999, and train_vae false with it"
-            )
-        if self.teacher is not None and self.train_vae:
-            raise DataError(
-                "model: a teacher knows only the VAE that it has: set train_vae to false"
-            )
+DepthUnit: TypeAlias = Literal["metre", "mean", "pixel"]
+Schedule: TypeAlias = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
 class TaskShares:
-    """Share of the images, 0 to 1, that each task is learned on."""
+    """The share of the images, 0 to 1, that each task is trained on."""
 
-    depth: float
-    normals: float
+    depth: Share
+    normals: Share
 
     def __post_init__(self) -> None:
-        for task in TASKS:
-            if not 0 <= self.share(task) <= 1:
-                raise DataError(f"tasks.{task} must be in [0, 1], not {self.share(task)}")
         if not self.trained:
-            raise DataError("tasks: at least one share must be above 0")
+            raise DataError("at least one share must be above 0")
 
     def share(self, task: Task) -> float:
         """The share of one task."""
@@ -122,133 +51,145 @@ class TaskShares:
 
     @property
     def trained(self) -> tuple[Task, ...]:
-        """The tasks with a share."""
+        """The tasks whose share is above 0."""
         return tuple(task for task in TASKS if self.share(task) > 0)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training at one image size (height, width); None: that of the bundle."""
+    """Steps of a run at one image size (height, width). None: the size of the bundle."""
 
-    size: tuple[int, int] | None
-    batch: int
-    steps: int
-
-    def __post_init__(self) -> None:
-        if min(*(self.size or (1,)), self.batch, self.steps) < 1:
-            raise DataError("stages: size, batch and steps must be at least 1")
+    size: tuple[Side, Side] | None
+    batch: Count
+    steps: Count
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser and its learning rate over time.
+    """The optimiser and its learning rate over time (`loop.schedule`).
 
-    `kind` "muon" is `muon.Muon` for the UNets' inner weights and AdamW for the rest.
+    `kind` "muon" is `loop.muon.Muon` for the UNets' inner weights and AdamW for all others.
     """
 
     kind: Literal["adamw", "muon"]
-    learning_rate: float
-    betas: tuple[float, float]
-    weight_decay: float
-    clip_norm: float
-    warmup_steps: int
-    schedule: Literal["constant", "linear", "cosine"]
-    final_share: float
+    learning_rate: LearningRate
+    betas: tuple[Annotated[float, Range(0, 0.999999)], Annotated[float, Range(0, 0.999999)]]
+    weight_decay: Share
+    clip_norm: ClipNorm
+    warmup_steps: Annotated[int, Range(0, 1e9)]
+    schedule: Schedule
+    final_share: Share
 
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """Moving average of the weights: decay per step, brought up to date every so many steps."""
+    """The moving average of the weights: `decay` per step, updated every `every` steps."""
 
-    decay: float
-    every: int
+    decay: Decay
+    every: Count
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses by name, and the unit of the scale-and-shift-invariant depth loss.
+
+    A loss that is left out has weight 0.
+
+    `depth_unit` "metre" is the official recipe. "mean" divides by the frame's mean depth, so that a
+    street does not outweigh a table. "pixel" divides each error by the pixel's own depth: the loss
+    is then AbsRel after the affine fit.
+    """
+
+    alignment: Weight = 0.0
+    mse: Weight = 0.0
+    scale_shift_invariant: Weight = 0.0
+    log_gradient: Weight = 0.0
+    normal_angle: Weight = 0.0
+    depth_unit: DepthUnit = "metre"
 
 
 @dataclass(frozen=True)
 class EveryConfig:
-    """How often, in steps, what is not learning happens."""
+    """The number of steps from one checkpoint, validation, picture or log line to the next."""
 
-    checkpoint: int
-    validation: int
-    pictures: int
-    log: int
-
-    def __post_init__(self) -> None:
-        if min(self.checkpoint, self.validation, self.pictures, self.log) < 1:
-            raise DataError("every: each must be at least 1 step")
+    checkpoint: Count
+    validation: Count
+    pictures: Count
+    log: Count
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run."""
+    """One training run. The optional keys are at the end."""
 
     name: str
-    license: str | None
     objective: Literal["d3", "autoencoder", "diffusion"]
-    seed: int
-    threads: int
-    workers: int
-    worker_processes: bool
+    seed: Seed
+    workers: Annotated[int, Range(0, 256)]
     precision: Literal["fp32", "bf16", "fp16"]
-    gradient_checkpointing: bool
-    latent_cache: Literal["none", "memory", "disk"]
     model: ModelConfig
     tasks: TaskShares
     data: DataConfig
     stages: tuple[Stage, ...]
-    micro_batch: int
+    micro_batch: Count
     optimizer: OptimizerConfig
-    ema: EmaConfig | None
     losses: LossConfig
     every: EveryConfig
+    license: str | None = None
+    threads: Annotated[int, Range(0, 1024)] = 0
+    worker_processes: bool = False
+    gradient_checkpointing: bool = False
+    latent_cache: Literal["none", "memory", "disk"] = "none"
+    ema: EmaConfig | None = None
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise DataError("stages must be at least one")
         if self.worker_processes and self.workers < 1:
             raise DataError("worker_processes: set workers to at least 1 with it")
         if self.objective != "d3" and self.model.train_vae != (self.objective == "autoencoder"):
             wanted = "true" if self.objective == "autoencoder" else "false"
             raise DataError(f"objective {self.objective}: set model.train_vae to {wanted}")
+        if self.model.teacher is not None and self.losses.alignment == 0:
+            raise DataError("model.teacher: give losses.alignment a weight above 0 with it")
         if self.model.new is not None and self.license is None:
             raise DataError("license must be given for a new model")
         if self.model.new is not None and any(stage.size is None for stage in self.stages):
-            raise DataError("stages: a new model has no size of its own: give each stage one")
+            raise DataError("stages: give each stage a size: a new model has none of its own")
         if self.model.train_vae and self.latent_cache != "none":
-            raise DataError("latent_cache must be none where train_vae is true: latents change")
+            raise DataError("latent_cache must be none while train_vae is true: latents change")
         for stage in self.stages:
-            if self.micro_batch < 1 or stage.batch % self.micro_batch:
+            if stage.batch % self.micro_batch:
                 raise DataError(
                     f"micro_batch {self.micro_batch} does not divide a stage's batch {stage.batch}"
                 )
         for task in TASKS:
-            if (self.micro_batch * self.tasks.share(task)) % 1:
+            count = self.micro_batch * self.tasks.share(task)
+            if count % 1:
                 raise DataError(
-                    f"tasks.{task} of {self.micro_batch} images (micro_batch) must be a whole "
-                    f"number of images, not {self.micro_batch * self.tasks.share(task)}"
+                    f"tasks.{task}: its share of micro_batch {self.micro_batch} must be a whole "
+                    f"number of images, not {count:g}"
                 )
 
     @property
     def dtype(self) -> torch.dtype:
-        """What layers compute in; weights, losses and the optimizer are float32."""
+        """The type that layers compute in. Weights, losses and the optimiser stay float32."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
             self.precision
         ]
 
     @property
     def size(self) -> tuple[int, int]:
-        """The image size that the bundle is made for: the last stage's.
+        """The bundle's image size (height, width): that of the last stage.
 
         Raises:
-            ValueError: it is still to be taken from the bundle that training starts from.
+            ValueError: the size is still to be taken from the bundle that training starts from.
         """
         size = self.stages[-1].size
         if size is None:
-            raise ValueError("the stages' sizes are not settled: see training.start")
+            raise ValueError("the stages' sizes are not settled: see loop.start")
         return size
 
     def settled(self, size: tuple[int, int]) -> TrainConfig:
-        """The configuration with `size` for the stages that leave it to the bundle."""
+        """The configuration with `size` in the stages that leave it to the bundle."""
         return replace(self, stages=tuple(replace(s, size=s.size or size) for s in self.stages))
 
     @property
@@ -257,39 +198,18 @@ class TrainConfig:
         return sum(stage.steps for stage in self.stages)
 
 
-def find_config(path_or_name: str | Path) -> Path:
-    """The YAML file that is meant: a path, or the name of one in the package's config/training.
-
-    Raises:
-        DataError: there is no such file; where it was renamed, the message has the new name.
-    """
-    path = Path(path_or_name).expanduser()
-    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    shares = [Path(prefix) / "share" / "d3_ros" for prefix in prefixes]
-    folders = [
-        share / "config" / "training" for share in (*shares, Path(__file__).resolve().parents[3])
-    ]
-    shipped = [folder / path.name for folder in folders if len(path.parts) == 1]
-    for candidate in (path, *shipped):
-        if candidate.is_file():
-            return candidate
-    today = re.sub(r"^nano_(\d)_", r"nano_0\1_", path.name)
-    if any((folder / today).is_file() for folder in folders):
-        raise DataError(f"{path}: there is no such file; the recipe is now called {today}")
-    raise DataError(f"{path}: there is no such file, nor a recipe of that name in config/training")
-
-
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file, with what it inherits, apply `key.subkey=value` overrides, check it.
+    """Read a YAML file, apply `key.subkey=value` overrides, check everything.
 
-    `data=FOLDER` is short for that folder as the path of every dataset.
+    The override `data=FOLDER` sets the path of every dataset.
 
     Raises:
-        DataError: the file cannot be read, or a key is unknown, missing or of the wrong type.
+        DataError: the file cannot be read, or a key or value in it is wrong.
     """
     folders = [text.partition("=")[2] for text in overrides if text.startswith("data=")]
     content = read_yaml(path, [text for text in overrides if not text.startswith("data=")])
+    config = build(TrainConfig, content, str(path))
     if folders:
-        for dataset in content["data"]["datasets"]:
-            dataset["path"] = folders[-1]
-    return build(TrainConfig, content, str(path))
+        datasets = tuple(replace(d, path=folders[-1]) for d in config.data.datasets)
+        config = replace(config, data=replace(config.data, datasets=datasets))
+    return config

@@ -9,30 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from d3_ros.training.config.model_config import AdapterConfig
+
 EPSILON = 1e-6  # of the root mean squares
 MAX_TIMESTEP = 999  # becomes 1
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """Sizes of the adapters.
-
-    `depth` gated feed-forward layers in each, with `expansion` times the feature's channels
-    inside; the timestep's embedding has `condition_width` channels and goes through
-    `condition_depth` layers of `condition_hidden`.
-    """
-
-    depth: int
-    expansion: int
-    condition_width: int
-    condition_depth: int
-    condition_hidden: int
 
 
 class FourierFeatures(nn.Module):

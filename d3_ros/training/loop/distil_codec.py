@@ -27,7 +27,7 @@ from d3_ros.network.bundle.folder import add_codec, load_bundle
 from d3_ros.network.inference.predictor import choose_device
 from d3_ros.network.inference.specialise import specialise
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
-from d3_ros.training.config.yaml_config import build, read_yaml
+from d3_ros.training.config.codec_config import CodecTrainConfig
 from d3_ros.training.loading.unlabelled_images import crop, image_files
 from d3_ros.training.loop.small_network import he_initialise
 from d3_ros.types import Task
@@ -37,50 +37,6 @@ HELD_OUT_EVERY = 20  # every so manieth image is not trained on, but judged on
 JUDGED_IMAGES = 32
 STATISTICS_BATCHES = 8
 LOG_EVERY = 20
-
-
-@dataclass(frozen=True)
-class CodecTrainConfig:
-    """One distillation; config/training/train_codec.yaml explains the keys."""
-
-    model: str
-    data: str
-    seed: int
-    device: str
-    bf16: bool
-    width: int
-    encoder_blocks: tuple[int, ...]
-    decoder_blocks: tuple[int, ...]
-    size: tuple[int, int]
-    smallest_crop: float
-    batch: int
-    steps: int
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    ema_decay: float
-    edge_weight: float
-    unet_weight: float
-    checkpoint_every: int
-
-    def __post_init__(self) -> None:
-        """Raises DataError when the values make no sense."""
-        if min(self.batch, self.steps, self.checkpoint_every, *self.size) < 1:
-            raise DataError("batch, steps, checkpoint_every and size must be at least 1")
-        if not 0 < self.smallest_crop <= 1:
-            raise DataError(f"smallest_crop must be in (0, 1], not {self.smallest_crop}")
-        if not 0 <= self.ema_decay < 1:
-            raise DataError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> CodecTrainConfig:
-    """Read a YAML file, apply `key=value` overrides, check it.
-
-    Raises:
-        DataError: the file cannot be read, or a key or value makes no sense.
-    """
-    return build(CodecTrainConfig, read_yaml(path, overrides), str(path))
 
 
 @dataclass(frozen=True)

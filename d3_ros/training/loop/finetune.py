@@ -21,7 +21,8 @@ from d3_ros.evaluation.compare import Difference
 from d3_ros.evaluation.run import evaluate_bundles
 from d3_ros.evaluation.scores import POINTS
 from d3_ros.network import D3Predictor, load_bundle
-from d3_ros.training.config.train_config import TrainConfig, find_config, load_config
+from d3_ros.training.config.recipes import find_config
+from d3_ros.training.config.train_config import TrainConfig, load_config
 from d3_ros.training.loading.datasets import open_source
 from d3_ros.training.loop.train import LAST, train
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from d3_ros.errors import D3Error, DataError
 from d3_ros.network.model.d3_network import DiffusersModel
-from d3_ros.training.config.train_config import LoraConfig
+from d3_ros.training.config.model_config import LoraConfig
 
 
 def add_lora(unet: DiffusersModel, config: LoraConfig) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
 from d3_ros.network.model.d3_network import DiffusersModel
-from d3_ros.training.config.train_config import NewModelConfig
+from d3_ros.training.config.model_config import NewModelConfig
 from d3_ros.types import TASKS
 
 PROMPT_TOKENS = 8  # a fixed prompt needs few; CLIP's 77 would only cost time

@@ -15,7 +15,8 @@ from d3_ros.network.bundle.folder import UNET_CLASSES, VAE_CLASSES, build_module
 from d3_ros.network.bundle.hub import base_folder
 from d3_ros.network.bundle.lookup import MANIFEST
 from d3_ros.network.model.d3_network import DiffusersModel
-from d3_ros.training.config.train_config import ModelConfig, TrainConfig
+from d3_ros.training.config.model_config import ModelConfig
+from d3_ros.training.config.train_config import TrainConfig
 from d3_ros.training.loop.lora import add_lora
 from d3_ros.training.loop.small_network import build_network
 from d3_ros.types import Task

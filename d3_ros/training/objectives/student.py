@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from d3_ros.network import D3Network
-from d3_ros.training.config.train_config import TaskShares
-from d3_ros.training.distillation.adapters import AdapterConfig, FeatureAdapters
+from d3_ros.training.config.model_config import AdapterConfig
+from d3_ros.training.config.train_config import LossConfig, TaskShares
+from d3_ros.training.distillation.adapters import FeatureAdapters
 from d3_ros.training.distillation.features import feature_channels, tapped
 from d3_ros.training.distillation.teacher import LEVELS, NoiseDraw
 from d3_ros.training.loading.sample import Batch
-from d3_ros.training.objectives.task_losses import LossConfig, alignment_loss, task_losses
+from d3_ros.training.objectives.task_losses import alignment_loss, task_losses
 from d3_ros.types import Task
 
 

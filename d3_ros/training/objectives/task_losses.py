@@ -7,36 +7,17 @@ at the network's size, as the official data has it, is brought there too.)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, TypeAlias
+from dataclasses import fields
 
 import torch
 from torch.nn import functional as F
 
+from d3_ros.training.config.train_config import DepthUnit, LossConfig
 from d3_ros.training.loading.sample import Batch
 from d3_ros.training.objectives import losses
 from d3_ros.types import Task
 
-DepthUnit: TypeAlias = Literal["metre", "mean", "pixel"]
-
 LEAST_UNIT = 0.05  # of the mean depth: nearer pixels count no more than one at this depth
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the losses by name, and the unit of the scale-and-shift-invariant one.
-
-    `depth_unit` "metre" is the official recipe; "mean" measures a frame in units of its own mean
-    depth, so that a street does not outweigh a table; "pixel" each pixel in units of its own depth:
-    the loss is then AbsRel after the affine fit, which near things weigh in as they do for a robot.
-    """
-
-    alignment: float
-    mse: float
-    scale_shift_invariant: float
-    log_gradient: float
-    normal_angle: float
-    depth_unit: DepthUnit
 
 
 def task_losses(
