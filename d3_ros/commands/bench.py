@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
     from d3_ros.bench.network import run, table
     from d3_ros.bench.network.measuring import machine, probe_roofline
-    from d3_ros.network.inference.predictor import choose_device, choose_dtype
+    from d3_ros.network.inference.torch_runtime import choose_device, choose_dtype
 
     if args.model and args.architecture:
         raise DataError("--model is a bundle's weights, --architecture random ones: give one")

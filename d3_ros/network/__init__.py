@@ -1,6 +1,7 @@
 """D³-Predictor: the network, its bundles, and the predictor that applies it to images.
 
-The names below are imported on first use: `--help`, `download` and a look-up by name need no torch.
+The names below are imported on first use: `--help`, `download` and reading a bundle's manifest
+need no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from d3_ros.network.bundle.folder import Bundle, load_bundle, write_bundle
     from d3_ros.network.inference.predictor import D3Predictor
-    from d3_ros.network.model.d3_network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
+    from d3_ros.network.model.d3_network import D3Network
+    from d3_ros.network.model.task_spec import OFFICIAL_NORMAL_AXES, PROMPTS, TaskSpec
 
 __all__ = [
     "OFFICIAL_NORMAL_AXES",
@@ -26,8 +28,9 @@ __all__ = [
 
 _MODULES = {
     "bundle.folder": ("Bundle", "load_bundle", "write_bundle"),
-    "model.d3_network": ("OFFICIAL_NORMAL_AXES", "PROMPTS", "D3Network", "TaskSpec"),
     "inference.predictor": ("D3Predictor",),
+    "model.d3_network": ("D3Network",),
+    "model.task_spec": ("OFFICIAL_NORMAL_AXES", "PROMPTS", "TaskSpec"),
 }
 
 

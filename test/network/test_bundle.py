@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from d3_ros.errors import BundleError
 from d3_ros.network import load_bundle, write_bundle
-from d3_ros.network.bundle.folder import _sha256
+from d3_ros.network.bundle.files import sha256_of
 from d3_ros.network.bundle.lookup import find_bundle, model_folders
 
 UNET = "unet_depth/diffusion_pytorch_model.safetensors"
@@ -35,7 +35,7 @@ def edit_manifest(folder: Path, change: Callable[[dict], None]) -> None:
 
 
 def rehash(folder: Path, file: str) -> None:
-    digest = _sha256(folder / file)
+    digest = sha256_of(folder / file)
     edit_manifest(folder, lambda content: content["sha256"].update({file: digest}))
 
 

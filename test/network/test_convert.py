@@ -22,6 +22,7 @@ from helpers.tiny_network import CROSS_ATTENTION_DIM, tiny_network, tiny_unet, t
 
 from d3_ros.__main__ import main
 from d3_ros.network import PROMPTS, D3Network, D3Predictor, TaskSpec, load_bundle
+from d3_ros.network.inference.torch_runtime import TorchRuntime
 
 TIMESTEPS = {"depth": 187.3, "normals": 262.7}
 
@@ -103,8 +104,8 @@ def test_round_trip_reproduces_the_numbers(
     for task, timestep in TIMESTEPS.items():
         assert bundle.network.specs[task].timestep == np.float32(timestep)  # type: ignore
 
-    expected = D3Predictor(expected_network(official))(picture())
-    actual = D3Predictor(bundle.network)(picture())
+    expected = D3Predictor(TorchRuntime(expected_network(official)))(picture())
+    actual = D3Predictor(TorchRuntime(bundle.network))(picture())
     np.testing.assert_allclose(actual.depth, expected.depth, rtol=0, atol=tolerance)
     if dtype == "fp32":
         np.testing.assert_allclose(actual.normals, expected.normals, rtol=0, atol=1e-3)

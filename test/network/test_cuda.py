@@ -13,6 +13,7 @@ from d3_ros.bench.network.architectures import SD21, random_network
 from d3_ros.bench.network.measuring import MIB, MemoryWatch
 from d3_ros.network import D3Predictor
 from d3_ros.network.inference.specialise import EXACT
+from d3_ros.network.inference.torch_runtime import TorchRuntime
 from d3_ros.types import TASKS, D3Prediction
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -26,7 +27,7 @@ MEAN_DEPTH_ERROR, MEAN_NORMAL_ERROR_DEG = 0.005, 2.0
 def predictor(dtype: torch.dtype, optimised: bool, size: tuple[int, int] = SIZE) -> D3Predictor:
     network = random_network(SD21, TASKS, CUDA, dtype)
     names = EXACT if optimised else ()
-    return D3Predictor(network, CUDA, dtype, size, optimisations=names, graphs=optimised)
+    return D3Predictor(TorchRuntime(network, CUDA, dtype, names, graphs=optimised), size)
 
 
 def picture(seed: int = 0) -> np.ndarray:
@@ -63,11 +64,11 @@ def test_the_specialised_network_is_the_plain_one_in_fp32(exact: D3Prediction) -
 
 def test_graphs_give_the_same_answer_every_time() -> None:
     graphs = predictor(torch.float16, optimised=True)
-    assert graphs._run._graphs
+    assert graphs.runtime.runner._graphs
     first = graphs(picture(1))
     graphs(picture(2))
     again = graphs(picture(1))
-    assert graphs._run._graphs  # they could be captured
+    assert graphs.runtime.runner._graphs  # they could be captured
     np.testing.assert_array_equal(first.depth, again.depth)
     np.testing.assert_array_equal(first.normals, again.normals)
     one = graphs(picture(1), tasks=("depth",))  # another graph, in the same pool

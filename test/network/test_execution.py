@@ -11,7 +11,7 @@ import torch
 from helpers.tiny_network import SIZE, tiny_network
 
 from d3_ros.network import D3Predictor
-from d3_ros.network.inference.torch_runtime import HostLink, NetworkRunner
+from d3_ros.network.inference.torch_runtime import HostLink, NetworkRunner, TorchRuntime
 from d3_ros.types import TASKS
 
 CPU = torch.device("cpu")
@@ -70,8 +70,8 @@ def test_without_graphs_it_runs_all_the_same_and_says_so_once(
 
 
 def test_a_warm_up_captures_whatever_will_be_asked_for() -> None:
-    predictor = D3Predictor(tiny_network())
-    runner = predictor._run = Runner()
+    predictor = D3Predictor(TorchRuntime(tiny_network()))
+    runner = predictor.runtime.runner = Runner()
     predictor.warm_up((48, 80), images=2)
     warm = set(runner.captured)
     assert warm == {
@@ -100,7 +100,7 @@ def test_on_the_cpu_nothing_is_captured() -> None:
 
 def test_answers_are_the_callers_own() -> None:
     """An answer that is kept does not change under the next image."""
-    predictor = D3Predictor(tiny_network())
+    predictor = D3Predictor(TorchRuntime(tiny_network()))
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (48, 80, 3), dtype=np.uint8) for _ in "ab"]
     first = predictor(images[0])

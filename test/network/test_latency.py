@@ -15,6 +15,7 @@ from d3_ros.errors import DataError
 from d3_ros.network import D3Predictor
 from d3_ros.network.inference.latency import PATIENCE, WINDOW, SizeController
 from d3_ros.network.inference.processing_size import size_ladder
+from d3_ros.network.inference.torch_runtime import TorchRuntime
 
 MEASURED = [((64, 64), 5.0), ((128, 192), 20.0), ((192, 256), 40.0), ((256, 320), 70.0)]
 COST = dict(MEASURED)
@@ -151,7 +152,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def test_the_predictor_takes_the_size_that_fits() -> None:
-    predictor = D3Predictor(tiny_network(), target_latency_ms=1e6)
+    predictor = D3Predictor(TorchRuntime(tiny_network()), target_latency_ms=1e6)
     assert predictor.latency == {}
     predictor.warm_up((96, 96))
     state = predictor.latency[96, 96]
@@ -164,7 +165,7 @@ def test_the_predictor_takes_the_size_that_fits() -> None:
 
 
 def test_images_of_another_size_have_their_own_choice() -> None:
-    predictor = D3Predictor(tiny_network(), target_latency_ms=1e6)
+    predictor = D3Predictor(TorchRuntime(tiny_network()), target_latency_ms=1e6)
     predictor.predict_batch([picture(40, 200), picture(200, 40), picture(40, 200)])
     sizes = {image: state.size for image, state in predictor.latency.items()}
     assert sizes == {(40, 200): (64, 320), (200, 40): (320, 64)}
@@ -175,14 +176,16 @@ def test_a_slow_device_gets_small_images() -> None:
     network.specs["depth"] = network.specs["normals"] = network.specs["depth"].__class__(
         "unet_depth", "", (192, 192), axes=(1, -1, -1)
     )
-    predictor = D3Predictor(network, target_latency_ms=1e-3)
+    predictor = D3Predictor(TorchRuntime(network), target_latency_ms=1e-3)
     predictor.warm_up((100, 100))
     state = predictor.latency[100, 100]
     assert (state.size, state.rung, state.rungs) == ((128, 128), 1, 2)
 
 
 def test_the_processing_size_is_the_most() -> None:
-    predictor = D3Predictor(tiny_network(), processing_size=(192, 256), target_latency_ms=1e6)
+    predictor = D3Predictor(
+        TorchRuntime(tiny_network()), processing_size=(192, 256), target_latency_ms=1e6
+    )
     predictor.warm_up((48, 64))
     assert predictor.latency[48, 64].size == predictor.processing_size("depth", (48, 64))
     assert predictor.latency[48, 64].size == (192, 256)
@@ -191,4 +194,4 @@ def test_the_processing_size_is_the_most() -> None:
 @pytest.mark.parametrize("target", [0.0, -5.0, float("nan")])
 def test_wrong_targets_are_told(target: float) -> None:
     with pytest.raises(DataError, match="target latency must be above 0"):
-        D3Predictor(tiny_network(), target_latency_ms=target)
+        D3Predictor(TorchRuntime(tiny_network()), target_latency_ms=target)

@@ -19,6 +19,7 @@ from helpers.official_files import write_base, write_checkpoint
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, D3Predictor, TaskSpec
 from d3_ros.network.inference.specialise import EXACT
+from d3_ros.network.inference.torch_runtime import TorchRuntime
 from d3_ros.types import Task
 
 FILES: dict[Task, str] = {"depth": "inference_depth.npz", "normals": "inference_normal.npz"}
@@ -42,7 +43,7 @@ def predictor(
     parts: tuple[AutoencoderKL, UNet2DConditionModel], vectors: dict[Task, dict[str, Any]]
 ) -> D3Predictor:
     """Both tasks on one UNet, as the vectors were made."""
-    return D3Predictor(conformance_network(*parts, vectors), "cpu", torch.float32)
+    return D3Predictor(TorchRuntime(conformance_network(*parts, vectors), "cpu", torch.float32))
 
 
 def conformance_network(
@@ -83,13 +84,13 @@ def test_every_stage_is_the_official_one(
     stages: dict[str, torch.Tensor] = {}
 
     def record(name: str) -> None:
-        method = getattr(predictor.network, name)
+        method = getattr(predictor.runtime.network, name)
 
         def recorded(*args: Any) -> torch.Tensor:
             stages[name] = method(*args)
             return stages[name]
 
-        monkeypatch.setattr(predictor.network, name, recorded)
+        monkeypatch.setattr(predictor.runtime.network, name, recorded)
 
     for name in ("encode", "predict_latent", "decode"):
         record(name)
@@ -108,7 +109,7 @@ def test_the_specialised_network_is_the_official_one(
     for module, filled in ((vae, parts[0]), (unet, parts[1])):
         module.load_state_dict(filled.state_dict(), assign=True)
     network = conformance_network(vae, unet, vectors)
-    predictor = D3Predictor(network, "cpu", torch.float32, optimisations=EXACT)
+    predictor = D3Predictor(TorchRuntime(network, "cpu", torch.float32, optimisations=EXACT))
     for task, vector in vectors.items():
         check_prediction(predictor, vector, task)
 
@@ -143,7 +144,7 @@ def test_conversion_round_trip_at_full_size(
     assert main(["convert", *files, "--output", str(output), "--dtype", "fp32"]) == 0
     checkpoint.unlink()
     converted = D3Predictor.from_pretrained(output, "cpu", "fp32", processing_size=(128, 128))
-    assert converted.network.specs["depth"].processing_size == (768, 768)
+    assert converted.runtime.specs["depth"].processing_size == (768, 768)
     for task, vector in vectors.items():
         check_prediction(converted, vector, task)
     shutil.rmtree(output)

@@ -21,6 +21,7 @@ from d3_ros.bench.network.flops import Work, counted, work_by_stage
 from d3_ros.network import D3Network, D3Predictor, TaskSpec
 from d3_ros.network.inference.decoding import folded
 from d3_ros.network.inference.specialise import EXACT, OPTIMISATIONS, specialise
+from d3_ros.network.inference.torch_runtime import TorchRuntime
 from d3_ros.types import Task
 
 TOLERANCE = 1e-4
@@ -133,7 +134,9 @@ def test_half_precision_is_as_close_to_float32_as_the_plain_way(dtype: torch.dty
 
 def test_prediction_of_the_predictor_is_the_same() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
-    plain, fast = (D3Predictor(tiny_network(), optimisations=names)(rgb) for names in ((), EXACT))
+    plain, fast = (
+        D3Predictor(TorchRuntime(tiny_network(), optimisations=names))(rgb) for names in ((), EXACT)
+    )
     assert plain.depth is not None
     assert plain.normals is not None
     np.testing.assert_allclose(fast.depth, plain.depth, rtol=0, atol=TOLERANCE)
@@ -154,8 +157,8 @@ def test_depth_channel_differs_only_where_some_channels_saturate() -> None:
         decoded = wide(image, ["depth"])["depth"][0]
     saturated = (decoded.abs() > 1).any(dim=0).numpy()
     assert 0 < saturated.mean() < 1
-    plain = D3Predictor(wide)(rgb, ["depth"]).depth
-    fast = D3Predictor(narrow, optimisations=["depth_channel"])(rgb, ["depth"]).depth
+    plain = D3Predictor(TorchRuntime(wide))(rgb, ["depth"]).depth
+    fast = D3Predictor(TorchRuntime(narrow, optimisations=["depth_channel"]))(rgb, ["depth"]).depth
     assert plain is not None
     assert fast is not None
     difference = np.abs(fast - plain)

@@ -26,8 +26,8 @@ def load(bundle: Path, **values: object) -> tuple[D3Predictor, list[str]]:
 
 def test_as_it_comes_the_network_is_specialised(tiny_bundle: Path) -> None:
     predictor, said = load(tiny_bundle)
-    assert isinstance(predictor.network, SpecialisedNetwork)
-    assert predictor.network.applied == EXACT
+    assert isinstance(predictor.runtime.network, SpecialisedNetwork)
+    assert predictor.runtime.network.applied == EXACT
     assert predictor.latency == {}
     assert said == [f"loading model {tiny_bundle}", "ready: depth and normals on cpu in float32"]
 

@@ -9,13 +9,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from d3_ros.network.model.d3_network import (
-    OFFICIAL_NORMAL_AXES,
-    PROMPTS,
-    D3Network,
-    DiffusersModel,
-    TaskSpec,
-)
+from d3_ros.network.model.d3_network import D3Network, DiffusersModel
+from d3_ros.network.model.task_spec import OFFICIAL_NORMAL_AXES, PROMPTS, TaskSpec
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.types import TASKS, Task
 

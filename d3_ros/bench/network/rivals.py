@@ -16,7 +16,7 @@ from d3_ros.bench.network.architectures import (
     random_unet,
     random_vae,
 )
-from d3_ros.network.model.d3_network import INITIAL_TIMESTEP
+from d3_ros.network.model.task_spec import INITIAL_TIMESTEP
 from d3_ros.types import Task
 
 Frame = Callable[[np.ndarray], object]

@@ -18,7 +18,7 @@ from d3_ros.network.bundle.folder import Codec, has_codec, load_bundle
 from d3_ros.network.inference import image_transform as image
 from d3_ros.network.inference.predictor import D3Predictor
 from d3_ros.network.inference.specialise import EXACT
-from d3_ros.network.inference.torch_runtime import HostLink
+from d3_ros.network.inference.torch_runtime import HostLink, TorchRuntime
 from d3_ros.network.model.d3_network import D3Network
 from d3_ros.types import Task
 
@@ -121,15 +121,11 @@ def _ours(setting: Setting, row: Row, rgb: np.ndarray) -> Result:
     assert row.size is not None
     optimised = row.mode != "plain"
     network = _network(setting, row)
-    predictor = D3Predictor(
-        network,
-        setting.device,
-        setting.dtype,
-        row.size,
-        optimisations=EXACT if optimised else (),
-        graphs=optimised,
+    runtime = TorchRuntime(
+        network, setting.device, setting.dtype, EXACT if optimised else (), graphs=optimised
     )
-    one_frame = sum(work_by_stage(predictor.network, row.size, row.tasks).values(), Work(0, 0))
+    predictor = D3Predictor(runtime, row.size)
+    one_frame = sum(work_by_stage(runtime.network, row.size, row.tasks).values(), Work(0, 0))
 
     def frame() -> None:
         for _ in range(row.cameras):
@@ -138,7 +134,7 @@ def _ours(setting: Setting, row: Row, rgb: np.ndarray) -> Result:
     watch = MemoryWatch(setting.device)
     times = time_frames(frame, setting.device, setting.frames)
     peak = watch.peak_mib()
-    stages = _stages(setting, row, predictor, rgb, optimised) if row.cameras == 1 else ()
+    stages = _stages(setting, row, runtime, rgb, optimised) if row.cameras == 1 else ()
     size = f"{row.size[0]}x{row.size[1]}"
     work = Work(one_frame.flops * row.cameras, one_frame.bytes * row.cameras)
     return Result(row.mode, size, row.tasks, row.cameras, times, work, peak, stages)
@@ -153,10 +149,10 @@ def _network(setting: Setting, row: Row) -> D3Network:
 
 
 def _stages(
-    setting: Setting, row: Row, predictor: D3Predictor, rgb: np.ndarray, graph: bool
+    setting: Setting, row: Row, runtime: TorchRuntime, rgb: np.ndarray, graph: bool
 ) -> tuple[BenchStage, ...]:
     """Each stage by itself, on what the stage before it gives."""
-    size, network = row.size, predictor.network
+    size, network = row.size, runtime.network
     assert size is not None
     link = HostLink(setting.device)
     image_size = (rgb.shape[0], rgb.shape[1])
@@ -168,7 +164,7 @@ def _stages(
         decoded = network.decode_tasks(latents)
 
     def answer() -> object:
-        return link.download([predictor.finish(t, d, image_size) for t, d in decoded.items()])
+        return link.download([runtime.finish(t, d, image_size) for t, d in decoded.items()])
 
     stages: Mapping[str, Callable[[], object]] = {
         "image in": lambda: image.to_network(link.upload([rgb])[0], size).to(setting.dtype),

@@ -6,22 +6,17 @@
     codec/                        the same of a TinyCodec, where one was distilled
 
 Loading is strict and offline: whatever is missing, extra or damaged is a BundleError in one line.
-Every byte is hashed at every start. That costs about 0.7 s per GB and core, next to reading the
-files, which loading does anyway; a cheaper check would not see a damaged file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
-import os
+import math
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import torch
@@ -29,21 +24,37 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from d3_ros.errors import BundleError, one_line
+from d3_ros.network.bundle.files import (
+    appearing_folder,
+    files_in,
+    read_json,
+    regular_size,
+    sha256_of,
+    write_json,
+)
 from d3_ros.network.bundle.lookup import MANIFEST, find_bundle
-from d3_ros.network.bundle.manifest import Manifest, parse_manifest
-from d3_ros.network.model.d3_network import D3Network, DiffusersModel, TaskSpec
+from d3_ros.network.bundle.manifest import (
+    CODEC,
+    CODEC_FILES,
+    CONDITIONING,
+    CONFIG,
+    WEIGHTS,
+    Codec,
+    Manifest,
+    open_bundle,
+)
+from d3_ros.network.model.d3_network import D3Network, DiffusersModel
+from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.types import Task
 
-CONDITIONING = "conditioning.safetensors"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-CONFIG = "config.json"
 # diffusers' image autoencoders; classes outside these lists are never instantiated from a file.
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC")
 UNET_CLASSES = ("UNet2DConditionModel",)
-CODEC = "codec"
-CODEC_FILES = frozenset({f"{CODEC}/{CONFIG}", f"{CODEC}/{WEIGHTS}"})
-Codec = Literal["vae", "tiny"]
+STORED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Bounds of a config.json: a number beyond them describes no network, or one that is built for ever.
+MOST_DEPTH = 32  # layers of a block, blocks of a level, levels
+MOST_CHANNELS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -70,16 +81,14 @@ def load_bundle(
         path_or_name: bundle folder, or a name.
         device: where the network's tensors are to be.
         dtype: of its weights.
-        codec: between images and latents, the VAE or the small codec distilled from it; what is
-            not asked for is checked but not loaded.
+        codec: what maps between images and latents: the VAE ("vae"), or the small codec that was
+            distilled from it ("tiny"). The other one is checked but not loaded.
 
     Raises:
         BundleError: there is no such bundle, or a file is missing, extra, damaged or does not fit;
             one line that names the file and the remedy.
     """
-    folder = find_bundle(path_or_name)
-    manifest = parse_manifest(_read_json(folder / MANIFEST), folder / MANIFEST)
-    _check_files(folder, manifest)
+    folder, manifest = open_bundle(path_or_name)
     names = {spec.unet for spec in manifest.tasks.values()}
     embeddings = _read_tensors(folder / CONDITIONING, device, dtype)
     try:
@@ -120,31 +129,18 @@ def write_bundle(
             cannot hold a weight.
     """
     folder = Path(folder)
-    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
-        raise BundleError(f"{folder} exists: remove it or choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir()
-    try:
+    with appearing_folder(
+        folder, replace=overwrite and (folder / MANIFEST).is_file()
+    ) as unfinished:
         _write_files(unfinished, network, dtype)
         manifest = Manifest(
             name=name,
             license=license,
             source=source,
             tasks=_current_specs(network),
-            sha256={relative: _sha256(unfinished / relative) for relative in _files(unfinished)},
+            sha256={file: sha256_of(unfinished / file) for file in files_in(unfinished)},
         )
-        _write_json(unfinished / MANIFEST, manifest.as_json())
-        if folder.exists():
-            replaced = unfinished.with_name(f"{unfinished.name}-replaced")
-            folder.rename(replaced)
-            unfinished.rename(folder)
-            shutil.rmtree(replaced)
-        else:
-            unfinished.rename(folder)
-    finally:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+        write_json(unfinished / MANIFEST, manifest.as_json())
     return folder
 
 
@@ -156,25 +152,17 @@ def add_codec(source: str | Path, folder: str | Path, codec: TinyCodec) -> Path:
     Raises:
         BundleError: `source` is no bundle, the folder exists, or fp16 cannot hold a weight.
     """
-    origin, folder = find_bundle(source), Path(folder)
-    if folder.exists():
-        raise BundleError(f"{folder} exists: remove it or choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    try:
-        shutil.copytree(origin, unfinished)
-        manifest = parse_manifest(_read_json(unfinished / MANIFEST), origin / MANIFEST)
+    origin, manifest = open_bundle(source)
+    folder = Path(folder)
+    with appearing_folder(folder) as unfinished:
+        shutil.copytree(origin, unfinished, dirs_exist_ok=True)
         (unfinished / CODEC).mkdir(exist_ok=True)
-        _write_json(unfinished / CODEC / CONFIG, codec.config.as_json())
+        write_json(unfinished / CODEC / CONFIG, codec.config.as_json())
         tensors = {k: _stored(v, torch.float16, k) for k, v in codec.state_dict().items()}
         _write_tensors(unfinished / CODEC / WEIGHTS, tensors)
-        written = {name: _sha256(unfinished / name) for name in CODEC_FILES}
+        written = {name: sha256_of(unfinished / name) for name in CODEC_FILES}
         manifest = replace(manifest, sha256=dict(sorted({**manifest.sha256, **written}.items())))
-        _write_json(unfinished / MANIFEST, manifest.as_json())
-        unfinished.rename(folder)
-    finally:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+        write_json(unfinished / MANIFEST, manifest.as_json())
     return folder
 
 
@@ -199,11 +187,9 @@ def load_codec(folder: Path, device: str | torch.device, dtype: torch.dtype) -> 
             f"{folder} has no tiny codec: use codec vae, or distil one with "
             "'python -m d3_ros train --stage codec'"
         )
-    try:
-        with torch.device("meta"):
-            codec = TinyCodec(CodecConfig.from_json(_read_json(path)))
-    except (ValueError, TypeError) as error:
-        raise BundleError(f"{path} does not describe a tiny codec: {one_line(error)}") from error
+    config = read_json(path)
+    _check_bounds(config, path)
+    codec = _built(lambda: TinyCodec(CodecConfig.from_json(config)), path, "tiny codec")
     weights = folder / CODEC / WEIGHTS
     fill_module(codec, _read_tensors(weights, device, dtype), str(weights))
     return codec.eval()
@@ -225,15 +211,45 @@ def load_module(
 def build_module(folder: Path, classes: tuple[str, ...]) -> DiffusersModel:
     """The module that a folder's config.json describes, without storage (meta device)."""
     path = folder / CONFIG
-    config = _read_json(path)
+    config = read_json(path)
     class_name = config.get("_class_name") if isinstance(config, dict) else None
     if class_name not in classes:
         raise BundleError(f"{path}: _class_name is {class_name!r}, not one of {', '.join(classes)}")
+    _check_bounds(config, path)
+    module = _built(lambda: getattr(diffusers, class_name).from_config(config), path, class_name)
+    for name in ("scaling_factor", "shift_factor"):
+        factor = module.config.get(name)
+        if not (factor is None or (isinstance(factor, (int, float)) and math.isfinite(factor))):
+            raise BundleError(f"{path}: {name} must be a finite number: get the bundle again")
+    return module
+
+
+def _built(build: Callable[[], DiffusersModel], path: Path, what: str) -> DiffusersModel:
+    """The module that `build` makes, without storage; any error is the fault of the config."""
     try:
         with torch.device("meta"):
-            return getattr(diffusers, class_name).from_config(config)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise BundleError(f"{path} does not describe a {class_name}: {one_line(error)}") from error
+            return build()
+    except Exception as error:
+        raise BundleError(f"{path} does not describe a {what}: {one_line(error, 300)}") from error
+
+
+def _check_bounds(value: Any, path: Path, key: str = "", depth: int = 0) -> None:
+    """Refuse numbers and lists of a config that no network has, before anything is built."""
+    children: Any = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = ((key, item) for item in value)
+    deep = any(word in key for word in ("layers", "blocks"))
+    if (
+        (isinstance(value, (dict, list)) and (len(value) > 512 or depth > 4))
+        or (isinstance(value, list) and len(value) > MOST_DEPTH)
+        or (isinstance(value, float) and not math.isfinite(value))
+        or (isinstance(value, int) and abs(value) > (MOST_DEPTH if deep else MOST_CHANNELS))
+    ):
+        raise BundleError(f"{path}: {key or 'it'} is out of bounds: get the bundle again")
+    for name, child in children:
+        _check_bounds(child, path, name, depth + 1)
 
 
 def fill_module(module: DiffusersModel, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -251,31 +267,6 @@ def fill_module(module: DiffusersModel, tensors: Mapping[str, torch.Tensor], ori
     module.load_state_dict(dict(tensors), assign=True)
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
-    present, listed = set(_files(folder)) - {MANIFEST}, set(manifest.sha256)
-    needed = {CONDITIONING} | {
-        f"{module}/{file}"
-        for module in {"vae", *(spec.unet for spec in manifest.tasks.values())}
-        for file in (CONFIG, WEIGHTS)
-    }
-    if listed.intersection(CODEC_FILES):
-        needed |= CODEC_FILES
-    if unlisted := needed - listed:
-        raise BundleError(f"{folder / MANIFEST} has no sha256 of {min(unlisted)}; get it again")
-    if missing := listed - present:
-        raise BundleError(f"{folder / min(missing)} is missing: get the bundle again")
-    if extra := present - listed:
-        raise BundleError(f"{folder / min(extra)} is not part of the bundle: remove it")
-    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
-        files = sorted(listed)
-        for file, digest in zip(files, pool.map(lambda f: _sha256(folder / f), files), strict=True):
-            if digest != manifest.sha256[file]:
-                raise BundleError(
-                    f"{folder / file} is damaged (its sha256 is not that in {MANIFEST}): "
-                    "get the bundle again"
-                )
-
-
 def _write_files(folder: Path, network: D3Network, dtype: torch.dtype) -> None:
     if isinstance(network.vae, TinyCodec):
         raise BundleError("a network with a tiny codec lacks its VAE: load it with codec vae")
@@ -289,7 +280,7 @@ def _write_files(folder: Path, network: D3Network, dtype: torch.dtype) -> None:
             "_diffusers_version": diffusers.__version__,
             **{key: value for key, value in module.config.items() if key in accepted},
         }
-        _write_json(folder / name / CONFIG, config)
+        write_json(folder / name / CONFIG, config)
         tensors = {key: _stored(value, dtype, key) for key, value in module.state_dict().items()}
         _write_tensors(folder / name / WEIGHTS, tensors)
     embeddings = {
@@ -313,41 +304,25 @@ def _current_specs(network: D3Network) -> dict[Task, TaskSpec]:
     }
 
 
-def _files(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
-    )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {one_line(error)}") from error
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, for one
+        raise BundleError(f"{path} cannot be written: {one_line(error)}") from error
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def _read_tensors(
     path: Path, device: str | torch.device, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
+    regular_size(path)
     try:
         tensors = load_file(path, device=str(device))
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path} cannot be read: {one_line(error)}") from error
-    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        stored = {tensor.dtype for tensor in tensors.values()}
+        if strange := stored - {*STORED_DTYPES}:
+            raise ValueError(f"it holds {min(map(str, strange))}")
+        return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # safetensors raises whatever its parser meets
+        raise BundleError(f"{path} cannot be read: {one_line(error, 300)}") from error

@@ -1,6 +1,6 @@
 """Files from the Hugging Face hub: by revision, resumable, every byte verified.
 
-Nothing here runs while a robot runs: bundles load offline.
+Used by the `download` and `convert` commands only; bundles load offline.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_url, snapshot_download
-from huggingface_hub.errors import HTTPError
-from huggingface_hub.file_download import http_get
+from huggingface_hub import HfApi, get_session, get_token, hf_hub_url, snapshot_download
 from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import hf_raise_for_status
+from tqdm import tqdm
 
 from d3_ros.errors import BundleError, DataError, one_line
 from d3_ros.types import Task
@@ -27,6 +26,8 @@ CHECKPOINT_FILES: Mapping[Task, str] = {
     "depth": "depth_checkpoint.pth",
     "normals": "normal_checkpoint.pth",
 }
+PIECE_BYTES = 10 << 20  # asked for at once, and lost when the network fails
+TIMEOUT_S = 60.0
 BASE_FILES = (
     "unet/config.json",
     "vae/config.json",
@@ -40,8 +41,8 @@ BASE_FILES = (
 class HubSource:
     """Files of one hub repository.
 
-    `revision` is a commit, tag or branch (None: the default branch); `patterns` are globs of which
-    each must match; `sha256` holds digests that this project knows itself, by file.
+    `revision` is a commit, tag or branch (None: the default branch). `patterns` are globs; each
+    must match at least one file. `sha256` holds digests that this project knows itself, by file.
     """
 
     repo: str
@@ -97,7 +98,7 @@ def find_checkpoints(
         DataError: the hub cannot be reached, or no repository has the file.
     """
     api = HfApi()
-    with _hub_told():
+    with _hub_errors():
         if not repos:
             items = api.get_collection(CHECKPOINT_COLLECTION).items
             repos = tuple(item.item_id for item in items if item.item_type == "model")
@@ -129,7 +130,7 @@ def fetch(source: HubSource, folder: Path) -> tuple[str, list[Path]]:
         DataError: the hub cannot be reached, a file is not there, the disk is too small, or what
             arrived is not what the hub (or this project) says it is; it is removed.
     """
-    with _hub_told():
+    with _hub_errors():
         info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
     assert info.sha is not None  # the hub resolves every revision to a commit
     wanted = _select(source, info.siblings or [])
@@ -145,20 +146,33 @@ def fetch(source: HubSource, folder: Path) -> tuple[str, list[Path]]:
 
 
 def _fetch_file(source: HubSource, commit: str, file: RepoSibling, path: Path) -> None:
-    """Into a .part file first, which a later call appends to; it gets its name once verified."""
+    """Into a .part file first, which a later call appends to; it gets its name once verified.
+
+    `hf_hub_download` is not used: it starts a file again when the process ended.
+    """
+    assert file.size is not None  # asked for with files_metadata
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{commit[:12]}.part")
-    with _hub_told(), part.open("ab") as content:
-        # Not hf_hub_download: it forgets what had arrived when the process ends.
-        if file.size is None or content.tell() < file.size:
-            http_get(
-                hf_hub_url(source.repo, file.rfilename, revision=commit),
-                content,
-                resume_size=content.tell(),
-                headers=build_hf_headers(),
-                expected_size=file.size,
-                displayed_filename=file.rfilename,
-            )
+    url = hf_hub_url(source.repo, file.rfilename, revision=commit)
+    token = get_token()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    with (
+        _hub_errors(),
+        part.open("ab") as content,
+        tqdm(total=file.size, unit="B", unit_scale=True, desc=file.rfilename) as bar,
+    ):
+        bar.update(content.tell())
+        while (begin := content.tell()) < file.size:
+            end = min(begin + PIECE_BYTES, file.size)
+            wanted = {**headers, "Range": f"bytes={begin}-{end - 1}"}
+            answer = get_session().get(url, headers=wanted, timeout=TIMEOUT_S)
+            hf_raise_for_status(answer)
+            piece = answer.content
+            if begin + len(piece) != end:
+                raise ValueError(f"{len(piece)} bytes instead of bytes {begin} to {end}")
+            content.write(piece)
+            content.flush()
+            bar.update(len(piece))
     if not _verified(part, file, source):
         part.unlink()
         raise DataError(
@@ -199,11 +213,11 @@ def _verified(path: Path, file: RepoSibling, source: HubSource) -> bool:
 
 
 @contextmanager
-def _hub_told() -> Iterator[None]:
-    """Whatever the hub's library raises, in one line."""
+def _hub_errors() -> Iterator[None]:
+    """Turn whatever the hub's library raises into one line."""
     try:
         yield
-    except (HTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of httpx or of requests: the library's version decides
         raise DataError(
             f"the Hugging Face hub did not give what was asked for ({one_line(error, 200)}): check "
             "the network and run this again, it goes on where it stopped"

@@ -1,4 +1,4 @@
-"""Where model bundles live: a path, or a name looked up in the places where bundles are kept."""
+"""Where model bundles are: a path, or a name looked up in the folders that hold bundles."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def find_bundle(path_or_name: str | Path) -> Path:
     Raises:
         BundleError: there is no such bundle; the message lists the names that there are.
     """
-    path = Path(path_or_name).expanduser()
-    if (path / MANIFEST).is_file():
+    path = _expanded(path_or_name)
+    if _is_bundle(path):
         return path
     name = str(path_or_name)
     if path.is_absolute() or len(path.parts) != 1:
         what = "has no bundle.json" if path.is_dir() else "is not a folder"
         raise BundleError(f"{path} {what}: name a model bundle folder, or one of {_known()}")
     for folder in model_folders():
-        if (folder / name / MANIFEST).is_file():
+        if _is_bundle(folder / name):
             return folder / name
     raise BundleError(
         f"unknown model '{name}': there are {_known()} in {_places()}; name one of them, or a path"
@@ -60,8 +60,22 @@ def _model_folders() -> Iterator[Path]:
         yield Path(prefix) / "share" / "d3_ros" / "models"
     yield Path(__file__).resolve().parents[3] / "models"
     for folder in filter(None, os.environ.get("D3_ROS_MODELS", "").split(os.pathsep)):
-        yield Path(folder).expanduser()
+        yield _expanded(folder)
     yield user_cache()
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~ of a user that is not there
+        return Path(path)
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:  # a name too long for the file system, a folder that may not be entered
+        return False
 
 
 def _known() -> str:

@@ -1,18 +1,28 @@
-"""bundle.json: what it says, read strictly and written from the same dataclass."""
+"""bundle.json: what it says, read strictly and written from the same dataclass. Needs no torch."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from d3_ros.errors import BundleError
-from d3_ros.network.model.d3_network import TaskSpec
+from d3_ros.errors import BundleError, one_line
+from d3_ros.network.bundle.files import check_digests, read_json
+from d3_ros.network.bundle.lookup import MANIFEST, find_bundle
+from d3_ros.network.inference.processing_size import LARGEST_SIDE
+from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.types import TASKS, Task
 
 FORMAT = 1
+Codec = Literal["vae", "tiny"]
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONDITIONING = "conditioning.safetensors"
+CODEC = "codec"
+CODEC_FILES = frozenset({f"{CODEC}/{CONFIG}", f"{CODEC}/{WEIGHTS}"})
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,27 @@ class Manifest:
         }
 
 
+def open_bundle(path_or_name: str | Path) -> tuple[Path, Manifest]:
+    """The folder and the manifest of a bundle, after a check of every file.
+
+    Raises:
+        BundleError: there is no such bundle, or a file is missing, extra or damaged.
+    """
+    folder = find_bundle(path_or_name)
+    path = folder / MANIFEST
+    manifest = parse_manifest(read_json(path), path)
+    if unlisted := _needed_files(manifest) - manifest.sha256.keys():
+        raise BundleError(f"{path} has no sha256 of {min(unlisted)}; get it again")
+    check_digests(folder, manifest.sha256, {MANIFEST})
+    return folder, manifest
+
+
+def _needed_files(manifest: Manifest) -> set[str]:
+    modules = {"vae", *(spec.unet for spec in manifest.tasks.values())}
+    needed = {CONDITIONING} | {f"{name}/{file}" for name in modules for file in (CONFIG, WEIGHTS)}
+    return needed | CODEC_FILES if CODEC_FILES & manifest.sha256.keys() else needed
+
+
 def parse_manifest(content: Any, path: Path) -> Manifest:
     """Check the JSON value of `path` and make a Manifest of it.
 
@@ -49,7 +80,7 @@ def parse_manifest(content: Any, path: Path) -> Manifest:
     _require(
         version == FORMAT,
         where,
-        f"has format {version!r}, this d3_ros reads {FORMAT}: get the bundle that goes with it",
+        f"has format {_shown(version)}, this d3_ros reads {FORMAT}: get the bundle that fits",
     )
     _check_keys(content, {"format", "name", "license", "source", "tasks", "sha256"}, set(), where)
     for key in ("name", "license", "source"):
@@ -87,41 +118,59 @@ def _parse_task(content: Any, where: str) -> TaskSpec:
     _require(isinstance(content, dict), where, "is not a JSON object")
     _check_keys(content, {"unet", "timestep", "prompt", "processing_size"}, {"axes"}, where)
     unet, timestep, axes = content["unet"], content["timestep"], content.get("axes")
+    size = content["processing_size"]
     _require(
         isinstance(unet, str) and re.fullmatch(r"unet\w*", unet) is not None,
         where,
-        f"unet must be a folder name that begins with 'unet', got {unet!r}",
+        f"unet must be a folder name that begins with 'unet', got {_shown(unet)}",
     )
     _require(_is_number(timestep) and 0 <= timestep < 1000, where, "timestep must be in [0, 1000)")
     _require(isinstance(content["prompt"], str), where, "prompt must be a text")
+    _require(
+        _are_integers(size, 2) and all(0 < side <= LARGEST_SIDE for side in size),
+        f"{where}.processing_size",
+        f"must be 2 whole numbers from 1 to {LARGEST_SIDE}, got {_shown(size)}",
+    )
+    _require(
+        axes is None or (_are_integers(axes, 3) and all(abs(sign) == 1 for sign in axes)),
+        f"{where}.axes",
+        f"must be three signs, 1 or -1, got {_shown(axes)}",
+    )
     return TaskSpec(
         unet=unet,
         prompt=content["prompt"],
-        processing_size=_integers(content["processing_size"], 2, f"{where}.processing_size"),
+        processing_size=(int(size[0]), int(size[1])),
         timestep=float(timestep),
-        axes=None if axes is None else _integers(axes, 3, f"{where}.axes"),
+        axes=None if axes is None else (int(axes[0]), int(axes[1]), int(axes[2])),
     )
 
 
-def _integers(value: Any, count: int, where: str) -> tuple[Any, ...]:
-    valid = isinstance(value, list) and len(value) == count
-    _require(
-        valid and all(_is_number(item) and item == int(item) for item in value),
-        where,
-        f"must be {count} whole numbers, got {value!r}",
+def _are_integers(value: Any, count: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(_is_number(item) and item == math.floor(item) for item in value)
     )
-    return tuple(int(item) for item in value)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a JSON value is a finite number; a whole number may be of any size."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    return one_line(repr(value), 80)
 
 
 def _check_keys(content: Mapping[str, Any], needed: set[str], optional: set[str], at: str) -> None:
     if missing := needed - content.keys():
-        raise BundleError(f"{at} lacks {min(missing)}: get the bundle again")
+        raise BundleError(f"{at} lacks {one_line(min(missing), 80)}: get the bundle again")
     if unknown := content.keys() - needed - optional:
-        raise BundleError(f"{at} has an unknown key {min(unknown)}: get the bundle again")
+        raise BundleError(
+            f"{at} has an unknown key {one_line(min(unknown), 80)}: get the bundle again"
+        )
 
 
 def _require(condition: bool, where: str, what: str) -> None:

@@ -1,7 +1,7 @@
-"""The official D³-Predictor checkpoints, turned into a bundle.
+"""Converts the official D³-Predictor checkpoints into a bundle.
 
-Each is the state dict of the authors' *training* module. What inference needs is the student UNet,
-the VAE and the learned timestep; teacher, adapters and their time embedding are left behind.
+A checkpoint is the state dict of the authors' *training* module. Inference needs the student UNet,
+the VAE and the learned timestep; the teacher, the adapters and their time embedding are dropped.
 """
 
 from __future__ import annotations
@@ -24,14 +24,8 @@ from d3_ros.network.bundle.folder import (
     load_bundle,
     write_bundle,
 )
-from d3_ros.network.model.d3_network import (
-    OFFICIAL_NORMAL_AXES,
-    PROMPTS,
-    D3Network,
-    DiffusersModel,
-    TaskSpec,
-    size_multiple,
-)
+from d3_ros.network.model.d3_network import D3Network, DiffusersModel, size_multiple
+from d3_ros.network.model.task_spec import OFFICIAL_NORMAL_AXES, PROMPTS, TaskSpec
 from d3_ros.types import Task
 
 UNET_PREFIX = "d3_predictor."
@@ -102,7 +96,7 @@ def convert(
         output: the bundle folder to write; it must not exist.
         name: the bundle's name.
         dtype: how the weights are stored.
-        progress: told each step as it begins (`STEPS` of them).
+        progress: called with the name of each of the `STEPS` steps as it begins.
 
     Raises:
         BundleError: an input is missing, damaged or does not fit; one line that names it.

@@ -1,4 +1,4 @@
-"""Prompt embeddings, computed once when a bundle is made: inference needs no text encoder."""
+"""Prompt embeddings, computed when a bundle is made: inference needs no text encoder."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What a UNet is told besides its latent, made constant: its timestep and its prompt.
+"""Turns the conditioning of a UNet, its timestep and its prompt, into constants.
 
-Both are fixed when a bundle is loaded. So the time embedding becomes a bias of the convolution that
-it is added to, and the keys and values of the prompt become constants of their attention layer.
-Where several tasks share a UNet, every constant has a row per task, and `TaskRows` says which rows
-the batch at hand wants. No function here writes into a given tensor: networks may share weights.
+Both are fixed once a bundle is loaded. The time embedding becomes part of the bias of a
+convolution, and the keys and values of the prompt become constants of their attention layer. Where
+several tasks share a UNet, every constant has one row per task, and `TaskRows` selects the rows of
+the current batch. No function here writes into a given tensor: networks may share weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from d3_ros.network.model.d3_network import DiffusersModel
 
 @dataclass
 class TaskRows:
-    """Which tasks the running batch holds: `rows` of the constants, images in task-major order."""
+    """The tasks of the current batch: `rows` of the constants; images are in task-major order."""
 
     rows: slice = field(default_factory=lambda: slice(0, 1))
 
@@ -37,12 +37,12 @@ class TaskRows:
 
 
 class ConditionedConv2d(nn.Module):
-    """A convolution whose bias depends on the task: the time embedding is part of it.
+    """A convolution whose bias includes the time embedding, one bias per task.
 
     Args:
         convolution: gives weight, bias and geometry.
-        shifts: (T, C) what the task's timestep adds to each output channel.
-        tasks: which task the running batch is of.
+        shifts: (T, C) added to the output channels for each task's timestep.
+        tasks: the tasks of the current batch.
     """
 
     def __init__(self, convolution: nn.Conv2d, shifts: torch.Tensor, tasks: TaskRows) -> None:
@@ -63,12 +63,12 @@ class ConditionedConv2d(nn.Module):
 
 
 class FixedPromptAttention(nn.Module):
-    """Cross-attention to prompts that never change: no projection of them is left to compute.
+    """Cross-attention to constant prompts, whose keys and values are computed once.
 
     Args:
         attention: the layer it replaces.
         prompts: (T, L, C) float32 prompt embedding per task.
-        tasks: which task the running batch is of.
+        tasks: the tasks of the current batch.
     """
 
     def __init__(self, attention: Attention, prompts: torch.Tensor, tasks: TaskRows) -> None:
@@ -81,7 +81,7 @@ class FixedPromptAttention(nn.Module):
         self._tasks = tasks
 
     def forward(self, hidden_states: torch.Tensor, **_: object) -> torch.Tensor:
-        """(B, N, C) -> (B, N, C); what diffusers' attention takes besides is fixed here."""
+        """(B, N, C) -> (B, N, C); ignores diffusers' other arguments."""
         batch = len(hidden_states)
         key, value = (
             _to_heads(self._tasks.per_image(self.get_buffer(name), batch), self.heads)
@@ -92,7 +92,7 @@ class FixedPromptAttention(nn.Module):
 
 
 class FusedSelfAttention(nn.Module):
-    """Self-attention that makes queries, keys and values in one product."""
+    """Self-attention that computes queries, keys and values in one matrix product."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class FusedSelfAttention(nn.Module):
 
 
 class _NoEmbedding(nn.Module):
-    """Stands where the time embedding was: the blocks are given nothing to add."""
+    """Takes the place of the time embedding; the blocks then add nothing."""
 
     def forward(self, *_: object) -> None:
         return None
@@ -125,7 +125,7 @@ def fold_time(unet: DiffusersModel, timesteps: torch.Tensor, tasks: TaskRows) ->
     """Turn the time embedding of (T,) float32 `timesteps` into biases; drop what computed it.
 
     Returns:
-        Why this UNet must stay as it is; empty when it was changed.
+        The reason why this UNet cannot be changed; empty if it was.
     """
     blocks: list[Any] = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
     if any(block.time_embedding_norm != "default" for block in blocks):
@@ -145,10 +145,10 @@ def fold_time(unet: DiffusersModel, timesteps: torch.Tensor, tasks: TaskRows) ->
 
 
 def fix_prompts(unet: DiffusersModel, prompts: torch.Tensor, tasks: TaskRows) -> str:
-    """Replace every cross-attention by one whose (T, L, C) float32 `prompts` are projected already.
+    """Replace every cross-attention by a `FixedPromptAttention` to (T, L, C) float32 `prompts`.
 
     Returns:
-        Why this UNet must stay as it is; empty when it was changed.
+        The reason why this UNet cannot be changed; empty if it was.
     """
     if unet.encoder_hid_proj is not None:
         return "it projects its prompt in a way of its own"
@@ -161,10 +161,10 @@ def fix_prompts(unet: DiffusersModel, prompts: torch.Tensor, tasks: TaskRows) ->
 
 
 def fuse_self_attention(unet: DiffusersModel) -> str:
-    """Let every self-attention make queries, keys and values in one product.
+    """Replace every self-attention by a `FusedSelfAttention`.
 
     Returns:
-        Why this UNet must stay as it is; empty when it was changed.
+        The reason why this UNet cannot be changed; empty if it was.
     """
     blocks = _transformer_blocks(unet)
     if not all(_is_plain(block.attn1) and not block.only_cross_attention for block in blocks):
@@ -180,7 +180,7 @@ def _transformer_blocks(unet: DiffusersModel) -> list[DiffusersModel]:
 
 
 def _is_plain(attention: object) -> bool:
-    """Nothing but projections and heads: what the two attention modules above compute."""
+    """Whether an attention has only projections and heads, as the two modules above compute."""
     return isinstance(attention, Attention) and not (
         attention.group_norm is not None
         or attention.spatial_norm is not None
@@ -196,7 +196,7 @@ def _is_plain(attention: object) -> bool:
 
 
 def _in_float(module: nn.Module) -> nn.Module:
-    """A float32 copy: constants are computed once, so they may as well be exact."""
+    """A float32 copy, for constants that are computed once."""
     return copy.deepcopy(module).float()
 
 

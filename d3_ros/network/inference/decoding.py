@@ -1,4 +1,4 @@
-"""The VAE's decoder made for its tasks: folded upsampling, and a last convolution per task."""
+"""Speeds up the VAE's decoder: folded upsampling, and one last convolution per task."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from d3_ros.types import Task
 
 
 def fold_upsampling(vae: DiffusersModel) -> str:
-    """Make each "double the size, convolve 3 x 3" of the decoder one transposed convolution.
+    """Replace each nearest-neighbour doubling and 3 x 3 convolution by one transposed convolution.
 
-    Each output pixel of such a pair depends on 2 x 2 input pixels only, so the 3 x 3 weights that
-    meet the same pixel are added up beforehand: 4 products instead of 9.
+    Each output pixel of the pair depends on only 2 x 2 input pixels. The 3 x 3 weights that apply
+    to the same input pixel are added up beforehand: 4 products instead of 9.
 
     Returns:
-        Why this VAE must stay as it is; empty when it was changed.
+        The reason why this VAE cannot be changed; empty if it was.
     """
     found = False
     for module in list(vae.modules()):
@@ -71,10 +71,10 @@ class TaskHeads(nn.Module):
     """The decoder's last convolution, one per task; depth's may have a single channel.
 
     Args:
-        convolution: the one that all tasks share in a plain VAE.
+        convolution: the last convolution of a plain VAE, which all tasks share.
         tasks: the tasks, in the order of a batch that holds all of them.
-        mean_of: those of which only the mean over the channels is wanted.
-        rows: which tasks the running batch holds.
+        mean_of: tasks that need only the mean over the channels.
+        rows: the tasks of the current batch.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ def set_task_heads(
     """Give the decoder of `vae` its `TaskHeads`.
 
     Returns:
-        Why this VAE must stay as it is; empty when it was changed.
+        The reason why this VAE cannot be changed; empty if it was.
     """
     if isinstance(vae, TinyCodec):
         return "the tiny codec's decoders are the tasks' own"

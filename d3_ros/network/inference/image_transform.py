@@ -1,6 +1,6 @@
-"""Between camera pixels and the network's images: the transform in, the post-processing out.
+"""Camera pixels to the network's input, and the network's output to depth and normals, in PyTorch.
 
-Everything here is float32, whatever the network runs in.
+Everything here is float32, whatever dtype the network runs in.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def to_normals(
 ) -> torch.Tensor:
     """(1, 3, h, w) decoded normals -> (*size, 3) float32 unit vectors in the optical frame.
 
-    `axes` are the signs that the bundle states. A vector without a direction (shorter than 1e-3)
-    becomes NaN: unknown. Normals are never flipped: which ones face away from their own viewing
-    ray is a question of the camera's intrinsics, which the network does not know.
+    `axes` are the signs that the bundle states. A vector shorter than 1e-3 has no
+    direction and becomes NaN. Normals are not flipped towards the camera: that needs the viewing
+    rays, and the network does not know the camera's intrinsics.
     """
     vectors = _to_unit_range(decoded, size) * 2 - 1
     length = torch.linalg.vector_norm(vectors, dim=0)

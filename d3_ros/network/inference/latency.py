@@ -1,4 +1,4 @@
-"""Which processing size meets a latency target: steps down soon, up late, and never flutters."""
+"""Chooses the processing size that meets a latency target: down soon, up late, no oscillation."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from d3_ros.network.inference.processing_size import Size
+
 WINDOW = 15  # latest frames whose median counts: single slow frames change nothing
 PATIENCE = 60  # frames at a size before a larger one is tried
 LONGEST_PATIENCE = 16 * PATIENCE
 HEADROOM = 0.85  # a larger size must be expected to need less than this share of the target
 
-Size = tuple[int, int]
-
 
 @dataclass(frozen=True)
 class LatencyState:
-    """What the controller does, for diagnostics.
+    """State of a `SizeController`, for diagnostics.
 
     `size` is (height, width), the `rung`-th of `rungs`, from 1, the smallest. `latency_ms` is the
     median of the latest frames, NaN before the first; `changes` counts the steps taken so far.
@@ -85,7 +85,7 @@ class SizeController:
         )
 
     def observe(self, latency_ms: float) -> None:
-        """Take note of what a frame at `size` took."""
+        """Record the milliseconds that a frame at `size` took."""
         self._latest.append(latency_ms)
         self._frames += 1
         if len(self._latest) < WINDOW:

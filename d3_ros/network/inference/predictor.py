@@ -1,30 +1,27 @@
-"""D3Predictor: one RGB image in, affine-invariant depth and surface normals out."""
+"""D3Predictor: one RGB image in, affine-invariant depth and surface normals out.
+
+The predictor checks its arguments and chooses the processing size; a `Runtime` computes. Needs no
+torch itself.
+"""
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from math import prod
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from d3_ros.errors import DataError, DeviceError, NonFiniteError
-from d3_ros.network.bundle.folder import Codec, load_bundle
-from d3_ros.network.inference import image_transform as image
+from d3_ros.errors import DataError
+from d3_ros.network.bundle.manifest import Codec
 from d3_ros.network.inference.latency import LatencyState, SizeController
-from d3_ros.network.inference.processing_size import choose_size, size_ladder
-from d3_ros.network.inference.specialise import EXACT, specialise
-from d3_ros.network.inference.torch_runtime import HostLink, NetworkRunner
-from d3_ros.network.model.d3_network import D3Network
+from d3_ros.network.inference.processing_size import Size, choose_size, size_ladder
+from d3_ros.network.inference.runtime import Runtime
 from d3_ros.types import D3Prediction, Task
 
 MEASURED_FRAMES = 3  # per size, when sizes are measured for a target latency
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class D3Predictor:
@@ -33,46 +30,31 @@ class D3Predictor:
     Deterministic: the same image gives the same answer. Not thread-safe: one worker per predictor.
 
     Args:
-        network: the network; it is moved to `device`, cast to `dtype` and frozen.
-        device: where to compute.
-        dtype: what to compute in; the transform in and the post-processing are float32 anyway.
+        runtime: computes the network.
         processing_size: see `d3_ros.network.inference.processing_size`; None is "bundle".
-        optimisations: names out of `OPTIMISATIONS` in specialise.py; with any, the modules of
-            `network` are taken over and it cannot be used any longer.
-        graphs: on CUDA, run the network as a CUDA graph.
-        target_latency_ms: choose the processing size by it, see latency.py: one that
-            keeps the image's aspect ratio and has at most about the pixels of `processing_size`.
-            The time of a whole call counts. None: `processing_size` it is.
+        target_latency_ms: choose the processing size by the measured time of a whole call (see
+            latency.py). Sizes keep the image's aspect ratio and have at most about the pixels of
+            `processing_size`. None: always `processing_size`.
 
     Raises:
-        DataError: the processing size makes no sense for this network, or the target none at all.
+        DataError: the processing size or the target makes no sense for this network.
     """
 
     def __init__(
         self,
-        network: D3Network,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        processing_size: tuple[int, int] | str | None = None,
+        runtime: Runtime,
+        processing_size: Size | str | None = None,
         *,
-        optimisations: Collection[str] = (),
-        graphs: bool = True,
         target_latency_ms: float | None = None,
     ) -> None:
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self.network = network.to(self.device, dtype).eval().requires_grad_(False)
-        if optimisations:
-            self.network = specialise(self.network, optimisations)
-        self._run = NetworkRunner(self.network, self.device, graphs)
-        self._link = HostLink(self.device)
+        self.runtime = runtime
         self._wanted_size = _as_text(processing_size)
         if target_latency_ms is not None and not target_latency_ms > 0:
             raise DataError(f"target latency must be above 0 ms, got {target_latency_ms}")
         self._target_ms = target_latency_ms
-        self._controllers: dict[tuple[int, int], SizeController] = {}  # by size of the images
-        for task in network.tasks:
-            self.processing_size(task, (480, 640))  # a wrong size is told now, not at an image
+        self._controllers: dict[Size, SizeController] = {}  # by size of the images
+        for task in self.tasks:
+            self.processing_size(task, (480, 640))  # a wrong size fails now, not at an image
 
     @classmethod
     def from_pretrained(
@@ -80,10 +62,10 @@ class D3Predictor:
         path_or_name: str | Path,
         device: str = "auto",
         dtype: str = "auto",
-        processing_size: tuple[int, int] | str | None = None,
+        processing_size: Size | str | None = None,
         *,
         codec: Codec = "vae",
-        optimisations: Collection[str] = EXACT,
+        optimisations: Collection[str] | None = None,
         target_latency_ms: float | None = None,
     ) -> D3Predictor:
         """Load a model bundle by path or by name.
@@ -95,57 +77,55 @@ class D3Predictor:
             processing_size: (height, width), "HxW", "aspect", "aspect:N" or "bundle" (None).
             codec: "vae", or "tiny" for the small one distilled from it, where the bundle has it:
                 a quarter of the operations, and not quite the same answer.
-            optimisations: what to specialise, see specialise.py; () is the plain way.
-            target_latency_ms: choose the processing size by the time of a call, see
-                `d3_ros.network.inference.latency`, up to `processing_size`; None: that it is.
+            optimisations: what to specialise, see specialise.py; None is all that is exact, () is
+                nothing.
+            target_latency_ms: choose the processing size by the time of a call, up to
+                `processing_size`; see `D3Predictor`.
 
         Raises:
             BundleError: there is no such bundle, or it is damaged.
             DeviceError: the device is not there, or the network does not fit into its memory.
             DataError: the processing size makes no sense for this network.
         """
-        where = choose_device(device)
-        precision = choose_dtype(dtype, where)
-        with _memory_told(where):
-            bundle = load_bundle(path_or_name, device=where, dtype=precision, codec=codec)
-            return cls(
-                bundle.network,
-                where,
-                precision,
-                processing_size,
-                optimisations=optimisations,
-                target_latency_ms=target_latency_ms,
-            )
+        from d3_ros.network.inference.torch_runtime import load_torch_runtime  # imports torch
+
+        runtime = load_torch_runtime(path_or_name, device, dtype, codec, optimisations)
+        return cls(runtime, processing_size, target_latency_ms=target_latency_ms)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What this predictor can predict."""
-        return self.network.tasks
+        return tuple(self.runtime.specs)
 
     @property
     def precision(self) -> str:
-        """fp32, fp16 or bf16."""
-        return _name(self.dtype)
+        """What the network computes in: fp32, fp16, bf16 or int8."""
+        return self.runtime.precision
 
-    def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
+    @property
+    def device(self) -> str:
+        """Where the network runs, for people."""
+        return self.runtime.device
+
+    def processing_size(self, task: Task, image_size: Size) -> Size:
         """(height, width) at which the network sees an image of `image_size` (height, width)."""
         if image_size in self._controllers:
             return self._controllers[image_size].size
         return self._asked_size(task, image_size)
 
-    def _asked_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
-        trained_size = self.network.specs[task].processing_size
-        return choose_size(self._wanted_size, image_size, trained_size, self.network.size_multiple)
+    def _asked_size(self, task: Task, image_size: Size) -> Size:
+        trained_size = self.runtime.specs[task].processing_size
+        return choose_size(self._wanted_size, image_size, trained_size, self.runtime.size_multiple)
 
     @property
-    def latency(self) -> dict[tuple[int, int], LatencyState]:
-        """What the choice by latency does, by (height, width) of the images.
+    def latency(self) -> dict[Size, LatencyState]:
+        """State of the choice by latency, by (height, width) of the images.
 
-        Empty without a target; images of a size are in it once they were warmed up or seen.
+        Empty without a target. An image size appears once it was warmed up or seen.
         """
         return {size: controller.state for size, controller in dict(self._controllers).items()}
 
-    def warm_up(self, image_size: tuple[int, int] = (480, 640), images: int = 1) -> None:
+    def warm_up(self, image_size: Size = (480, 640), images: int = 1) -> None:
         """Predict black images of (height, width), so that the first real ones are not slow.
 
         Where CUDA graphs are captured, batches of up to `images` with each choice of tasks.
@@ -171,7 +151,7 @@ class D3Predictor:
 
     def _warm_up(self, black: list[np.ndarray], images: int) -> None:
         self._predict(black, self.tasks)
-        if self._run.captures:
+        if self.runtime.captures:
             for count in range(1, images + 1):
                 for tasks in dict.fromkeys([self.tasks, *((task,) for task in self.tasks)]):
                     self._predict(black * count, tasks)
@@ -201,7 +181,7 @@ class D3Predictor:
         Args, answers and errors are those of `__call__`, for each image.
         """
         wanted = self._check_tasks(tasks)
-        by_size: dict[tuple[int, int], list[int]] = {}
+        by_size: dict[Size, list[int]] = {}
         for index, rgb in enumerate(images):
             _check_image(rgb)
             by_size.setdefault((rgb.shape[0], rgb.shape[1]), []).append(index)
@@ -224,53 +204,17 @@ class D3Predictor:
 
     def _predict(self, images: Sequence[np.ndarray], tasks: tuple[Task, ...]) -> list[D3Prediction]:
         """Predict images of the same size."""
-        size = (images[0].shape[0], images[0].shape[1])
-        count = len(images)
-        with torch.inference_mode(), _memory_told(self.device):
-            pixels = self._link.upload(images)
-            order: list[Task] = []
-            finite: list[torch.Tensor] = []
-            answers: list[torch.Tensor] = []  # of each task, of each image
-            for task, decoded in self._decode(pixels, tasks):
-                order.append(task)
-                finite.append(torch.isfinite(decoded).all().float())
-                answers += [self.finish(task, decoded[i : i + 1], size) for i in range(count)]
-            arrays = self._link.download([*finite, *answers])
-        for task, flag in zip(order, arrays, strict=False):
-            if not flag:
-                raise NonFiniteError(
-                    f"the network's {task} is not finite in {_name(self.dtype)}: "
-                    "use dtype bf16 or fp32, or another model"
-                )
-        results = [
-            dict(zip(order, arrays[len(order) + i :: count], strict=True)) for i in range(count)
+        image_size = (images[0].shape[0], images[0].shape[1])
+        sizes = {task: self.processing_size(task, image_size) for task in tasks}
+        answers = self.runtime.predict(images, sizes)
+        depth, normals = answers.get("depth"), answers.get("normals")
+        return [
+            D3Prediction(
+                depth=None if depth is None else depth[index],
+                normals=None if normals is None else normals[index],
+            )
+            for index in range(len(images))
         ]
-        return [D3Prediction(depth=r.get("depth"), normals=r.get("normals")) for r in results]
-
-    def _decode(
-        self, pixels: torch.Tensor, tasks: tuple[Task, ...]
-    ) -> Iterator[tuple[Task, torch.Tensor]]:
-        """Per task the decoded (N, c, h, w) images; tasks of the same size run together."""
-        for size, together in self._by_processing_size(pixels.shape[1:3], tasks).items():
-            network_input = torch.cat([image.to_network(one, size) for one in pixels])
-            yield from self._run(network_input.to(self.dtype), tuple(together)).items()
-
-    def _by_processing_size(
-        self, image_size: Sequence[int], tasks: tuple[Task, ...]
-    ) -> dict[tuple[int, int], list[Task]]:
-        by_size: dict[tuple[int, int], list[Task]] = {}
-        for task in tasks:
-            size = self.processing_size(task, (image_size[0], image_size[1]))
-            by_size.setdefault(size, []).append(task)
-        return by_size
-
-    def finish(self, task: Task, decoded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """The network's (1, c, h, w) image of a task -> what `D3Prediction` holds, at `size`."""
-        if task == "depth":
-            return image.to_depth(decoded, size)
-        axes = self.network.specs[task].axes
-        assert axes is not None  # D3Network checks it
-        return image.to_normals(decoded, size, axes)
 
     def _check_tasks(self, tasks: Iterable[Task] | None) -> tuple[Task, ...]:
         wanted = self.tasks if tasks is None else tuple(tasks)
@@ -286,62 +230,10 @@ def _check_image(rgb: np.ndarray) -> None:
         raise ValueError(f"rgb must be uint8, got {rgb.dtype}")
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that "auto", "cpu", "cuda" or "cuda:N" means.
-
-    Raises:
-        DeviceError: it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
-        raise DeviceError(f"device '{name}' is not one of auto, cpu, cuda, cuda:N")
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count <= (device.index or 0):
-            built = "" if torch.backends.cuda.is_built() else " (this torch is a CPU build)"
-            raise DeviceError(
-                f"device '{name}' is not there: torch sees {count} CUDA devices{built}; install "
-                "the driver and a CUDA build of torch, or use device cpu"
-            )
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The torch dtype that "auto", "fp16", "bf16" or "fp32" means on `device`.
-
-    "auto" is fp16 on CUDA: its 11 bits keep depth steps that bf16's 8 bits would merge.
-
-    Raises:
-        DeviceError: there is no such dtype.
-    """
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise DeviceError(f"dtype '{name}' is not one of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-@contextmanager
-def _memory_told(device: torch.device) -> Iterator[None]:
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{device} has too little free memory for this network: use dtype fp16, a smaller "
-            "processing size, or a smaller model"
-        ) from error
-
-
-def _as_text(processing_size: tuple[int, int] | str | None) -> str:
+def _as_text(processing_size: Size | str | None) -> str:
     if processing_size is None:
         return "bundle"
     if isinstance(processing_size, str):
         return processing_size
     height, width = processing_size
     return f"{height}x{width}"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return next(name for name, value in DTYPES.items() if value is dtype)

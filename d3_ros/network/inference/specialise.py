@@ -1,10 +1,10 @@
-"""Specialisation: a D3Network that knows its timesteps and prompts, made fast without new numbers.
+"""Specialisation: makes a D3Network faster for its fixed timesteps and prompts.
 
-Each optimisation below is independent of the others and exact up to rounding: 1e-4 in float32 on
-the decoded images. `specialise` applies those asked for and drops the weights that nothing needs
-any longer. "depth_channel" is not among `EXACT` all the same: it takes the mean over the channels
-before they are clipped to [0, 1], and the official code after it, which is another depth in pixels
-where some channels are saturated and others are not.
+The optimisations are independent of each other. Each is exact up to rounding: 1e-4 in float32 on
+the decoded images. `specialise` applies the chosen ones and drops weights that are not needed any
+longer. "depth_channel" is exact too, but not in `EXACT`: it averages the channels before they are
+clipped to [0, 1], the official code afterwards. The depth differs in pixels where only some of the
+channels are saturated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from d3_ros.types import Task
 OPTIMISATIONS: Mapping[str, str] = {
     "time": "time embedding and its projections become biases",
     "prompt": "keys and values of the fixed prompt are constants of their layers",
-    "qkv": "self-attention makes queries, keys and values in one product",
+    "qkv": "self-attention computes queries, keys and values in one product",
     "upsampling": "doubling and 3x3 convolution of the decoder become one transposed convolution",
     "depth_channel": "the decoder's last convolution gives one depth channel, not three to average",
     "batch_unet": "tasks that share a UNet go through it as one batch",
@@ -35,18 +35,18 @@ OPTIMISATIONS: Mapping[str, str] = {
     "channels_last": "convolutions run in channels-last memory order",
 }
 EXACT = tuple(name for name in OPTIMISATIONS if name != "depth_channel")
-"""Those that change no number of a prediction by more than rounding."""
+"""The optimisations that change a prediction by rounding only."""
 DECODED_PIXELS = 800_000
-"""Decoded at once at most. A pixel takes 1.5 KB of Stable Diffusion's decoder in fp16, so that more
-would fill the GPU, and so many fill it with work. Two images of 480 x 640 go together.
+"""Pixels that are decoded at once at most. Stable Diffusion's decoder takes 1.5 KB a pixel in fp16;
+more pixels would fill the memory, and this many keep a GPU busy. Two images of 480 x 640 fit.
 """
 
 
 class SpecialisedNetwork(D3Network):
-    """A D3Network for inference: batches of tasks, constants where the plain one computes.
+    """A D3Network for inference, built by `specialise`: tasks in batches, constants precomputed.
 
-    Built by `specialise`. Its depth image has one channel where "depth_channel" is among
-    `applied`. `skipped` holds, by optimisation, why it was not applied.
+    With "depth_channel" in `applied`, the depth image has one channel. `skipped` maps each
+    optimisation that was not applied to the reason.
     """
 
     def __init__(self, network: D3Network, wanted: Collection[str]) -> None:
@@ -90,7 +90,7 @@ class SpecialisedNetwork(D3Network):
     def predict_latents(
         self, latent: torch.Tensor, tasks: Iterable[Task]
     ) -> dict[Task, torch.Tensor]:
-        """`predict_latent` for each of `tasks`; those that share a UNet in one pass."""
+        """`predict_latent` for each of `tasks`; tasks that share a UNet take one pass."""
         chosen = tuple(tasks)
         latents: dict[Task, torch.Tensor] = {}
         for name in self.unets:
@@ -114,8 +114,10 @@ class SpecialisedNetwork(D3Network):
         for group in groups:
             self._decoder_rows.rows = self._slice(self.tasks, group)
             together = torch.cat([latents[task] for task in group])
-            parts = [together] if len(group) > 1 else together.split(most)
-            images = torch.cat([self.decode(part) for part in parts])
+            if len(group) > 1 or len(together) <= most:
+                images = self.decode(together)
+            else:
+                images = torch.cat([self.decode(part) for part in together.split(most)])
             decoded |= dict(zip(group, images.chunk(len(group)), strict=True))
         if "depth" in decoded and "depth_channel" in self.applied:
             decoded["depth"] = decoded["depth"][:, :1]
@@ -172,8 +174,8 @@ class SpecialisedNetwork(D3Network):
 def specialise(network: D3Network, optimisations: Collection[str] = EXACT) -> SpecialisedNetwork:
     """Make `network` fast for inference on its device and in its dtype.
 
-    The modules of `network` are taken over and changed: it cannot be used afterwards. Tensors are
-    never written to, so networks that share weights with it stay as they are.
+    The modules of `network` are changed: it cannot be used afterwards. Its tensors are not written
+    to, so other networks may share them.
 
     Args:
         network: in its final dtype; constants are computed in float32 and then rounded to it.

@@ -1,4 +1,4 @@
-"""How a frame runs on its device: pixels up, the network as one CUDA graph, one answer down.
+"""The network on PyTorch: pixels to the device, the network as one CUDA graph, one answer back.
 
 On the CPU the same calls do the same work without graphs, pinned memory and streams.
 """
@@ -6,20 +6,140 @@ On the CPU the same calls do the same work without graphs, pinned memory and str
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
+from d3_ros.errors import DeviceError
+from d3_ros.network.bundle.folder import load_bundle
+from d3_ros.network.bundle.manifest import Codec
+from d3_ros.network.inference import image_transform as image
+from d3_ros.network.inference.processing_size import Size
+from d3_ros.network.inference.runtime import not_finite
+from d3_ros.network.inference.specialise import EXACT, specialise
 from d3_ros.network.model.d3_network import D3Network
+from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.types import Task
 
 logger = logging.getLogger(__name__)
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 WARM_UP_RUNS = 3  # before a capture: cuDNN and cuBLAS choose their algorithms, caches fill
 Decoded: TypeAlias = dict[Task, torch.Tensor]
+
+
+class TorchRuntime:
+    """A D3Network on a PyTorch device; a `Runtime` of `D3Predictor`.
+
+    Args:
+        network: moved to `device`, cast to `dtype` and frozen. With any optimisation its modules
+            are taken over, and it cannot be used any longer.
+        device: where to compute.
+        dtype: what to compute in. Image transform and post-processing are float32 in any case.
+        optimisations: names out of `OPTIMISATIONS` in specialise.py.
+        graphs: on CUDA, run the network as a CUDA graph.
+    """
+
+    def __init__(
+        self,
+        network: D3Network,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        optimisations: Collection[str] = (),
+        graphs: bool = True,
+    ) -> None:
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self.network = network.to(self._device, dtype).eval().requires_grad_(False)
+        if optimisations:
+            self.network = specialise(self.network, optimisations)
+        self.runner = NetworkRunner(self.network, self._device, graphs)
+        self._link = HostLink(self._device)
+
+    @property
+    def specs(self) -> Mapping[Task, TaskSpec]:
+        """How each task is computed."""
+        return self.network.specs
+
+    @property
+    def size_multiple(self) -> int:
+        """Processing sizes must be multiples of this many pixels."""
+        return self.network.size_multiple
+
+    @property
+    def precision(self) -> str:
+        """fp32, fp16 or bf16."""
+        return next(name for name, dtype in DTYPES.items() if dtype is self._dtype)
+
+    @property
+    def device(self) -> str:
+        """The device's name in PyTorch."""
+        return str(self._device)
+
+    @property
+    def captures(self) -> bool:
+        """Whether each new batch size and choice of tasks costs the time of a capture."""
+        return self.runner.captures
+
+    def predict(
+        self, images: Sequence[np.ndarray], sizes: Mapping[Task, Size]
+    ) -> dict[Task, list[np.ndarray]]:
+        """See `Runtime.predict`."""
+        image_size = (images[0].shape[0], images[0].shape[1])
+        count = len(images)
+        with torch.inference_mode(), memory_told(self._device):
+            pixels = self._link.upload(images)
+            order: list[Task] = []
+            finite: list[torch.Tensor] = []
+            answers: list[torch.Tensor] = []  # of each task, of each image
+            for task, decoded in self._decode(pixels, sizes):
+                order.append(task)
+                finite.append(torch.isfinite(decoded).all().float())
+                answers += [self.finish(task, one, image_size) for one in decoded.split(1)]
+            arrays = self._link.download([*finite, *answers])
+        for task, flag in zip(order, arrays, strict=False):
+            if not flag:
+                raise not_finite(task, self.precision)
+        results = iter(arrays[len(order) :])
+        return {task: [next(results) for _ in range(count)] for task in order}
+
+    def _decode(
+        self, pixels: torch.Tensor, sizes: Mapping[Task, Size]
+    ) -> Iterator[tuple[Task, torch.Tensor]]:
+        """Per task the decoded (N, c, h, w) images; tasks of the same size run together."""
+        for size in dict.fromkeys(sizes.values()):
+            tasks = tuple(task for task in sizes if sizes[task] == size)
+            network_input = torch.cat([image.to_network(one, size) for one in pixels])
+            yield from self.runner(network_input.to(self._dtype), tasks).items()
+
+    def finish(self, task: Task, decoded: torch.Tensor, size: Size) -> torch.Tensor:
+        """The network's (1, c, h, w) image of a task -> what `D3Prediction` holds, at `size`."""
+        if task == "depth":
+            return image.to_depth(decoded, size)
+        axes = self.network.specs[task].axes
+        assert axes is not None  # D3Network checks it
+        return image.to_normals(decoded, size, axes)
+
+
+def load_torch_runtime(
+    path_or_name: str | Path,
+    device: str,
+    dtype: str,
+    codec: Codec,
+    optimisations: Collection[str] | None,
+) -> TorchRuntime:
+    """Load a bundle onto a device; arguments and errors as in `D3Predictor.from_pretrained`."""
+    where = choose_device(device)
+    precision = choose_dtype(dtype, where)
+    with memory_told(where):
+        bundle = load_bundle(path_or_name, device=where, dtype=precision, codec=codec)
+        wanted = EXACT if optimisations is None else optimisations
+        return TorchRuntime(bundle.network, where, precision, wanted)
 
 
 class HostLink:
@@ -129,3 +249,52 @@ def deterministic_algorithms() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(
         enabled=True, benchmark=True, deterministic=True, allow_tf32=False
     )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto", "cpu", "cuda" or "cuda:N" means.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise DeviceError(f"device '{name}' is not one of auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= (device.index or 0):
+            built = "" if torch.backends.cuda.is_built() else " (this torch is a CPU build)"
+            raise DeviceError(
+                f"device '{name}' is not there: torch sees {count} CUDA devices{built}; install "
+                "the driver and a CUDA build of torch, or use device cpu"
+            )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch dtype that "auto", "fp16", "bf16" or "fp32" means on `device`.
+
+    "auto" is fp16 on CUDA: its 11 bits keep depth steps that bf16's 8 bits would merge.
+
+    Raises:
+        DeviceError: there is no such dtype.
+    """
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise DeviceError(f"dtype '{name}' is not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+@contextmanager
+def memory_told(device: torch.device) -> Iterator[None]:
+    """Turn PyTorch's out-of-memory error into a `DeviceError`."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{device} has too little free memory for this network: use dtype fp16, a smaller "
+            "processing size, or a smaller model"
+        ) from error

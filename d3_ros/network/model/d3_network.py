@@ -7,55 +7,23 @@ The modules are diffusers' own, so that the official weights fit by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
+from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.types import TASKS, Task
 
 # An nn.Module with a `config`; diffusers' lazily imported classes are opaque to type checkers.
 DiffusersModel: TypeAlias = Any
 
-INITIAL_TIMESTEP = 261.0
-OFFICIAL_NORMAL_AXES = (1, -1, -1)
-"""Signs that turn the official weights' normals into the optical frame.
-
-The official normals are x right, y up, z towards the viewer (Hypersim's camera frame, as Marigold
-uses it): in the authors' published pictures a floor is green, a surface seen head-on blue, and
-the right side of a round object redder than its left. The optical frame (REP 103) is x right,
-y down, z forward. Bundles made by this project keep the same convention.
-"""
-PROMPTS: Mapping[Task, str] = {
-    "depth": "A grayscale depth estimation image, where darker areas represent closer depths "
-    "and lighter areas indicate farther depths.",
-    "normals": "A surface normal estimation map.",
-}
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """How one task is computed.
-
-    `unet` names the UNet (two tasks may name the same one), `timestep` is the learned scalar that
-    conditions it, `prompt` the text that its prompt embedding was made from, `processing_size`
-    (height, width) the size at which it was trained. `axes` (normals only) are the signs that turn
-    the network's normals into the optical frame (x right, y down, z forward).
-    """
-
-    unet: str
-    prompt: str
-    processing_size: tuple[int, int]
-    timestep: float = INITIAL_TIMESTEP
-    axes: tuple[int, int, int] | None = None
-
 
 class LearnedTimesteps(nn.ParameterDict):
-    """One learned scalar per task that stays float32 whatever the network is cast to.
+    """One learned scalar per task, float32 also when the network is cast to another dtype.
 
-    Half precision would round 187.3 to 187.25, and bfloat16 to 187.0: another network.
+    Half precision would round 187.3 to 187.25, and bfloat16 to 187.0, which changes the output.
     """
 
     def _apply(

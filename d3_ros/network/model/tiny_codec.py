@@ -1,8 +1,8 @@
-"""A small codec that stands in for the VAE: one encoder, and one decoder per task.
+"""A small replacement of the VAE: one encoder, and one decoder per task.
 
-The VAE of Stable Diffusion costs four times its UNet. Distilled into this codec (see
-training/distillation), the encoder gives the VAE's latent of an image, and each decoder turns a
-task's latent straight into what the task wants: one channel of depth, three of normals.
+The VAE of Stable Diffusion costs four times its UNet. It is distilled into this codec (see
+training/distillation): the encoder computes the VAE's latent of an image, and each decoder turns
+the latent of a task into its output, one channel of depth or three of normals.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class CodecConfig:
     decoder_blocks: tuple[int, ...]
     tasks: tuple[Task, ...]
 
-    # What D3Network asks of a VAE's configuration: the latents here are scaled already.
+    # D3Network reads these from a VAE's configuration; the latents of a codec are scaled already.
     scaling_factor = 1.0
     shift_factor = 0.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError when the sizes make no codec."""
+        """Raises ValueError if the sizes are not those of a codec."""
         blocks = (self.encoder_blocks, self.decoder_blocks)
         if not all(
             isinstance(size, int) and size > 0 for size in (self.latent_channels, self.width)
@@ -80,9 +80,8 @@ class CodecConfig:
 class TinyCodec(nn.Module):
     """Encoder and decoders of `config`; takes the place of the VAE in a D3Network.
 
-    Latents come and go in the network's own units. Inside they are normalised by `statistics`
-    (channel means and deviations of the image's latent and of each task's), which the distillation
-    measures.
+    Latents have the scale of the network's. Inside, they are normalised by `statistics`: channel
+    means and deviations of the image's latent and of each task's, measured by the distillation.
     """
 
     def __init__(self, config: CodecConfig) -> None:

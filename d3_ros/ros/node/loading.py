@@ -30,7 +30,6 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
     # Importing torch takes seconds: a node that waits to be configured should not.
     from d3_ros.network import D3Predictor
     from d3_ros.network.bundle.lookup import find_bundle
-    from d3_ros.network.inference.specialise import EXACT
 
     say(f"loading model {find_bundle(settings.model)}")
     predictor = D3Predictor.from_pretrained(
@@ -39,7 +38,7 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
         dtype=settings.dtype,
         processing_size=settings.processing_size,
         codec="tiny" if settings.codec == "tiny" else "vae",
-        optimisations=EXACT if settings.specialise else (),
+        optimisations=None if settings.specialise else (),
         target_latency_ms=settings.target_latency_ms or None,
     )
     if "depth" not in predictor.tasks:
@@ -48,8 +47,8 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
             "the node needs one with depth"
         )
     predictor.warm_up(images=len(settings.cameras))
-    precision = str(predictor.dtype).removeprefix("torch.")
-    say(f"ready: {' and '.join(predictor.tasks)} on {predictor.device} in {precision}")
+    tasks = " and ".join(predictor.tasks)
+    say(f"ready: {tasks} on {predictor.device} in {predictor.precision}")
     return predictor
 
 

@@ -24,8 +24,8 @@ from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.imaging.image_file import read_rgb
 from d3_ros.network import D3Network
 from d3_ros.network.bundle.folder import add_codec, load_bundle
-from d3_ros.network.inference.predictor import choose_device
 from d3_ros.network.inference.specialise import specialise
+from d3_ros.network.inference.torch_runtime import choose_device
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.config.codec_config import CodecTrainConfig
 from d3_ros.training.loading.unlabelled_images import crop, image_files
