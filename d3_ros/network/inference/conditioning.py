@@ -31,9 +31,9 @@ class TaskRows:
     def per_image(self, constants: torch.Tensor, batch: int) -> torch.Tensor:
         """(T, ...) constants -> (B, ...) for a batch of B images."""
         chosen = constants[self.rows]
-        if len(chosen) == 1:
-            return chosen.expand(batch, *constants.shape[1:])
-        return chosen.repeat_interleave(batch // len(chosen), dim=0)
+        # Not repeat_interleave: an exported graph must work for other batch sizes too.
+        each = chosen[:, None].expand(-1, batch // len(chosen), *(-1,) * (chosen.ndim - 1))
+        return each.flatten(0, 1)
 
 
 class ConditionedConv2d(nn.Module):
@@ -58,7 +58,7 @@ class ConditionedConv2d(nn.Module):
         bias = self.get_buffer("bias")[self._tasks.rows]
         if len(bias) == 1:
             return F.conv2d(image, self.weight, bias[0], *self._geometry)
-        bias = self._tasks.per_image(self.get_buffer("bias"), len(image))
+        bias = self._tasks.per_image(self.get_buffer("bias"), image.shape[0])
         return F.conv2d(image, self.weight, None, *self._geometry) + bias[:, :, None, None]
 
 
@@ -82,7 +82,7 @@ class FixedPromptAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, **_: object) -> torch.Tensor:
         """(B, N, C) -> (B, N, C); ignores diffusers' other arguments."""
-        batch = len(hidden_states)
+        batch = hidden_states.shape[0]
         key, value = (
             _to_heads(self._tasks.per_image(self.get_buffer(name), batch), self.heads)
             for name in ("key", "value")
