@@ -3,8 +3,8 @@
 ros2 launch d3_ros synthetic.launch.py rviz:=true
 ros2 launch d3_ros synthetic.launch.py sensors:=points,scan width:=320 height:=240
 
-There is odometry, tf from odom to base_link and the sensors, and the exact depth on truth/depth:
-what Nav2, RTAB-Map and others need to be tried without camera or GPU.
+It publishes odometry, tf from odom to base_link and the sensors, and the exact depth on
+truth/depth, so that Nav2, RTAB-Map and others can be tried without a camera and without a GPU.
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -14,36 +14,7 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-# Sensor: the parameter of synthetic_camera that is 0 where it is not wanted.
-SENSORS = {"image": "sensor_share", "points": "points_rate", "scan": "scan_rate"}
-# Parameters of synthetic_camera that are arguments here, with their type.
-PARAMETERS = {
-    "seed": (int, "Draws the room, the start and the noise"),
-    "width": (int, "Width of the image, pixels"),
-    "height": (int, "Height of the image, pixels"),
-    "image_rate": (float, "Images a second"),
-    "speed": (float, "Speed of the robot, m/s; 0 stands still"),
-}
-ARGUMENTS = {
-    "namespace": ("", "Namespace of both nodes and their topics"),
-    "sensors": ("image", "What measures: a list of image, points and scan; none: nothing"),
-    "predictor": ("true", "Start the predictor, too"),
-    **{
-        name: ("", f"{text}; empty: the node's own default")
-        for name, (_, text) in PARAMETERS.items()
-    },
-}
-# Handed on to predictor.launch.py.
-PREDICTOR_ARGUMENTS = {
-    "params_file": "",
-    "model": "",
-    "device": "",
-    "dtype": "",
-    "autostart": "true",
-    "log_level": "info",
-    "rviz": "false",
-    "rviz_frame": "odom",
-}
+from d3_ros.ros.launching import HANDED_ON, SYNTHETIC_ARGUMENTS, is_true, synthetic_parameters
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -51,13 +22,13 @@ def generate_launch_description() -> LaunchDescription:
         [
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
-                for name, (default, text) in ARGUMENTS.items()
+                for name, (default, text) in SYNTHETIC_ARGUMENTS.items()
             ),
             *(
                 DeclareLaunchArgument(
                     name, default_value=default, description="As of predictor.launch.py"
                 )
-                for name, default in PREDICTOR_ARGUMENTS.items()
+                for name, default in HANDED_ON.items()
             ),
             OpaqueFunction(function=start),
         ]
@@ -68,7 +39,7 @@ def start(context: LaunchContext) -> list:
     """The actions, once the arguments are known."""
     given = {
         name: LaunchConfiguration(name).perform(context)
-        for name in (*ARGUMENTS, *PREDICTOR_ARGUMENTS)
+        for name in (*SYNTHETIC_ARGUMENTS, *HANDED_ON)
     }
     actions = [
         Node(
@@ -76,34 +47,19 @@ def start(context: LaunchContext) -> list:
             executable="synthetic_camera",
             name="synthetic_camera",
             namespace=given["namespace"],
-            parameters=[camera_parameters(given)],
+            parameters=[synthetic_parameters(given)],
             ros_arguments=["--log-level", given["log_level"]],
             output="screen",
         )
     ]
-    if given["predictor"].strip().lower() in ("true", "1", "yes", "on"):
+    if is_true(given, "predictor"):
         launch_file = PathJoinSubstitution(
             [FindPackageShare("d3_ros"), "launch", "predictor.launch.py"]
         )
-        handed_on = {"namespace": given["namespace"]}
-        handed_on.update((name, given[name]) for name in PREDICTOR_ARGUMENTS)
+        handed_on = {name: given[name] for name in ("namespace", *HANDED_ON)}
         actions.append(
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(launch_file), launch_arguments=handed_on.items()
             )
         )
     return actions
-
-
-def camera_parameters(given: dict[str, str]) -> dict:
-    """Parameters of synthetic_camera: those that were given, and 0 for what is not to measure."""
-    wanted = {name.strip() for name in given["sensors"].split(",")} - {"", "none"}
-    if unknown := wanted - set(SENSORS):
-        raise RuntimeError(
-            f"there is no sensor '{sorted(unknown)[0]}': take {', '.join(SENSORS)} or none"
-        )
-    parameters: dict = {SENSORS[name]: 0.0 for name in SENSORS if name not in wanted}
-    for name, (kind, _) in PARAMETERS.items():
-        if given[name]:
-            parameters[name] = kind(given[name])
-    return parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib.util
 import os
 import re
@@ -20,6 +19,18 @@ import yaml
 from helpers.paths import ROOT
 from helpers.ros_harness import wait_until
 
+from d3_ros.ros.launching import (
+    HANDED_ON,
+    PARAMETER_ARGUMENTS,
+    PREDICTOR_ARGUMENTS,
+    SYNTHETIC_ARGUMENTS,
+    SYNTHETIC_PARAMETERS,
+    SYNTHETIC_SENSORS,
+    TOPIC_ARGUMENTS,
+    camera_info_beside,
+    plan_predictor,
+    synthetic_parameters,
+)
 from d3_ros.ros.node.inputs.input_topics import SENSOR_TOPICS
 from d3_ros.ros.parameters.node_settings import PARAMETERS, settings_from
 from d3_ros.ros.synthetic import robot_settings as synthetic_settings
@@ -40,61 +51,42 @@ needs_launch = pytest.mark.skipif(
 )
 
 
-def strings(tree: ast.AST) -> set[str]:
-    return {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str}
+def given(**arguments: str) -> dict[str, str]:
+    """The arguments of predictor.launch.py, these and the others' defaults."""
+    return {name: default for name, (default, _) in PREDICTOR_ARGUMENTS.items()} | arguments
 
 
-def parsed(path: Path) -> tuple[dict[str, Any], list[dict[str, ast.expr]]]:
-    """A launch file's constants, and the keywords of each node that it starts."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    constants = {}
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            with contextlib.suppress(ValueError):
-                constants[statement.targets[0].id] = ast.literal_eval(statement.value)
-    nodes = [
-        {k.arg: k.value for k in node.keywords}
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in ("Node", "LifecycleNode")
-    ]
-    return constants, nodes
+def given_synthetic(**arguments: str) -> dict[str, str]:
+    """The arguments of synthetic.launch.py, these and the others' defaults."""
+    return {name: default for name, (default, _) in SYNTHETIC_ARGUMENTS.items()} | arguments
 
 
-def own_executables(nodes: list[dict[str, ast.expr]]) -> set[str]:
-    return {
-        ast.literal_eval(node["executable"])
-        for node in nodes
-        if ast.literal_eval(node["package"]) == "d3_ros"
-    }
+def executables(path: Path) -> set[str]:
+    """The executables of this package that a launch file names."""
+    found = set()
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call):
+            words = {k.arg: k.value for k in call.keywords}
+            if {"package", "executable"} <= set(words):
+                package, name = (ast.literal_eval(words[key]) for key in ("package", "executable"))
+                found |= {name} if package == "d3_ros" else set()
+    return found
 
 
-def test_the_launch_file_starts_what_is_installed_with_parameters_that_exist() -> None:
-    constants, nodes = parsed(LAUNCH)
-    assert own_executables(nodes) == {"predictor"}
+def test_the_launch_files_start_what_is_installed() -> None:
+    assert executables(LAUNCH) == {"predictor"}
+    assert executables(SYNTHETIC) == {"synthetic_camera"}
     assert '"predictor = d3_ros.ros.predictor_node:main"' in SETUP
-    assert set(constants["TOPICS"].values()) == INPUTS
-    assert set(constants["TOPICS"]) <= set(constants["ARGUMENTS"])
-    tree = ast.parse(LAUNCH.read_text(encoding="utf-8"))
-    (overrides,) = (
-        n
-        for n in ast.walk(tree)
-        if isinstance(n, ast.DictComp)
-        and "given" in ast.dump(n)
-        and isinstance(n.generators[0].iter, ast.Tuple)
-    )
-    assert set(ast.literal_eval(overrides.generators[0].iter)) <= set(PARAMETERS)
-    assert {"configuring", "inactive"} <= strings(tree)
-
-
-def test_the_synthetic_launch_file_gives_parameters_that_exist() -> None:
-    constants, nodes = parsed(SYNTHETIC)
-    assert own_executables(nodes) == {"synthetic_camera"}
     assert '"synthetic_camera = d3_ros.ros.synthetic.synthetic_camera:main"' in SETUP
-    assert set(constants["SENSORS"].values()) < set(synthetic_settings.PARAMETERS)
-    predictor, _ = parsed(LAUNCH)
-    assert set(constants["PREDICTOR_ARGUMENTS"]) < set(predictor["ARGUMENTS"])
+
+
+def test_arguments_are_topics_and_parameters_that_exist() -> None:
+    assert set(TOPIC_ARGUMENTS.values()) == INPUTS
+    assert {*TOPIC_ARGUMENTS, *PARAMETER_ARGUMENTS} <= set(PREDICTOR_ARGUMENTS)
+    assert set(PARAMETER_ARGUMENTS) <= set(PARAMETERS)
+    assert set(SYNTHETIC_SENSORS.values()) < set(synthetic_settings.PARAMETERS)
+    assert set(SYNTHETIC_PARAMETERS) < set(synthetic_settings.PARAMETERS)
+    assert set(HANDED_ON) < set(PREDICTOR_ARGUMENTS)
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
@@ -138,7 +130,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     marker.touch()
     for name in ("launch", "config"):
         shutil.copytree(ROOT / name, share / name)  # ros2 launch does not follow links
-    for name, module in (("predictor", "predictor_node"), ("synthetic_camera",) * 2):
+    for name, module in (
+        ("predictor", "predictor_node"),
+        ("synthetic_camera", "synthetic.synthetic_camera"),
+    ):
         executable = libexec / name
         executable.write_text(f'#!/bin/sh\nexec {sys.executable} -m d3_ros.ros.{module} "$@"\n')
         executable.chmod(0o755)
@@ -166,15 +161,14 @@ def actions_with(path: Path = LAUNCH, **arguments: str) -> list[Any]:
     return module.start(context)
 
 
+CONFIG = ROOT / "config"
+
+
 def remapped(**arguments: str) -> dict[str, str]:
     """Where the node's inputs come from with these arguments."""
-    module = launch_module()
-    given = {name: default for name, (default, _) in module.ARGUMENTS.items()} | arguments
-    preset = module.read_preset(given["preset"], ROOT / "config" / "presets")
-    return module.topics_of(given, preset["topics"], module.names_in(given["cameras"]))
+    return dict(plan_predictor(given(**arguments), CONFIG).remappings)
 
 
-@needs_launch
 def test_what_is_given_wins_over_the_preset() -> None:
     assert remapped() == {"camera_info": "camera_info"}
     oak = {"image": "/oak/rgb/image_raw", "sensor_depth/image": "/oak/stereo/image_raw"}
@@ -188,7 +182,6 @@ def test_what_is_given_wins_over_the_preset() -> None:
     assert remapped(image="/a/b", camera_info="/c")["camera_info"] == "/c"
 
 
-@needs_launch
 def test_several_cameras_have_a_topic_each() -> None:
     assert remapped(cameras="front,rear", image="/f/image, /r/image", sensor_points="/l,/l") == {
         "front/image": "/f/image",
@@ -202,7 +195,6 @@ def test_several_cameras_have_a_topic_each() -> None:
         remapped(cameras="front,rear", image="/f/image")
 
 
-@needs_launch
 def test_a_preset_may_be_a_file_and_must_be_one(tmp_path: Path) -> None:
     own = tmp_path / "mine.yaml"
     own.write_text("topics: {image: /mine}\n")
@@ -210,50 +202,64 @@ def test_a_preset_may_be_a_file_and_must_be_one(tmp_path: Path) -> None:
     own.write_text("topics: {imgae: /mine}\n")
     with pytest.raises(RuntimeError, match="has 'imgae', which is no key or input"):
         remapped(preset=str(own))
-    with pytest.raises(RuntimeError, match="no preset 'kinect': take one of gazebo, oak"):
+    with pytest.raises(RuntimeError, match="no preset 'kinect': use one of gazebo, oak"):
         remapped(preset="kinect")
 
 
-@needs_launch
-@pytest.mark.usefixtures("installed")
 def test_parameters_come_from_defaults_then_preset_then_file_then_arguments(
     tmp_path: Path,
 ) -> None:
-    from launch import LaunchContext
-    from launch.utilities import perform_substitutions
-    from launch_ros.actions import LifecycleNode
-
-    def plain(layer: Any) -> Any:
-        context = LaunchContext()
-        if isinstance(layer, dict):
-            return {perform_substitutions(context, list(name)) for name in layer}
-        return Path(perform_substitutions(context, layer.param_file)).name
-
     mine = tmp_path / "mine.yaml"
     mine.write_text("{}")
-    actions = actions_with(preset="zed", params_file=str(mine), dtype="fp32")
-    (node,) = (action for action in actions if isinstance(action, LifecycleNode))
-    assert [plain(layer) for layer in node._Node__parameters] == [
-        "predictor.yaml",
-        {"image.rectified"},
-        "mine.yaml",
-        {"use_sim_time", "autostart", "dtype"},
+    plan = plan_predictor(
+        given(preset="zed", params_file=str(mine), dtype="fp32", cameras="a, b"), CONFIG
+    )
+    assert plan.parameters == [
+        str(CONFIG / "predictor.yaml"),
+        {"image.rectified": True},
+        str(mine),
+        {"use_sim_time": False, "autostart": False, "dtype": "fp32", "cameras": ["a", "b"]},
     ]
+
+
+def test_who_configures_the_node() -> None:
+    by_events = plan_predictor(given(), CONFIG)
+    assert (by_events.by_events, by_events.parameters[-1]["autostart"]) == (True, False)
+    # A node that comes back starts by itself, without events that would reach the old process.
+    comes_back = plan_predictor(given(respawn="true"), CONFIG)
+    assert (comes_back.by_events, comes_back.respawn) == (False, True)
+    assert comes_back.parameters[-1]["autostart"]
+    nobody = plan_predictor(given(autostart="false", respawn="true"), CONFIG)
+    assert (nobody.by_events, nobody.parameters[-1]["autostart"]) == (False, False)
+
+
+def test_time_and_rviz_s_frame_come_from_argument_or_preset() -> None:
+    assert plan_predictor(given(preset="gazebo"), CONFIG).use_sim_time
+    assert not plan_predictor(given(preset="gazebo", use_sim_time="false"), CONFIG).use_sim_time
+    assert plan_predictor(given(), CONFIG).rviz_frame is None
+    assert plan_predictor(given(rviz="true"), CONFIG).rviz_frame == "camera_optical_frame"
+    frame = plan_predictor(given(rviz="true", rviz_frame="map"), CONFIG).rviz_frame
+    assert frame == "map"
+    with pytest.raises(RuntimeError, match="rviz:=maybe must be true or false"):
+        plan_predictor(given(rviz="maybe"), CONFIG)
+
+
+def test_the_synthetic_robot_has_the_sensors_that_are_asked_for() -> None:
+    assert synthetic_parameters(given_synthetic()) == {"points_rate": 0.0, "scan_rate": 0.0}
+    chosen = given_synthetic(sensors="points,scan", width="320", speed="0.1")
+    assert synthetic_parameters(chosen) == {"sensor_share": 0.0, "width": 320, "speed": 0.1}
+    assert set(synthetic_parameters(given_synthetic(sensors="none"))) == set(
+        SYNTHETIC_SENSORS.values()
+    )
+    with pytest.raises(RuntimeError, match="no sensor 'radar'"):
+        synthetic_parameters(given_synthetic(sensors="radar"))
+    with pytest.raises(RuntimeError, match="width:=abc must be a whole number"):
+        synthetic_parameters(given_synthetic(width="abc"))
 
 
 @needs_launch
 @pytest.mark.usefixtures("installed")
-def test_the_synthetic_launch_starts_the_sensors_that_are_asked_for() -> None:
-    parameters = launch_module(SYNTHETIC).camera_parameters
-    given = {name: default for name, (default, _) in launch_module(SYNTHETIC).ARGUMENTS.items()}
-    assert parameters(given) == {"points_rate": 0.0, "scan_rate": 0.0}
-    assert parameters({**given, "sensors": "points,scan", "width": "320", "speed": "0.1"}) == {
-        "sensor_share": 0.0,
-        "width": 320,
-        "speed": 0.1,
-    }
-    with pytest.raises(RuntimeError, match="no sensor 'radar'"):
-        parameters({**given, "sensors": "radar"})
+def test_the_synthetic_launch_file_starts_camera_and_predictor() -> None:
     kinds = [type(action).__name__ for action in actions_with(SYNTHETIC)]
     assert kinds == ["Node", "IncludeLaunchDescription"]
     assert len(actions_with(SYNTHETIC, predictor="false")) == 1
@@ -273,13 +279,12 @@ def test_arguments_decide_what_is_started() -> None:
     assert viewer.node_package == "rviz2"
 
 
-@needs_launch
 @pytest.mark.parametrize(
     ("image", "camera_info"),
     [("/a/image_raw", "/a/camera_info"), ("image", "camera_info"), ("a/b/c", "a/b/camera_info")],
 )
 def test_the_calibration_is_beside_the_image(image: str, camera_info: str) -> None:
-    assert launch_module().camera_info_beside(image) == camera_info
+    assert camera_info_beside(image) == camera_info
 
 
 @pytest.mark.skipif(shutil.which("ros2") is None, reason="ros2 launch comes with ROS")
@@ -318,13 +323,10 @@ PAGES = [
 ]
 
 
-def arguments_of(path: Path) -> set[str]:
-    """A launch file's arguments, read without running it."""
-    names: set[str] = set()
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            names |= {key.value for key in statement.value.keys if isinstance(key, ast.Constant)}
-    return names
+LAUNCH_ARGUMENTS = {
+    LAUNCH.name: set(PREDICTOR_ARGUMENTS),
+    SYNTHETIC.name: {*SYNTHETIC_ARGUMENTS, *HANDED_ON},
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -332,8 +334,8 @@ def test_commands_links_and_parameters_of_a_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     commands = re.findall(r"ros2 launch d3_ros\s+(\S+\.launch\.py)((?:[^`\n]|\\\n)*)", text)
     for name, rest in commands:
-        given = re.findall(r"(\w+):=", rest.partition("#")[0])
-        assert set(given) <= arguments_of(ROOT / "launch" / name), (name, given)
+        used = re.findall(r"(\w+):=", rest.partition("#")[0])
+        assert set(used) <= LAUNCH_ARGUMENTS[name], (name, used)
     for preset in re.findall(r"preset:=(\w+)", text):
         assert preset in {path.stem for path in PRESETS}
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):

@@ -132,12 +132,13 @@ class FrameProcessor:
         stage.add(WAITING, (time.monotonic() - image.at) * 1e3)
         with stage("decode"):
             rgb = self._decoded(image, settings)
+        height, width = rgb.shape[:2]
         matched = self._inputs.match(image.message)
         header = image.message.header
         intrinsics = self._intrinsics(matched.camera_info, rgb, topics, settings)
         with stage("sensor depth"):
             measured = self._read_sensors(
-                matched.sensors, header, rgb.shape[:2], intrinsics, settings.sensor_depth
+                matched.sensors, header, (height, width), intrinsics, settings.sensor_depth
             )
         request = FrameRequest(
             rgb=rgb,
