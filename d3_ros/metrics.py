@@ -35,7 +35,7 @@ def affine_align(
 
 
 def abs_rel(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
-    """Mean of |predicted - metric| / metric over the valid pixels; NaN where there are none."""
+    """Mean of `|predicted - metric| / metric` over the valid pixels; NaN where there are none."""
     if not valid.any():
         return float("nan")
     truth = metric[valid].astype(np.float64)

@@ -105,8 +105,8 @@ class DepthFit:
     the network contradicts the sensor, or all points lie at one depth.
 
     `scale` and `shift` are the affine map z = scale * relative + shift in metres.
-    `inlier_ratio` and `abs_rel` (mean |z - z_sensor| / z_sensor on points held out of the fit) are
-    NaN when nothing was measured. `age_s` is the age of the fit, 0 when measured.
+    `inlier_ratio` and `abs_rel` (mean `|z - z_sensor| / z_sensor` on points held out of the fit)
+    are NaN when nothing was measured. `age_s` is the age of the fit, 0 when measured.
     `to_metres`, when present, replaces the affine map (another domain, a local correction); it
     gives NaN where it is not to be trusted.
     """
