@@ -19,7 +19,7 @@ pytest.importorskip("embreex", reason="the optional package embreex is not insta
 
 from d3_ros.data import plain_folder
 from d3_ros.synthetic import dataset as render_dataset
-from d3_ros.synthetic.mesh import textures as render_textures
+from d3_ros.synthetic.mesh import random_textures
 from d3_ros.synthetic.mesh.mesh import Mesh, ball, box, capsule, cylinder, join, quad
 from d3_ros.synthetic.mesh.objects import Workshop
 from d3_ros.synthetic.mesh.photo import photograph
@@ -364,7 +364,7 @@ def test_letters_are_written_on_8_bits_alone(monkeypatch: pytest.MonkeyPatch) ->
     real = cv2.putText
     monkeypatch.setattr(cv2, "putText", watched)
     for seed in range(5):
-        image, _ = render_textures.printed(np.random.default_rng(seed))
+        image, _ = random_textures.printed(np.random.default_rng(seed))
         assert image.dtype == np.float32
         assert 0 <= image.min() < image.max() <= 1
     assert set(written) == {np.dtype(np.uint8)}

@@ -23,8 +23,8 @@ from d3_ros.synthetic.room.sensors import (
     sparse_depth,
 )
 from d3_ros.synthetic.room.shapes import Box, Cylinder, Sphere
-from d3_ros.synthetic.room.textures import Texture
 from d3_ros.synthetic.room.walk import Loop, Motion
+from d3_ros.synthetic.textures import Texture
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(64, 48, 50.0, 50.0, 32.0, 24.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from d3_ros.synthetic.mesh import textures as render_textures
+from d3_ros.synthetic.mesh import random_textures
 from d3_ros.synthetic.mesh.mesh import (
     Mesh,
     ball,
@@ -46,7 +46,7 @@ class Workshop:
         known = self._shared.setdefault(f"{role}/{fit}/{glow > 0}", [])
         if known and not fresh and self.rng.random() < 0.45:
             return int(self.rng.choice(known))
-        image, metres = render_textures.for_role(role, self.rng)
+        image, metres = random_textures.for_role(role, self.rng)
         self.textures.append(image)
         self.tile_m.append(1.0 if fit else metres or 0.25)
         shiny = self.rng.random() < (0.8 if role == "metal" else 0.3)

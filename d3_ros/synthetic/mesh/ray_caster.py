@@ -14,8 +14,8 @@ import numpy as np
 
 from d3_ros.errors import D3Error
 from d3_ros.geometry.camera import is_distorted, ray_map
+from d3_ros.synthetic.mesh.random_textures import SIZE
 from d3_ros.synthetic.mesh.scenes import MeshScene, Viewpoint
-from d3_ros.synthetic.mesh.textures import SIZE
 from d3_ros.types import CameraIntrinsics
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # sub-pixel strata

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros.synthetic.room.shapes import Box, Cylinder, Point, Shape, Sphere
-from d3_ros.synthetic.room.textures import (
+from d3_ros.synthetic.textures import (
     Colour,
     Texture,
     cloth,

@@ -8,7 +8,7 @@ import numpy as np
 
 from d3_ros.synthetic.room.furniture import HALF_X, HALF_Y, HEIGHT
 from d3_ros.synthetic.room.light import light_at, shadows
-from d3_ros.synthetic.room.textures import Texture, plain, planks, smooth_noise, stretched
+from d3_ros.synthetic.textures import Texture, plain, planks, smooth_noise, stretched
 
 ROOM_HALF = np.array([HALF_X, HALF_Y, HEIGHT / 2])
 ROOM_CENTRE = np.array([0.0, 0.0, HEIGHT / 2])
