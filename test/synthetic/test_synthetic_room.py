@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from d3_ros.geometry.camera import project, ray_map
 from d3_ros.synthetic.room.furniture import Body
+from d3_ros.synthetic.room.room_textures import Texture
 from d3_ros.synthetic.room.scene import RoomScene
 from d3_ros.synthetic.room.sensors import (
     T_BASE_LIDAR,
@@ -24,7 +25,6 @@ from d3_ros.synthetic.room.sensors import (
 )
 from d3_ros.synthetic.room.shapes import Box, Cylinder, Sphere
 from d3_ros.synthetic.room.walk import Loop, Motion
-from d3_ros.synthetic.textures import Texture
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(64, 48, 50.0, 50.0, 32.0, 24.0)

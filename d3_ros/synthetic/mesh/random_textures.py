@@ -1,8 +1,8 @@
-"""Procedural textures for rendered scenes, chosen by the role that a surface plays.
+"""Random textures for ray-cast scenes, drawn by the role of a surface: wall, floor, package, ...
 
-Every texture is a (SIZE, SIZE, 3) float32 image of linear albedo in [0, 1] and says how many
-metres it covers, so that wood grain and printed letters have a believable size. The networks that
-are trained on them must not read depth off a texture, hence the wide spread of colours.
+A texture is a (SIZE, SIZE, 3) float32 image of linear albedo in [0, 1], with the metres it covers,
+so that wood grain and printed letters have a believable size. Colours vary widely: a network that
+is trained on these scenes must not learn to read depth from a colour.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+
+from d3_ros.synthetic import textures
+from d3_ros.synthetic.textures import fractal_noise, mixed, tinted
 
 SIZE = 256
 Texture = tuple[np.ndarray, float]  # image and the metres it covers; 0 m = spread over the face
@@ -29,27 +32,9 @@ def colour(
     return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
 
 
-def noise(
-    rng: np.random.Generator, cells: tuple[int, int], octaves: int = 3, persistence: float = 0.55
-) -> np.ndarray:
-    """Tileable fractal value noise (SIZE, SIZE) in about [-1, 1]; `cells` rows, columns."""
-    out = np.zeros((SIZE, SIZE), dtype=np.float32)
-    weight, total = 1.0, 0.0
-    for octave in range(octaves):
-        rows, cols = (min(SIZE, max(1, c << octave)) for c in cells)
-        grid = rng.uniform(-1, 1, (rows, cols)).astype(np.float32)
-        grid = np.pad(grid, 1, mode="wrap")
-        scale_y, scale_x = SIZE // rows, SIZE // cols
-        big = cv2.resize(grid, ((cols + 2) * scale_x, (rows + 2) * scale_y), interpolation=1)
-        crop = big[scale_y : scale_y + rows * scale_y, scale_x : scale_x + cols * scale_x]
-        out += weight * cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-        total += weight
-        weight *= persistence
-    return out / total
-
-
-def _tinted(base: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    return base * (1.0 + amount[..., None])
+def noise(rng: np.random.Generator, cells: tuple[int, int], octaves: int = 3) -> np.ndarray:
+    """Tileable fractal noise (SIZE, SIZE) in [-1, 1]; `cells` rows, columns of the first octave."""
+    return fractal_noise(rng, SIZE, cells, octaves)
 
 
 def plain(rng: np.random.Generator) -> Texture:
@@ -58,15 +43,15 @@ def plain(rng: np.random.Generator) -> Texture:
     base = colour(rng, (0.0, 0.3), (0.6, 0.95)) if pale else colour(rng, (0.1, 0.9), (0.15, 0.9))
     uneven = 0.04 * rng.random() * noise(rng, (2, 2), 4)
     grain = 0.05 * rng.random() * rng.standard_normal((SIZE, SIZE)).astype(np.float32)
-    return _tinted(base, uneven + grain), float(rng.uniform(0.5, 4.0))
+    return tinted(base, 1 + uneven + grain), float(rng.uniform(0.5, 4.0))
 
 
 def wood(rng: np.random.Generator) -> Texture:
     """Grain along the columns' direction, with or without planks."""
     base = colour(rng, (0.15, 0.7), (0.15, 0.9), (0.03, 0.12))
     stretched = noise(rng, (int(rng.choice([16, 32, 64])), 2), 3)
-    rings = np.sin(stretched * rng.uniform(4, 14)) * rng.uniform(0.02, 0.12)
-    image = _tinted(base, rings + 0.08 * rng.random() * noise(rng, (64, 4), 2))
+    rings, contrast = stretched * rng.uniform(4, 14), rng.uniform(0.02, 0.12)
+    image = textures.wood(base, rings, contrast, 0.08 * rng.random() * noise(rng, (64, 4), 2))
     if rng.random() < 0.5:
         planks = int(rng.choice([2, 4, 8]))
         height = SIZE // planks
@@ -98,16 +83,16 @@ def tiles(rng: np.random.Generator) -> Texture:
             tone = (first if (r + c) % 2 == 0 else second) * (1 + rng.uniform(-0.1, 0.1))
             columns = np.arange(x0 + gap, x0 + w) % SIZE
             image[r * h + gap : (r + 1) * h, columns] = tone
-    return _tinted(image, 0.08 * noise(rng, (8, 8))), float(rows * rng.uniform(0.08, 0.4))
+    return tinted(image, 1 + 0.08 * noise(rng, (8, 8))), float(rows * rng.uniform(0.08, 0.4))
 
 
 def carpet(rng: np.random.Generator) -> Texture:
     """Fibres: strong fine noise over one colour or a coarse second one."""
     base, other = colour(rng, (0.0, 0.7), (0.1, 0.8)), colour(rng, (0.0, 0.7), (0.1, 0.8))
     patches = rng.choice([0.0, 0.0, 0.3, 1.5])
-    blend = np.clip(0.5 + noise(rng, (4, 4), 2) * patches, 0, 1)[..., None]
+    blend = np.clip(0.5 + noise(rng, (4, 4), 2) * patches, 0, 1)
     fibres = rng.uniform(0.05, 0.3) * rng.standard_normal((SIZE, SIZE)).astype(np.float32)
-    return _tinted(base * blend + other * (1 - blend), fibres), float(rng.uniform(0.4, 1.5))
+    return tinted(mixed(blend, other, base), 1 + fibres), float(rng.uniform(0.4, 1.5))
 
 
 def stripes(rng: np.random.Generator) -> Texture:
@@ -115,7 +100,7 @@ def stripes(rng: np.random.Generator) -> Texture:
     palette = [colour(rng) for _ in range(int(rng.integers(2, 4)))]
     cuts = np.sort(rng.integers(0, SIZE, len(palette) * int(rng.integers(1, 7))))
     index = np.searchsorted(cuts, np.arange(SIZE)) % len(palette)
-    image = np.broadcast_to(np.stack(palette)[index], (SIZE, SIZE, 3)).copy()
+    image = textures.stripes(np.stack(palette), index)
     if rng.random() < 0.3:
         image = np.ascontiguousarray(image.transpose(1, 0, 2))
     return image, float(rng.uniform(0.1, 1.0))
@@ -134,8 +119,9 @@ def checker(rng: np.random.Generator) -> Texture:
 def marble(rng: np.random.Generator) -> Texture:
     """Two colours mixed by strong smooth noise: stone, stains, camouflage."""
     cells = int(rng.choice([2, 4, 8, 16]))
-    mix = np.clip(0.5 + rng.uniform(0.5, 2.5) * noise(rng, (cells, cells), 5), 0, 1)[..., None]
-    return colour(rng) * mix + colour(rng) * (1 - mix), float(rng.uniform(0.2, 2.0))
+    share = np.clip(0.5 + rng.uniform(0.5, 2.5) * noise(rng, (cells, cells), 5), 0, 1)
+    second, first = colour(rng), colour(rng)
+    return mixed(share, first, second), float(rng.uniform(0.2, 2.0))
 
 
 def printed(rng: np.random.Generator) -> Texture:
@@ -173,14 +159,14 @@ def printed(rng: np.random.Generator) -> Texture:
 def foliage(rng: np.random.Generator) -> Texture:
     """Leaves and grass."""
     base = colour(rng, (0.3, 0.9), (0.1, 0.7), (0.17, 0.4))
-    return _tinted(base, 0.6 * noise(rng, (16, 16), 4)), float(rng.uniform(0.2, 1.0))
+    return tinted(base, 1 + 0.6 * noise(rng, (16, 16), 4)), float(rng.uniform(0.2, 1.0))
 
 
 def asphalt(rng: np.random.Generator) -> Texture:
     """Roads, concrete, plaster: grey grain with patches."""
     base = colour(rng, (0.0, 0.15), (0.15, 0.75))
     grain = 0.15 * rng.standard_normal((SIZE, SIZE)).astype(np.float32)
-    return _tinted(base, grain + 0.25 * noise(rng, (4, 4), 4)), float(rng.uniform(0.6, 3.0))
+    return tinted(base, 1 + grain + 0.25 * noise(rng, (4, 4), 4)), float(rng.uniform(0.6, 3.0))
 
 
 ROLES: dict[str, tuple[tuple[Callable[[np.random.Generator], Texture], float], ...]] = {

@@ -16,6 +16,7 @@ from d3_ros.errors import D3Error
 from d3_ros.geometry.camera import is_distorted, ray_map
 from d3_ros.synthetic.mesh.random_textures import SIZE
 from d3_ros.synthetic.mesh.scenes import MeshScene, Viewpoint
+from d3_ros.synthetic.textures import mip_levels
 from d3_ros.types import CameraIntrinsics
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # sub-pixel strata
@@ -253,19 +254,11 @@ def pixel_rays(camera: CameraIntrinsics, offset: np.ndarray | None = None) -> np
 def _mip_pyramid(textures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every texture (M, SIZE, SIZE, 3) at every halved size, as one (P, 3) uint8 table.
 
-    Also where each size starts: the texel (m, row, column) of level l, whose side is SIZE / 2^l,
-    is at start[l] + (m side + row) side + column.
+    Also the row where each level starts: texel (m, row, column) of level l, whose side is
+    SIZE / 2^l, is at start[l] + (m side + row) side + column.
     """
-    levels, start, total = [], [], 0
-    image = textures
-    while True:
-        levels.append((image * 255).astype(np.uint8).reshape(-1, 3))
-        start.append(total)
-        total += len(levels[-1])
-        if image.shape[1] == 1:
-            return np.concatenate(levels), np.array(start)
-        image = image[:, ::2] + image[:, 1::2]
-        image = (image[:, :, ::2] + image[:, :, 1::2]) / np.float32(4)
+    levels = [(level * 255).astype(np.uint8).reshape(-1, 3) for level in mip_levels(textures)]
+    return np.concatenate(levels), np.cumsum([0, *(len(level) for level in levels[:-1])])
 
 
 def _smooth_within_surfaces(

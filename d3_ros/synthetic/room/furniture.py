@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d3_ros.synthetic.room.shapes import Box, Cylinder, Point, Shape, Sphere
-from d3_ros.synthetic.textures import (
+from d3_ros.synthetic.room.room_textures import (
     Colour,
     Texture,
     cloth,
@@ -16,6 +15,7 @@ from d3_ros.synthetic.textures import (
     stripes,
     wood,
 )
+from d3_ros.synthetic.room.shapes import Box, Cylinder, Point, Shape, Sphere
 
 # The room is |x| <= 4, |y| <= 3, 0 <= z <= 2.6, metres.
 HALF_X, HALF_Y, HEIGHT = 4.0, 3.0, 2.6

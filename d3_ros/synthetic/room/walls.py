@@ -8,7 +8,8 @@ import numpy as np
 
 from d3_ros.synthetic.room.furniture import HALF_X, HALF_Y, HEIGHT
 from d3_ros.synthetic.room.light import light_at, shadows
-from d3_ros.synthetic.textures import Texture, plain, planks, smooth_noise, stretched
+from d3_ros.synthetic.room.room_textures import Texture, noise, plain, planks
+from d3_ros.synthetic.textures import stretched
 
 ROOM_HALF = np.array([HALF_X, HALF_Y, HEIGHT / 2])
 ROOM_CENTRE = np.array([0.0, 0.0, HEIGHT / 2])
@@ -102,6 +103,6 @@ def _papered(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     """A wall, 8 mm a texel, its first row at the floor: skirting, then paper with faint stripes."""
     height, width = 512, 1024
     stripe = 1.0 - 0.04 * (np.arange(width) // 8 % 2)
-    pattern = (stripe + 0.03 * smooth_noise(rng, height, width, 2))[..., None] * colour
+    pattern = (stripe + 0.03 * noise(rng, height, width, 2))[..., None] * colour
     pattern[: round(SKIRTING_M / 0.008)] = (0.9, 0.89, 0.86)
     return pattern.astype(np.float32)
