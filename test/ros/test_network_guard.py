@@ -84,7 +84,7 @@ def test_a_good_network_is_loaded_once() -> None:
         assert isinstance(result, D3Prediction)
     assert rig.loaded == [("fp16", "bundle")]
     assert (rig.guard.reason, rig.said) == ("", [])
-    assert rig.guard.step == "fp16, processing size bundle"
+    assert rig.guard.step == "fp16, 512x512 pixels"
     assert rig.guard(RGB, ("depth",)).depth is not None
 
 
@@ -93,7 +93,7 @@ def test_the_size_chosen_by_latency_is_told() -> None:
     state = LatencyState((384, 512), 3, 6, latency_ms=41.4, target_ms=50.0, changes=1)
     assert rig.networks[0].latency == {}
     rig.networks[0].latency[480, 640] = state
-    assert rig.guard.step == "fp16, processing size 384x512 (3 of 6, 41 of 50 ms)"
+    assert rig.guard.step == "fp16, 384x512 pixels (size 3 of 6, 41 of 50 ms)"
 
 
 def test_answers_that_are_not_finite_step_to_a_wider_precision_after_some_in_a_row() -> None:
@@ -102,9 +102,9 @@ def test_answers_that_are_not_finite_step_to_a_wider_precision_after_some_in_a_r
     # The second in a row steps down, and the frame is not lost.
     assert isinstance(rig.predict()[0], D3Prediction)
     assert rig.loaded == [("fp16", "bundle"), ("bf16", "bundle")]
-    assert rig.said == ["stepping down to dtype bf16, processing size bundle: not finite in fp16"]
-    assert "dtype bf16" in rig.guard.reason
-    assert rig.guard.step == "bf16, processing size bundle"
+    assert rig.said == ["stepping down to bf16, the model's own size: not finite in fp16"]
+    assert "to bf16" in rig.guard.reason
+    assert rig.guard.step == "bf16, 512x512 pixels"
 
 
 def test_failures_that_are_not_in_a_row_change_nothing() -> None:
@@ -208,7 +208,7 @@ def test_a_step_above_that_cannot_be_loaded_is_survived(monkeypatch: pytest.Monk
     now[0] += 61.0
     assert isinstance(rig.predict()[0], D3Prediction)
     assert "cannot step up" in rig.said[-1]
-    assert rig.guard.step == "bf16, processing size bundle"
+    assert rig.guard.step == "bf16, 512x512 pixels"
     assert rig.guard.reason != ""
 
 
@@ -222,6 +222,67 @@ def test_a_step_below_that_cannot_be_loaded_is_survived() -> None:
         assert isinstance(rig.predict()[0], NonFiniteError)
     assert rig.loaded == [("fp16", "bundle"), ("fp16", "bundle")]
     assert len(rig.said) == 2
+
+
+@pytest.mark.parametrize("size", ["bundle", "aspect", "aspect:384", "480x640"])
+def test_a_size_is_told_in_words_before_the_first_image(size: str) -> None:
+    words = {
+        "bundle": "fp16, the model's own size",
+        "aspect": "fp16, the image's aspect ratio",
+        "aspect:384": "fp16, the image's aspect ratio, shorter side about 384 pixels",
+        "480x640": "fp16, 480x640 pixels",
+    }
+    assert Rig(lambda network, rgb: None, processing_size=size).guard.step == words[size]
+
+
+def test_a_load_that_raises_anything_is_survived_told_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Up, down, and at the step that is left: CUDA's errors are plain RuntimeErrors."""
+    now = [1000.0]
+    monkeypatch.setattr("d3_ros.ros.node.network_guard.time.monotonic", lambda: now[0])
+    rig = Rig(not_finite_in_fp16, **{"fallback.failures": 1, "fallback.retry_after": 60.0})
+    broken = [False]
+    load = rig.guard._load
+
+    def fail(settings: NodeSettings) -> Network:
+        if broken[0]:
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED\nin cublasCreate")
+        return load(settings)
+
+    monkeypatch.setattr(rig.guard, "_load", fail)
+    rig.predict()  # steps down to bf16
+    broken[0] = True
+    now[0] += 61.0
+    (result,) = rig.predict()  # neither the step above nor the present one can be loaded
+    assert isinstance(result, RuntimeError)
+    line = "cannot step up to fp16, the model's own size yet: RuntimeError: CUBLAS_STATUS"
+    assert any(said.startswith(line) and "\n" not in said for said in rig.said)
+    loads = len(rig.loaded)
+    broken[0] = False
+    assert isinstance(rig.predict()[0], RuntimeError), "not with every frame"
+    assert len(rig.loaded) == loads
+    now[0] += 6.0
+    assert isinstance(rig.predict()[0], D3Prediction)
+    assert rig.guard.step == "bf16, 512x512 pixels"
+
+
+def test_a_step_down_whose_load_raises_anything_is_survived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(not_finite_in_fp16, **{"fallback.failures": 1})
+    load = rig.guard._load
+
+    def fail(settings: NodeSettings) -> Network:
+        if settings.dtype == "bf16":
+            raise RuntimeError("CUDA error")
+        return load(settings)
+
+    monkeypatch.setattr(rig.guard, "_load", fail)
+    assert isinstance(rig.predict()[0], NonFiniteError)
+    assert "cannot step down: RuntimeError: CUDA error" in rig.said
+    rig.fault = lambda network, rgb: None
+    assert isinstance(rig.predict()[0], D3Prediction), "at the step where it was"
 
 
 def test_a_network_that_cannot_be_loaded_at_all_is_an_error() -> None:

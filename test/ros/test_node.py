@@ -252,7 +252,7 @@ def test_diagnostics_come_once_a_second_and_status_is_latched() -> None:
         frames, scale, network = arrays[-1].status
         tasks = [f"{name}: {task}" for task in ("frames", "scale", "network")]
         assert [frames.name, scale.name, network.name] == tasks
-        assert network.message == "fp32, processing size bundle"
+        assert network.message == f"fp32, {HEIGHT}x{WIDTH} pixels"
         assert frames.hardware_id == "d3_nano"
         values = {entry.key: entry.value for entry in frames.values}
         assert (values["received (frames)"], values["published (frames)"]) == ("1", "1")

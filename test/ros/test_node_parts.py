@@ -108,6 +108,40 @@ def test_what_waits_at_the_same_time_is_processed_together() -> None:
     assert worker.stop(5.0)
 
 
+def test_whatever_the_work_raises_the_thread_lives_and_says_so() -> None:
+    done: list[int] = []
+
+    def process(items: dict[str, int]) -> None:
+        if items["a"] < 0:
+            raise RuntimeError("CUDA error:\nlaunch failed")
+        done.append(items["a"])
+
+    def ready_in(source: str, item: int) -> float:
+        if item == 2:
+            raise KeyError("stamp")
+        return 0.0
+
+    worker = LatestFrameWorker("a", process, lambda *_: None, ready_in)
+    worker.submit("a", -1)
+    wait_until(lambda: worker.fault, "the fault is kept")
+    assert worker.fault == "RuntimeError: CUDA error: launch failed"
+    worker.submit("a", 2)
+    wait_until(lambda: done == [2], "the next one is processed")
+    wait_until(lambda: worker.fault == "", "and clears the fault")
+    assert worker.stop(5.0)
+
+
+def test_how_long_the_work_takes_can_be_seen_from_outside() -> None:
+    go_on = threading.Event()
+    worker = LatestFrameWorker("a", lambda items: go_on.wait(20.0) and None, lambda *_: None)
+    assert worker.busy_s == 0.0
+    worker.submit("a", 1)
+    wait_until(lambda: worker.busy_s > 0.05, "it is busy")
+    go_on.set()
+    wait_until(lambda: worker.busy_s == 0.0, "it is done")
+    assert worker.stop(5.0)
+
+
 class Patience:
     """Items that become ready when the test says so."""
 
@@ -463,7 +497,7 @@ def test_a_paused_node_is_not_a_faulty_one() -> None:
 
 def test_a_report_of_several_cameras_names_them() -> None:
     figures = CameraFigures(snapshot(), {}, NodeSettings(), sensor_depth_seen=False)
-    network = NetworkFigures("fp16, processing size bundle", "")
+    network = NetworkFigures("fp16, 512x512 pixels", "")
     report = active_report({"front": figures, "rear": figures}, network, enabled=True)
     assert list(report) == ["front frames", "front scale", "rear frames", "rear scale", "network"]
     assert list(active_report({"": figures}, network, enabled=True)) == [

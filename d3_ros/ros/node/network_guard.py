@@ -1,8 +1,8 @@
-"""A network that steps down where it fails, and comes back: the node must live and tell no lies.
+"""Keeps the node's network running: steps down where it fails, and up again later.
 
-What can be tried is a ladder of (precision, processing size). Too little memory steps at once;
-answers that are not finite, and failures that nobody foresaw, step after some in a row. After a
-while the step above is tried again, each time later.
+A step is a precision and a processing size. Too little memory leads to the next step at once;
+answers that are not finite and unexpected errors do after some in a row. After a while the step
+above is tried again, each time later.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ SHRINK = 0.75
 SMALLEST_SIDE = 128
 MOST_STEPS = 6
 LONGEST_RETRY_S = 3600.0
+# A network that cannot be loaded is tried again this much later.
+RELOAD_S = 5.0
 
 
 class LoadedPredictor(Predictor, Protocol):
@@ -41,11 +43,11 @@ class LoadedPredictor(Predictor, Protocol):
 
     @property
     def latency(self) -> Mapping[tuple[int, int], LatencyState]:
-        """By size of the images, what the choice of the processing size by a target does."""
+        """Image size -> how a target latency chose the processing size; empty without a target."""
         ...
 
     def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) at which it sees an image of (height, width)."""
+        """(height, width) to which an image of (height, width) is resized for the network."""
         ...
 
     def predict_batch(
@@ -59,15 +61,17 @@ Load = Callable[[NodeSettings], LoadedPredictor]
 
 
 class NetworkGuard:
-    """A predictor that survives; used by one thread at a time.
+    """A predictor that survives its own failures; used by one thread at a time.
+
+    `reason` and `step` may be read from any thread.
 
     Args:
-        load: makes a predictor from settings; raises D3Error.
+        load: makes a predictor from settings; may raise anything.
         settings: the first step; `fallback` says how to go down and up again.
-        warn: told, in a line, about every step.
+        warn: called with one line about every step.
 
     Raises:
-        D3Error: the network cannot be loaded as the settings ask for.
+        Exception: whatever `load` raises for the first step.
     """
 
     def __init__(self, load: Load, settings: NodeSettings, warn: Callable[[str], None]) -> None:
@@ -80,6 +84,9 @@ class NetworkGuard:
         self._retry_s = settings.fallback.retry_after
         self._retry_at = float("inf")
         self._no_step_until = float("-inf")
+        self._load_error: Exception | None = None
+        self._no_load_until = float("-inf")
+        self._image_size: tuple[int, int] | None = None
         self._predictor: LoadedPredictor | None = load(settings)
         self._tasks = self._predictor.tasks
         self._precision = self._predictor.precision
@@ -96,11 +103,15 @@ class NetworkGuard:
 
     @property
     def step(self) -> str:
-        """At which step of the ladder it runs; under a target latency, at which sizes just now."""
+        """Precision and processing size at which it runs, in words."""
         predictor = self._predictor
         states = list(predictor.latency.values()) if predictor is not None else []
-        size = self._steps[-1].processing_size if not states else _at_present(states)
-        return f"{self._precision}, processing size {size}"
+        if states:
+            return f"{self._precision}, {'; '.join(map(_chosen_by_latency, states))}"
+        if predictor is None or self._image_size is None:
+            return f"{self._precision}, {_size_in_words(self._steps[-1].processing_size)}"
+        height, width = predictor.processing_size("depth", self._image_size)
+        return f"{self._precision}, {height}x{width} pixels"
 
     def __call__(self, rgb: np.ndarray, tasks: tuple[Task, ...] | None = None) -> D3Prediction:
         """Predict one image.
@@ -117,12 +128,13 @@ class NetworkGuard:
         self, images: Sequence[np.ndarray], tasks: tuple[Task, ...]
     ) -> list[D3Prediction | Exception]:
         """Predict images together; for each, the prediction or what went wrong with it."""
+        self._image_size = (images[0].shape[0], images[0].shape[1])
         self._try_the_step_above()
         while True:
             try:
                 predictions = self._loaded().predict_batch(images, tasks)
             except Exception as error:
-                if self._step_down(error, images[0].shape[:2]):
+                if self._step_down(error, self._image_size):
                     continue
                 if len(images) == 1:
                     return [error]
@@ -133,6 +145,9 @@ class NetworkGuard:
 
     def _loaded(self) -> LoadedPredictor:
         if self._predictor is None:
+            # Loading takes seconds: not with every frame while it fails.
+            if self._load_error is not None and time.monotonic() < self._no_load_until:
+                raise self._load_error
             self._use(self._steps[-1])
         assert self._predictor is not None
         return self._predictor
@@ -140,31 +155,39 @@ class NetworkGuard:
     def _use(self, settings: NodeSettings) -> None:
         self._predictor = None  # first, so that two never need memory at once
         free_memory()
-        self._predictor = self._load(settings)
+        try:
+            self._predictor = self._load(settings)
+        except Exception as error:
+            # Without its traceback, whose local variables hold the network's memory.
+            self._load_error = error.with_traceback(None)
+            self._no_load_until = time.monotonic() + RELOAD_S
+            raise
+        self._load_error = None
         self._precision = self._predictor.precision
 
-    def _step_down(self, error: Exception, image_size: tuple[int, ...]) -> bool:
+    def _step_down(self, error: Exception, image_size: tuple[int, int]) -> bool:
         """Go to the step below, if it is time to and there is one; False to give up the frame."""
         self._failures += 1
         at_once = isinstance(error, DeviceError)
         if not at_once and self._failures < self._fallback.failures:
             return False
-        below = self._step_below(error, (image_size[0], image_size[1]))
+        below = self._step_below(error, image_size)
         if not self._fallback.enabled or below is None or time.monotonic() < self._no_step_until:
             return False
         self._failures = 0
-        why = str(error) if isinstance(error, D3Error) else f"{type(error).__name__}: {error}"
-        self._warn(f"stepping down to {_described(below)}: {one_line(why)}")
+        why = _in_words(error)
+        self._warn(f"stepping down to {_described(below)}: {why}")
         # What failed must not keep the network's memory through its local variables.
         traceback.clear_frames(error.__traceback__)
         try:
             self._use(below)
-        except D3Error as fault:
-            self._warn(f"cannot step down: {fault}")
+        except Exception as fault:
+            self._warn(f"cannot step down: {_in_words(fault)}")
             self._no_step_until = time.monotonic() + max(self._retry_s, 1.0)
+            self._no_load_until = float("-inf")  # the step that it stays at may be loaded at once
             return False
         self._steps.append(below)
-        self._reasons.append(f"stepped down to {_described(below)}: {one_line(why)}")
+        self._reasons.append(f"stepped down to {_described(below)}: {why}")
         self._retry_at = self._next_retry()
         return True
 
@@ -191,10 +214,10 @@ class NetworkGuard:
         below = self._steps.pop()
         try:
             self._use(self._steps[-1])
-        except D3Error as fault:
-            self._warn(f"cannot step up to {_described(self._steps[-1])} yet: {fault}")
+        except Exception as fault:
+            self._warn(f"cannot step up to {_described(self._steps[-1])} yet: {_in_words(fault)}")
             self._steps.append(below)
-            self._predictor = None
+            self._no_load_until = float("-inf")  # the step below may be loaded at once
             self._retry_s = min(2.0 * self._retry_s, LONGEST_RETRY_S)
         else:
             self._reasons.pop()
@@ -209,13 +232,31 @@ class NetworkGuard:
         return time.monotonic() + self._retry_s
 
 
-def _at_present(states: Sequence[LatencyState]) -> str:
-    return "; ".join(
-        f"{state.size[0]}x{state.size[1]} ({state.rung} of {state.rungs}, "
+def _in_words(error: Exception) -> str:
+    """One line; the class's name only where it was not expected."""
+    text = one_line(error)
+    return text if isinstance(error, D3Error) else f"{type(error).__name__}: {text}"
+
+
+def _chosen_by_latency(state: LatencyState) -> str:
+    height, width = state.size
+    return (
+        f"{height}x{width} pixels (size {state.rung} of {state.rungs}, "
         f"{state.latency_ms:.0f} of {state.target_ms:g} ms)"
-        for state in states
     )
 
 
+def _size_in_words(processing_size: str) -> str:
+    """A value of the parameter processing_size, for readers who do not know its words."""
+    if processing_size == "bundle":
+        return "the model's own size"
+    if processing_size.startswith("aspect"):
+        shorter = processing_size.partition(":")[2]
+        return "the image's aspect ratio" + (
+            f", shorter side about {shorter} pixels" if shorter else ""
+        )
+    return f"{processing_size} pixels"
+
+
 def _described(settings: NodeSettings) -> str:
-    return f"dtype {settings.dtype}, processing size {settings.processing_size}"
+    return f"{settings.dtype}, {_size_in_words(settings.processing_size)}"

@@ -1,39 +1,45 @@
-"""One inference thread behind a slot for each camera: of each, the newest image wins."""
+"""One inference thread for all cameras. Of each camera it takes the newest image."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from d3_ros.errors import one_line
 
 Item = TypeVar("Item")
 
 
 @dataclass
 class _Slot(Generic[Item]):
-    """`current` waits until it is ready; `newest` came after it."""
+    """What waits of one source: `current` until it is ready; `newest` came after it."""
 
     current: Item | None = None
     newest: Item | None = None
 
 
 class LatestFrameWorker(Generic[Item]):
-    """Runs `process`, in a thread of its own, on the newest items of all sources that are ready.
+    """Runs `process` in a thread of its own, on the newest ready item of every source.
 
-    What is ready at the same time is handed over at once. So a source that is never ready holds up
-    nobody, and one that is always ready waits for no more than one batch of the others.
+    All items that are ready are handed over together. So a source that is never ready delays no
+    other, and a source waits for at most one batch of the others.
 
-    An item that is overtaken before its turn is handed to `drop`. One that is not ready yet is
-    overtaken only by one that is: else a sensor that is later than the camera's next image would
-    keep every image from its turn.
+    An item that is replaced by a newer one before its turn is handed to `drop`. An item that is not
+    ready yet is replaced only by one that is ready. Otherwise a sensor that is slower than the
+    camera would keep every image waiting.
+
+    The thread never dies: whatever `process` raises is kept in `fault`.
 
     Args:
         sources: their names.
-        process: the work, on the items by source; called in the worker's thread; must not raise.
-        drop: told about each item that will never be processed; called in any thread.
-        ready_in: seconds until an item may be processed, <= 0 for now. Asked again after every
-            `submit` and `wake`.
+        process: the work, on the items by source; called in the worker's thread.
+        drop: called, in any thread, with each item that will never be processed.
+        ready_in: seconds until an item may be processed, <= 0 for now. Called again after every
+            `submit` and `wake`. An item for which it raises is processed at once, so that the
+            fault shows there.
         name: the thread's name, for debuggers.
     """
 
@@ -51,24 +57,36 @@ class LatestFrameWorker(Generic[Item]):
         self._changed = threading.Condition()
         self._slots: dict[str, _Slot[Item]] = {source: _Slot() for source in sources}
         self._stopping = False
+        self._began: float | None = None
+        self._fault = ""
         # A daemon, so that a network in the middle of a long frame cannot keep the process alive.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the batch that is being processed began; 0 where none is."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
+
+    @property
+    def fault(self) -> str:
+        """What `process` raised on the latest batch, in one line; empty where it did not."""
+        return self._fault
+
     def submit(self, source: str, item: Item) -> None:
         """Make `item` the next one of its source; returns at once."""
         with self._changed:
-            refused = self._stopping
-            overtaken = item
-            if not refused:
+            replaced: Item | None = item
+            if not self._stopping:
                 slot = self._slots[source]
-                overtaken, slot.newest = slot.newest, item  # type: ignore[assignment]
+                replaced, slot.newest = slot.newest, item
             self._changed.notify()
-        if overtaken is not None:
-            self._drop(source, overtaken)
+        if replaced is not None:
+            self._drop(source, replaced)
 
     def wake(self) -> None:
-        """Something arrived that may have made an item ready."""
+        """Ask `ready_in` again: something arrived that an item may be waiting for."""
         with self._changed:
             self._changed.notify()
 
@@ -99,29 +117,41 @@ class LatestFrameWorker(Generic[Item]):
         while True:
             with self._changed:
                 while not self._stopping:
-                    batch, patience_s = self._take()
+                    batch, wait_s = self._take()
                     if batch:
                         break
-                    self._changed.wait(patience_s)
+                    self._changed.wait(wait_s)
                 if self._stopping:
                     return
-            self._process(batch)
+            self._began = time.monotonic()
+            try:
+                self._process(batch)
+                self._fault = ""
+            except Exception as error:
+                self._fault = f"{type(error).__name__}: {one_line(error)}"
+            self._began = None
 
     def _take(self) -> tuple[dict[str, Item], float | None]:
-        """What is ready, taken out of its slots; and seconds until something else will be."""
+        """The ready items, taken out of their slots; seconds until another will be ready."""
         batch: dict[str, Item] = {}
-        patience_s: float | None = None
+        wait_s: float | None = None
         for source, slot in self._slots.items():
             newer = slot.newest
-            if newer is not None and (slot.current is None or self._ready_in(source, newer) <= 0):
+            if newer is not None and (slot.current is None or self._wait(source, newer) <= 0):
                 if slot.current is not None:
                     self._drop(source, slot.current)
                 slot.current, slot.newest = newer, None
             if slot.current is None:
                 continue
-            ready_in = self._ready_in(source, slot.current)
+            ready_in = self._wait(source, slot.current)
             if ready_in <= 0:
                 batch[source], slot.current = slot.current, None
             else:
-                patience_s = ready_in if patience_s is None else min(patience_s, ready_in)
-        return batch, patience_s
+                wait_s = ready_in if wait_s is None else min(wait_s, ready_in)
+        return batch, wait_s
+
+    def _wait(self, source: str, item: Item) -> float:
+        try:
+            return self._ready_in(source, item)
+        except Exception:  # `process` meets the same fault, and its caller tells of it
+            return 0.0
