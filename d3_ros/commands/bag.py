@@ -70,10 +70,29 @@ def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
         "--rectified", action="store_true", help="the images are rectified: P of camera_info holds"
     )
     group.add_argument(
-        "--tolerance", type=float, default=default.tolerance_s, help="between stamps, s"
+        "--tolerance",
+        type=float,
+        default=default.tolerance_s,
+        help="largest difference between the stamps of image and measurement, s",
     )
-    group.add_argument("--min-depth", type=float, default=default.min_depth_m, help="m")
-    group.add_argument("--max-depth", type=float, default=default.max_depth_m, help="m")
+    group.add_argument(
+        "--min-depth", type=float, default=default.min_depth_m, help="least z-depth, m"
+    )
+    group.add_argument(
+        "--max-depth", type=float, default=default.max_depth_m, help="largest z-depth, m"
+    )
+    group.add_argument(
+        "--min-range",
+        type=float,
+        default=default.min_range_m,
+        help="least distance of a point from its sensor, m; drivers write (0, 0, 0) for no return",
+    )
+    group.add_argument(
+        "--max-range",
+        type=float,
+        default=default.max_range_m,
+        help="largest distance of a point from its sensor, m",
+    )
 
 
 def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +101,9 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
 
     default = ExtractOptions()
     group = parser.add_argument_group("choice of frames")
-    group.add_argument("--every", type=float, default=default.every_s, help="least time between, s")
+    group.add_argument(
+        "--every", type=float, default=default.every_s, help="least time between two frames, s"
+    )
     group.add_argument(
         "--min-motion",
         type=float,
@@ -128,6 +149,8 @@ def camera_options(args: argparse.Namespace) -> BagCameraOptions:
         raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
     if not 0 <= args.min_depth < args.max_depth or args.tolerance < 0:
         raise D3Error("--min-depth must be below --max-depth, and --tolerance not negative")
+    if not 0 <= args.min_range < args.max_range:
+        raise D3Error("--min-range must be below --max-range, and not negative")
     return BagCameraOptions(
         path=args.bag,
         image=args.image,
@@ -140,6 +163,8 @@ def camera_options(args: argparse.Namespace) -> BagCameraOptions:
         tolerance_s=args.tolerance,
         min_depth_m=args.min_depth,
         max_depth_m=args.max_depth,
+        min_range_m=args.min_range,
+        max_range_m=args.max_range,
     )
 
 

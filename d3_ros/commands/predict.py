@@ -129,16 +129,11 @@ def _image_files(arguments: list[Path]) -> list[Path]:
 def _read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB; grey and 16-bit images are converted."""
     import cv2
-    import numpy as np
 
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if image is None:
-        raise DataError(f"{path} is not an image that OpenCV can read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    from d3_ros.imaging.image_file import read_image
+
+    # Unlike a camera's images, a photo is turned as its EXIF orientation asks.
+    return cv2.cvtColor(read_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def _intrinsics(width: int, height: int, given: list[float] | None) -> CameraIntrinsics:

@@ -21,7 +21,7 @@ import numpy as np
 from d3_ros.data.dataset_config import DatasetKind
 from d3_ros.data.plain_folder import refuse_unfinished, unit_or_zero
 from d3_ros.errors import D3Error, DataError, one_line
-from d3_ros.imaging.image_file import PICTURES
+from d3_ros.imaging.image_file import PICTURES, files_by_stem
 from d3_ros.network import OFFICIAL_NORMAL_AXES
 
 PREFIXES: dict[DatasetKind, str] = {"hypersim": "ai", "virtual_kitti": "Scene", "coco": "coco"}
@@ -48,9 +48,9 @@ def list_official(folder: Path, kind: DatasetKind) -> tuple[list[OfficialFiles],
     refuse_unfinished(folder)
     prefix = PREFIXES[kind]
     pictures = {
-        path.stem: path
-        for path in sorted((folder / "rgb").glob(f"{prefix}*"))
-        if path.suffix.lower() in PICTURES
+        name: path
+        for name, path in sorted(files_by_stem(folder / "rgb", PICTURES).items())
+        if name.startswith(prefix)
     }
     if not pictures:
         raise DataError(f"{folder / 'rgb'} has no pictures whose names begin with '{prefix}'")
@@ -100,7 +100,7 @@ def read_caption(path: Path) -> str:
         DataError: the file is missing or has none.
     """
     try:
-        caption = json.loads(path.read_text(encoding="utf-8"))["caption"]
+        caption = json.loads(path.read_text(encoding="utf-8-sig"))["caption"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is missing or has no caption ({type(error).__name__})") from error
     if not isinstance(caption, str):

@@ -28,7 +28,13 @@ import cv2
 import numpy as np
 
 from d3_ros.errors import DataError
-from d3_ros.imaging.image_file import PICTURES, files_by_stem, read_image, read_millimetres
+from d3_ros.imaging.image_file import (
+    PICTURES,
+    files_by_stem,
+    read_image,
+    read_millimetres,
+    write_whole,
+)
 from d3_ros.types import CameraIntrinsics
 
 Split = Literal["train", "test"]
@@ -117,7 +123,7 @@ def read_depth(path: Path) -> np.ndarray:
     Raises:
         DataError: missing, damaged, or not depth.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         depth = _read_array(path, 2)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
     return read_millimetres(path).astype(np.float32) / np.float32(1000)
@@ -129,7 +135,7 @@ def read_normals(path: Path) -> np.ndarray:
     Raises:
         DataError: missing, damaged, or not normals.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return unit_or_zero(np.nan_to_num(_read_array(path, 3), posinf=0, neginf=0))
     image = read_image(path, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -151,7 +157,7 @@ def read_intrinsics(folder: Path) -> Mapping[str, CameraIntrinsics]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         entries = {"": content} if "fx" in content else content
         return {name: _camera(entry) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -177,7 +183,7 @@ def write_intrinsics(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> 
     text = ",\n".join(
         f"{json.dumps(name)}: {json.dumps(entries[name])}" for name in sorted(entries)
     )
-    (folder / INTRINSICS).write_text("{\n" + text + "\n}\n", encoding="utf-8")
+    write_whole(folder / INTRINSICS, "{\n" + text + "\n}\n")
 
 
 def read_split(folder: Path) -> dict[str, Split] | None:
@@ -190,7 +196,7 @@ def read_split(folder: Path) -> dict[str, Split] | None:
     if not path.is_file():
         return None
     found: dict[str, Split] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         name, _, side = line.strip().rpartition(" ")
         if not line.strip() or line.startswith("#"):
             continue
@@ -206,7 +212,7 @@ def read_split(folder: Path) -> dict[str, Split] | None:
 def write_split(folder: Path, sides: Mapping[str, Split]) -> None:
     """Write split.txt."""
     lines = [f"{name} {sides[name]}\n" for name in sides]
-    (folder / SPLIT).write_text("".join(lines), encoding="utf-8")
+    write_whole(folder / SPLIT, "".join(lines))
 
 
 @contextmanager

@@ -14,6 +14,9 @@ from d3_ros.types import CameraIntrinsics
 
 # A point this share farther than what surrounds it is seen through it.
 HIDDEN_RATIO = 0.15
+# Points of a cloud or scan that are nearer to their sensor, or farther, are none: metres. Drivers
+# write (0, 0, 0) where there was no return.
+MIN_RANGE_M, MAX_RANGE_M = 0.1, 200.0
 
 
 def place_on_image(depth_m: np.ndarray, width: int, height: int) -> np.ndarray:

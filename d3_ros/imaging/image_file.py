@@ -1,7 +1,12 @@
-"""Picture files to arrays and back, whole or not at all, and the files of a folder in order."""
+"""Picture files to arrays and back, whole or not at all, and the files of a folder in order.
+
+Nothing is decoded before its size is known: see `decode_picture`. A file is written under another
+name and renamed when it is whole: see `write_whole`.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,49 +14,86 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
+from d3_ros.imaging.picture_header import picture_header, picture_kind
 
 # What OpenCV reads, and what people have.
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
-# Beginning of a file -> what stands at its end: the end markers of JPEG and PNG.
-FILE_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PN": b"IEND"}
+MAX_MEGAPIXELS = 64.0
+# As stored: in 8-bit colour, and not turned as the EXIF orientation asks. The intrinsics and the
+# depth of a camera's image are those of the image as stored.
+AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def decode_whole(data: bytes, flags: int) -> np.ndarray | None:
-    """`cv2.imdecode`, but None also for a JPEG or PNG that was cut off.
-
-    OpenCV fills up what is missing with grey and says so on standard error only. Zeros after the
-    end, with which some cameras pad their JPEGs, are no fault.
-    """
-    end = FILE_ENDS.get(data[:3])
-    if not data or (end is not None and end not in data.rstrip(b"\0")[-64:]):
-        return None
-    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+class PictureError(DataError):
+    """A picture is not decoded; the text begins with "is" and goes behind the picture's name."""
 
 
-def read_image(path: Path, flags: int) -> np.ndarray:
-    """`cv2.imread`.
+def decode_picture(data: bytes, flags: int, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """`cv2.imdecode` of a JPEG, PNG, BMP, TIFF or WebP file that is whole and not too large.
+
+    OpenCV takes memory for whatever size the header declares, and fills up what is missing of a cut
+    file with grey. So size and wholeness are read from the file's structure first. Bytes behind the
+    picture's end are no fault.
+
+    Args:
+        data: the file's content.
+        flags: cv2.IMREAD_UNCHANGED, for example.
+        max_megapixels: limit of width x height, in 10⁶ pixels.
 
     Raises:
-        DataError: the file cannot be read, is no picture, or was cut off.
+        PictureError: no picture, cut short or damaged, or larger than the limit.
     """
+    if picture_kind(data) is None:
+        raise PictureError("is no picture (JPEG, PNG, BMP, TIFF or WebP)")
+    header = picture_header(data)
+    if header is None or header.end is None:
+        raise PictureError("is damaged or cut short")
+    if header.width * header.height > max_megapixels * 1e6:
+        raise PictureError(
+            f"is {header.width} x {header.height} pixels, more than the limit of "
+            f"{max_megapixels:g} megapixels"
+        )
     try:
-        image = decode_whole(path.read_bytes(), flags)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+        image = cv2.imdecode(np.frombuffer(data, np.uint8, header.end), flags)
+    except cv2.error as error:
+        raise PictureError(f"is damaged ({one_line(error)})") from error
     if image is None:
-        raise DataError(f"{path}: not a whole picture that OpenCV can read: was it cut off?")
+        raise PictureError("is damaged or of a kind that OpenCV cannot read")
     return image
 
 
+def read_image(path: Path, flags: int, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """The picture in a file, as `decode_picture` gives it.
+
+    Raises:
+        DataError: the file cannot be read, is no picture, was cut short, or is too large.
+    """
+    try:
+        return decode_picture(path.read_bytes(), flags, max_megapixels)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    except PictureError as error:
+        raise DataError(f"{path} {error}") from error
+
+
+def decode_rgb(data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture as stored; its EXIF orientation is not followed.
+
+    Raises:
+        PictureError: as `decode_picture`.
+    """
+    return cv2.cvtColor(decode_picture(data, AS_STORED), cv2.COLOR_BGR2RGB)
+
+
 def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture.
+    """(H, W, 3) uint8 RGB of a picture as stored; its EXIF orientation is not followed.
 
     Raises:
         DataError: as `read_image`.
     """
-    return cv2.cvtColor(read_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(read_image(path, AS_STORED), cv2.COLOR_BGR2RGB)
 
 
 def read_millimetres(path: Path) -> np.ndarray:
@@ -70,7 +112,7 @@ def read_millimetres(path: Path) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray, parameters: Sequence[int] = ()) -> None:
-    """`cv2.imwrite`, which leaves a full disk and a missing folder to whoever reads its answer.
+    """Write a picture, whole or not at all.
 
     Args:
         path: its suffix says how.
@@ -80,9 +122,31 @@ def write_image(path: Path, image: np.ndarray, parameters: Sequence[int] = ()) -
     Raises:
         DataError: the file cannot be written.
     """
-    data = _encoded(path.suffix, image, parameters)
+    write_whole(path, _encoded(path.suffix, image, parameters))
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file, whole or not at all: under another name first, which is then renamed.
+
+    Args:
+        path: of the file; a file that is there is replaced. A device or pipe is written to.
+        data: its content; a text is written as UTF-8.
+
+    Raises:
+        DataError: the file cannot be written; `path` is as it was.
+    """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    target = path.resolve()
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        path.write_bytes(data)
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)  # a folder refuses
+            return
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror})") from error
 
@@ -111,7 +175,11 @@ def _encoded(suffix: str, image: np.ndarray, parameters: Sequence[int] = ()) -> 
 
 
 def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    """Files by stem in the order in which people count, 9 before 10; none where no folder is."""
+    """Files by stem in the order in which people count, 9 before 10; none where no folder is.
+
+    Raises:
+        DataError: two files have one stem, so that it is not known which of them is meant.
+    """
     if not folder.is_dir():
         return {}
     files = [
@@ -120,4 +188,9 @@ def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
         if path.suffix.lower() in suffixes and not path.name.startswith(".")
     ]
     files.sort(key=lambda path: [part.zfill(20) for part in re.split(r"(\d+)", path.stem)])
-    return {path.stem: path for path in files}
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(f"{other} and {path.name} are both frame '{path.stem}': remove one")
+    return by_stem

@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from d3_ros.errors import MessageError
-from d3_ros.imaging.image_file import FILE_ENDS, decode_whole, encode_jpeg
+from d3_ros.errors import MessageError, one_line
+from d3_ros.imaging.image_file import (
+    MAX_MEGAPIXELS,
+    PictureError,
+    decode_picture,
+    encode_jpeg,
+)
 from d3_ros.messages.colour_encodings import PACKED, Packed, packed_to_rgb
 from d3_ros.messages.images import depth_from_image, metres_from_millimetres, rgb_from_image
 
@@ -28,15 +33,17 @@ if TYPE_CHECKING:  # bags are read where no ROS is installed
 DEPTH_HEADER = struct.Struct("<iff")
 
 
-def rgb_from_any(message: Any, topic: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an Image or a CompressedImage.
+def rgb_from_any(
+    message: Any, topic: str, bit_depth: int = 16, max_megapixels: float = MAX_MEGAPIXELS
+) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an Image or a CompressedImage; arguments as `rgb_from_compressed`.
 
     Raises:
         MessageError: it cannot be decoded.
     """
     if not is_compressed(message):
-        return rgb_from_image(message, topic)
-    return rgb_from_compressed(message, topic)
+        return rgb_from_image(message, topic, bit_depth)
+    return rgb_from_compressed(message, topic, bit_depth, max_megapixels)
 
 
 def depth_from_any(message: Any, topic: str) -> np.ndarray:
@@ -55,31 +62,34 @@ def is_compressed(message: Any) -> bool:
     return hasattr(message, "format")
 
 
-def rgb_from_compressed(message: CompressedImage, topic: str, bit_depth: int = 16) -> np.ndarray:
+def rgb_from_compressed(
+    message: CompressedImage,
+    topic: str,
+    bit_depth: int = 16,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a JPEG or PNG; its EXIF orientation is not followed.
 
     Args:
         message: the image.
         topic: where it came from, for the error's text.
         bit_depth: significant bits of 16 bit pixels, as for `rgb_from_image`.
+        max_megapixels: larger images are not decoded, in 10⁶ pixels.
 
     Raises:
-        MessageError: neither JPEG nor PNG, cut short or damaged, or a depth image.
+        MessageError: no picture, cut short or damaged, too large, or a depth image.
     """
     data = np.asarray(message.data, np.uint8).tobytes()
     described = f"'{topic}': {message.format!r} of {len(data)} bytes"
     # Unchanged: as stored, which also leaves the image in the orientation of its camera_info.
-    pixels = decode_whole(data, cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        if data[:3] in FILE_ENDS:
-            raise MessageError(
-                f"{described} is damaged or cut short: check its publisher and the network between"
-            )
+    try:
+        pixels = decode_picture(data, cv2.IMREAD_UNCHANGED, max_megapixels)
+        return packed_to_rgb(pixels, _encoding(pixels, message.format, described), bit_depth)
+    except (PictureError, cv2.error) as error:
         raise MessageError(
-            f"{described} is neither JPEG nor PNG: publish one of them, or the raw image "
-            "(image.transport: raw)"
-        )
-    return packed_to_rgb(pixels, _encoding(pixels, message.format, described), bit_depth)
+            f"{described} {one_line(error)}: check its publisher and the network between, or "
+            "publish the raw image (image.transport: raw)"
+        ) from error
 
 
 def jpeg_message(header: Header, rgb: np.ndarray, quality: int) -> CompressedImage:
@@ -123,11 +133,18 @@ def _depth_from_compressed(message: CompressedImage, topic: str) -> np.ndarray:
     data = np.asarray(message.data, np.uint8).tobytes()
     has_header = "compressedDepth" in message.format
     png = data[DEPTH_HEADER.size :] if has_header else data
-    pixels = decode_whole(png, cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
+    try:
+        pixels = decode_picture(png, cv2.IMREAD_UNCHANGED)
+    except PictureError as error:
         raise MessageError(
-            f"'{topic}': a message of format {message.format!r} is not a 16-bit PNG: publish depth "
-            "with compressedDepth in its png format, or raw"
+            f"'{topic}': {message.format!r} of {len(data)} bytes {error}: publish depth with "
+            "compressedDepth in its png format, or raw"
+        ) from error
+    if pixels.ndim != 2 or pixels.dtype != np.uint16:
+        raise MessageError(
+            f"'{topic}': a message of format {message.format!r} is {pixels.dtype} of shape "
+            f"{pixels.shape}, not a 16-bit PNG: publish depth with compressedDepth in its png "
+            "format, or raw"
         )
     if not (has_header and message.format.startswith("32FC1")):
         return metres_from_millimetres(pixels)

@@ -97,7 +97,7 @@ def test_a_folder_and_an_unreadable_image(
     folder.mkdir()
     cv2.imwrite(str(folder / "grey.jpg"), grey)
     (folder / "notes.txt").write_text("not taken for an image")
-    (folder / "broken.png").write_bytes(b"\x89PNG and no more")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (folder / "empty.png").write_bytes(b"")
     missing = tmp_path / "missing.png"
     output = tmp_path / "out"
@@ -106,9 +106,9 @@ def test_a_folder_and_an_unreadable_image(
     assert "2 of 5 images predicted" in captured.out
     told = [x for x in captured.err.splitlines() if x.startswith("d3_ros predict: ")]
     assert told == [
-        f"d3_ros predict: {missing} cannot be read: No such file or directory",
-        f"d3_ros predict: {folder}/broken.png is not an image that OpenCV can read",
-        f"d3_ros predict: {folder}/empty.png is not an image that OpenCV can read",
+        f"d3_ros predict: {missing} cannot be read (No such file or directory)",
+        f"d3_ros predict: {folder}/broken.png is damaged or cut short",
+        f"d3_ros predict: {folder}/empty.png is no picture (JPEG, PNG, BMP, TIFF or WebP)",
     ]
     assert {path.stem for path in output.glob("*.ply")} == {"grey", "photo"}
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import bag_messages as bags
+from helpers import pictures
 from helpers.paths import ROOT
 from rosbags.rosbag2 import StoragePlugin
 
@@ -21,8 +22,10 @@ from d3_ros.data import plain_folder
 from d3_ros.data.bag.camera import BagCamera, BagCameraOptions
 from d3_ros.data.bag.extract import ExtractOptions, extract, split_by_time
 from d3_ros.data.bag.transforms import StaticTransforms
+from d3_ros.data.frame_set import FrameSet
 from d3_ros.errors import DataError, MessageError
 from d3_ros.imaging.image_file import read_rgb
+from d3_ros.messages.compressed import rgb_from_compressed
 from d3_ros.types import CameraIntrinsics
 
 START, SECOND = 1_700_000_000_000_000_000, 1_000_000_000
@@ -251,9 +254,7 @@ def test_another_recording_does_not_go_on_from_the_remains(tmp_path: Path) -> No
 
 def test_the_cameras_own_jpeg_is_kept(tmp_path: Path) -> None:
     jpeg = cv2.imencode(".jpg", picture(3), [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
-    message = bags.TYPES.types["sensor_msgs/msg/CompressedImage"](
-        header=bags.header(START), format="rgb8; jpeg compressed bgr8", data=jpeg.reshape(-1)
-    )
+    message = bags.compressed(START, jpeg.tobytes(), "rgb8; jpeg compressed bgr8")
     depth = np.full((HEIGHT, WIDTH), 900, np.uint16)
     path = bags.write_bag(
         tmp_path / "bag",
@@ -268,6 +269,72 @@ def test_the_cameras_own_jpeg_is_kept(tmp_path: Path) -> None:
     assert main(["bag", "extract", str(path), *options]) == 0
     (file,) = (output / "rgb").iterdir()
     assert file.read_bytes() == jpeg.tobytes()
+
+
+GREY = cv2.cvtColor(picture(3), cv2.COLOR_RGB2GRAY)
+BGR = picture(3)[..., ::-1]
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "kept"),
+    [
+        (pictures.jpeg(BGR), "jpeg", True),
+        (pictures.jpeg(BGR), "rgb8; jpeg compressed bgr8", True),
+        (pictures.jpeg(GREY), "mono8; jpeg compressed ", True),
+        (pictures.jpeg(BGR) + bytes(500), "jpeg", True),
+        *(
+            (pictures.with_orientation(pictures.jpeg(BGR), turn), "jpeg", True)
+            for turn in (2, 3, 6)
+        ),
+        (pictures.jpeg(GREY), "bayer_rggb8; jpeg compressed ", False),
+        (pictures.jpeg(picture(3)), "rgb8; jpeg compressed rgb8", False),
+        (pictures.png(BGR), "png", False),
+    ],
+)
+def test_extracted_pictures_are_what_the_node_sees(
+    tmp_path: Path, data: bytes, text: str, kept: bool
+) -> None:
+    """Bayer mosaic, channels in the order RGB, EXIF orientation: as the node reads them."""
+    message = bags.compressed(START, data, text)
+    depth = np.full((HEIGHT, WIDTH), 900, np.uint16)
+    path = bags.write_bag(
+        tmp_path / "bag",
+        [
+            ("/cam/image/compressed", START, message),
+            ("/cam/camera_info", START, info(START)),
+            ("/cam/depth", START, bags.image(START, depth, "16UC1")),
+        ],
+        StoragePlugin.MCAP,
+    )
+    options = BagCameraOptions(path, intrinsics=(60, 60, 32, 24))
+    extract(BagCamera(options), tmp_path / "out", ALL, {})
+    (file,) = (tmp_path / "out" / "rgb").iterdir()
+    node_sees = rgb_from_compressed(message, "image")
+    difference = np.abs(read_rgb(file).astype(int) - node_sees).mean()
+    assert difference == 0 if kept else difference < 6  # written again as JPEG
+    assert (file.read_bytes() == data) is kept
+    frames = FrameSet(tmp_path / "out")
+    assert len(frames) == 1, "and the evaluation leaves nothing out"
+
+
+def test_no_return_at_the_sensors_origin_is_not_depth(tmp_path: Path) -> None:
+    """A LiDAR 0.35 m before the lens; its driver writes (0, 0, 0) for beams without an answer."""
+    points = np.array([[2.65, 0.0, 0.0], [0.0, 0.0, 0.0], [0.05, 0.0, 0.0]], np.float32)
+    path = bags.write_bag(
+        tmp_path / "bag",
+        [
+            ("/tf_static", START, bags.static_transform("b", "camera", (0, 0, 0), OPTICAL_IN_BODY)),
+            ("/tf_static", START, bags.static_transform("b", "lidar", (0.35, 0, 0))),
+            ("/cam/camera_info", START, info(START)),
+            ("/cam/image", START, bags.image(START, picture(0), "rgb8")),
+            ("/points", START, bags.cloud(START, points)),
+        ],
+        StoragePlugin.MCAP,
+    )
+    (depth,) = depths(path)
+    assert measured(depth) == {(32, 24): 3.0}
+    (near,) = depths(path, min_range_m=0.0)
+    assert measured(near) == {(32, 24): 0.35}
 
 
 def test_splitting_by_time_by_hand() -> None:

@@ -108,6 +108,24 @@ def test_split_txt_is_obeyed(tmp_path: Path) -> None:
         open_source(config(root), SIZE, "train")
 
 
+def test_files_as_editors_and_people_make_them(tmp_path: Path) -> None:
+    """A byte-order mark at the beginning, a suffix in capitals, two files of one frame."""
+    root = folder(tmp_path / "f", ["a", "b"])
+    (root / "depth" / "a.png").unlink()
+    with (root / "depth" / "a.NPY").open("wb") as file:
+        np.save(file, np.full((HEIGHT, WIDTH), 2.0, np.float32))
+    mark = "\ufeff"
+    (root / "split.txt").write_text(f"{mark}a train\nb train\n", encoding="utf-8")
+    camera = {"width": WIDTH, "height": HEIGHT, "fx": 20, "fy": 20, "cx": 7.5, "cy": 5.5}
+    (root / "intrinsics.json").write_text(mark + json.dumps(camera), encoding="utf-8")
+    source = open_source(config(root, strict=True), SIZE, "train")
+    assert [source.sample(i, None).name for i in range(len(source))] == ["a", "b"]
+    assert source.sample(0, None).depth[0, 0] == 2.0
+    (root / "rgb" / "a.jpg").write_bytes((root / "rgb" / "a.png").read_bytes())
+    with pytest.raises(DataError, match="are both frame 'a': remove one"):
+        open_source(config(root), SIZE, "train")
+
+
 def test_nothing_to_test_is_empty_and_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     root = folder(tmp_path / "f", ["a"])
     assert len(open_source(config(root), SIZE, "test")) == 0
@@ -154,12 +172,12 @@ def damage(root: Path, fault: str) -> None:
         (
             "cut depth",
             "cannot be read",
-            "b.png: not a whole picture",
+            "b.png is damaged or cut short",
         ),
         (
             "cut picture",
             "cannot be read",
-            "b.png: not a whole picture",
+            "b.png is damaged or cut short",
         ),
         ("cut array", "cannot be read", "b.npy is missing or damaged"),
         ("8 bit", "cannot be read", "uint16 millimetres"),

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers import pictures
 from helpers.bag_messages import camera_info, compressed, image, write_bag
 from helpers.paths import ROOT
 from hypothesis import given, settings
@@ -174,8 +175,8 @@ def broken_folder(tmp_path: Path, fault: str) -> Path:
         ("no rgb", "put pictures (png, jpg, bmp, tif, webp) into rgb/"),
         ("no pictures", "no pictures in it"),
         ("no partners", "no file in depth/ has the name of one in rgb/"),
-        ("unreadable picture", "rgb/a.png: not a whole picture"),
-        ("unreadable depth", "depth/a.png: not a whole picture"),
+        ("unreadable picture", "rgb/a.png is no picture"),
+        ("unreadable depth", "depth/a.png is damaged or cut short"),
         ("8 bit depth", "one channel of uint16 millimetres"),
         ("other size", "16 x 12 pixels, but its frame is 8 x 6"),
     ],
@@ -233,7 +234,9 @@ def walk(count: int, *, raw: bool, truth: bool) -> list[tuple[str, int, Any]]:
     messages: list[tuple[str, int, Any]] = []
     for i in range(count):
         stamp = START + i * PERIOD
-        rgb_or_png = image(stamp, RED, "bgr8") if raw else compressed(stamp, RED)
+        rgb_or_png = (
+            image(stamp, RED, "bgr8") if raw else compressed(stamp, pictures.png(RED), "png")
+        )
         name = "/camera/image" if raw else "/camera/image/compressed"
         messages.append((name, stamp + 1_000_000, rgb_or_png))
         messages.append(("/camera/camera_info", stamp + 2_000_000, camera_info(stamp)))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -32,9 +31,9 @@ def image(stamp_ns: int, pixels: np.ndarray, encoding: str, frame_id: str = "cam
     )
 
 
-def compressed(stamp_ns: int, bgr: np.ndarray) -> Any:
+def compressed(stamp_ns: int, data: bytes, text: str) -> Any:
     return TYPES.types["sensor_msgs/msg/CompressedImage"](
-        header=header(stamp_ns), format="png", data=cv2.imencode(".png", bgr)[1].reshape(-1)
+        header=header(stamp_ns), format=text, data=np.frombuffer(data, np.uint8)
     )
 
 

@@ -31,7 +31,7 @@ def test_compressed_depth_in_millimetres_and_quantised() -> None:
         depth_from_any(floats, "/d"), [[np.nan, 10], [2.5, 5000 / 65035]], rtol=1e-6
     )
     floats.data = floats.data[:-20]
-    with pytest.raises(MessageError, match=r"'/d': .* is not a 16-bit PNG"):
+    with pytest.raises(MessageError, match=r"'/d': .* is damaged or cut short"):
         depth_from_any(floats, "/d")
 
 

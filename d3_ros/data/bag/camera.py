@@ -17,24 +17,34 @@ from d3_ros.data.bag.file import Moment, read_contents, read_moments
 from d3_ros.data.bag.topics import CameraTopics, SensorKind, find_topics
 from d3_ros.data.bag.transforms import TF_STATIC, StaticTransforms
 from d3_ros.errors import DataError, MessageError
-from d3_ros.geometry.sparse_depth import place_on_image, project_points
+from d3_ros.geometry.sparse_depth import (
+    MAX_RANGE_M,
+    MIN_RANGE_M,
+    place_on_image,
+    project_points,
+)
+from d3_ros.imaging.image_file import decode_rgb
+from d3_ros.imaging.picture_header import picture_kind
 from d3_ros.messages.camera_info import intrinsics_from_camera_info
 from d3_ros.messages.compressed import depth_from_any, is_compressed, rgb_from_any
 from d3_ros.messages.points import points_from_cloud
 from d3_ros.messages.scans import points_from_scan
 from d3_ros.types import CameraIntrinsics
 
-JPEG_START = b"\xff\xd8\xff"
-
 
 @dataclass(frozen=True)
 class BagCameraOptions:
-    """What of a bag to read; None: found by its name, or by being the only one.
+    """Which camera and which depth sensor of a bag to read, and how.
 
-    `intrinsics`: (fx, fy, cx, cy) in pixels, before the bag's camera_info. `rectified`: the images
-    are already rectified, so that P holds instead of K and D. `T_camera_sensor`: before the bag's
-    /tf_static; maps the sensor's points into the optical frame. `tolerance_s`: how far apart the
-    stamps of image and measurement may be. `min_depth_m` to `max_depth_m`: what is measured at all.
+    image, info, sensor, kind: topics and the kind of sensor; None: found by name, or because there
+        is only one.
+    intrinsics: (fx, fy, cx, cy) in pixels, instead of the bag's camera_info.
+    rectified: the images are rectified: P of camera_info holds instead of K and D.
+    T_camera_sensor: maps the sensor's points into the optical frame, instead of /tf_static.
+    tolerance_s: largest difference between the stamps of image and measurement, seconds.
+    min_depth_m, max_depth_m: z-depth outside is not measured.
+    min_range_m, max_range_m: distance from the sensor; points of clouds and scans outside are not
+        measured, as in the node (`sensor_depth.min_range`, `sensor_depth.max_range`).
     """
 
     path: Path
@@ -48,6 +58,8 @@ class BagCameraOptions:
     tolerance_s: float = 0.02
     min_depth_m: float = 0.1
     max_depth_m: float = 65.0
+    min_range_m: float = MIN_RANGE_M
+    max_range_m: float = MAX_RANGE_M
 
 
 class BagCamera:
@@ -143,12 +155,20 @@ class CameraMoment:
 
     @property
     def jpeg(self) -> bytes | None:
-        """The camera's own JPEG file, where it sent one."""
+        """The camera's own JPEG file, if that file read as a picture shows what `rgb` shows.
+
+        It does not where the message's `format` says that the picture is a Bayer mosaic, or that
+        its channels are in the order RGB.
+
+        Raises:
+            MessageError: the image cannot be decoded.
+        """
         message = self._moment.image
         if not is_compressed(message):
             return None
         data = np.asarray(message.data, np.uint8).tobytes()
-        return data if data.startswith(JPEG_START) else None
+        is_jpeg = picture_kind(data) == "JPEG"
+        return data if is_jpeg and np.array_equal(decode_rgb(data), self.rgb) else None
 
     @cached_property
     def intrinsics(self) -> CameraIntrinsics:
@@ -192,6 +212,12 @@ class CameraMoment:
         else:
             decode = points_from_cloud if topics.kind == "points" else points_from_scan
             points = decode(message, topics.sensor)
-            depth = project_points(points, self._camera.extrinsics(camera, sensor), self.intrinsics)
+            depth = project_points(
+                points,
+                self._camera.extrinsics(camera, sensor),
+                self.intrinsics,
+                min_range=options.min_range_m,
+                max_range=options.max_range_m,
+            )
         within = (depth >= options.min_depth_m) & (depth <= options.max_depth_m)
         return np.where(within, depth, np.float32(np.nan))

@@ -32,7 +32,7 @@ from d3_ros.data.plain_folder import (
 from d3_ros.errors import DataError, MessageError
 from d3_ros.imaging.contact_sheet import contact_sheet
 from d3_ros.imaging.drawing import save_picture
-from d3_ros.imaging.image_file import encode_jpeg, encode_png, read_rgb
+from d3_ros.imaging.image_file import encode_jpeg, encode_png, read_rgb, write_whole
 from d3_ros.types import CameraIntrinsics
 
 EXTRACTION, SHEET = "extraction.json", "contact_sheet.png"
@@ -55,7 +55,7 @@ class RecordedMoment(Protocol):
 
     @property
     def jpeg(self) -> bytes | None:
-        """The file the camera itself made."""
+        """The camera's own JPEG file, where it shows what `rgb` shows; else None."""
         ...
 
     @property
@@ -165,7 +165,7 @@ def extract(
     previous = output.with_name(output.name + UNFINISHED_SUFFIX) / EXTRACTION
     resume = previous.is_file() and json.loads(previous.read_text(encoding="utf-8")) == asked
     with new_folder(output, kinds=("rgb", "depth"), resume=resume) as folder:
-        (folder / EXTRACTION).write_text(json.dumps(asked, indent=1), encoding="utf-8")
+        write_whole(folder / EXTRACTION, json.dumps(asked, indent=1))
         index, left_out, images = _write_frames(recording, folder, options)
         if not index:
             reasons = "; ".join(f"{count} x {why}" for why, count in left_out.items())
@@ -180,9 +180,7 @@ def extract(
             write_split(folder, sides)
         report = _report(index, left_out, images, sides if options.test_share else {})
         _write_sheet(folder, index, report)
-        (folder / EXTRACTION).write_text(
-            json.dumps({**asked, "result": asdict(report)}, indent=1), encoding="utf-8"
-        )
+        write_whole(folder / EXTRACTION, json.dumps({**asked, "result": asdict(report)}, indent=1))
     return report
 
 
@@ -277,12 +275,9 @@ def _cells_with_points(depth: np.ndarray) -> float:
 
 
 def _write_once(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; one that is there already was whole."""
-    if path.exists():
-        return
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+    """Write a file; one that is there already is whole."""
+    if not path.exists():
+        write_whole(path, data)
 
 
 def _report(

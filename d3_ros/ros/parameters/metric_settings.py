@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from d3_ros.geometry.rigid import rigid_transform
-from d3_ros.geometry.sparse_depth import HIDDEN_RATIO
+from d3_ros.geometry.sparse_depth import HIDDEN_RATIO, MAX_RANGE_M, MIN_RANGE_M
 from d3_ros.ros.parameters.parameter_row import check_range
 from d3_ros.settings import setting
 
@@ -71,14 +71,14 @@ class SensorDepthSettings:
         "it is empty or tf does not know it, the robot is taken to stand still",
     )
     min_range: float = setting(
-        0.1,
+        MIN_RANGE_M,
         "Points of a cloud or scan nearer to their sensor are not used",
         low=0.0,
         high=100.0,
         unit="m",
     )
     max_range: float = setting(
-        200.0,
+        MAX_RANGE_M,
         "Points of a cloud or scan farther from their sensor are not used",
         low=0.1,
         high=1000.0,
