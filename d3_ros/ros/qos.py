@@ -1,4 +1,4 @@
-"""Quality of service: what the node asks and offers, and plain words where the two do not meet."""
+"""Quality of service of inputs and outputs, and plain words where two sides do not fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-# Reliable and volatile satisfies every subscriber that asks for no more, RViz and Nav2 included.
+# Reliable and volatile fits what RViz, Nav2 and most other subscribers ask for.
 OUTPUT = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=2,
@@ -44,7 +44,7 @@ def input_profile(reliability: str, queue_depth: int) -> QoSProfile:
 
 
 def explain_subscription(topic: str, warn: Callable[[str], None]) -> SubscriptionEventCallbacks:
-    """Callbacks that say which publisher's offer is too weak for us, and what to do."""
+    """Event callbacks that warn where a publisher offers less than the node asks for."""
 
     def incompatible(event: Any) -> None:
         policy = _policy_name(event)
@@ -62,7 +62,7 @@ def explain_subscription(topic: str, warn: Callable[[str], None]) -> Subscriptio
 
 
 def explain_publisher(topic: str, warn: Callable[[str], None]) -> PublisherEventCallbacks:
-    """Callbacks that say which subscriber asks for more than we offer, and what to do."""
+    """Event callbacks that warn where a subscriber asks for more than the node offers."""
 
     def incompatible(event: Any) -> None:
         policy = _policy_name(event).lower()

@@ -1,4 +1,4 @@
-"""The node's outputs: their names and types, and which belong together."""
+"""The node's output topics: names, types, and which of them belong together."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ TOPICS: dict[str, type] = {
     SCALE: Float32MultiArray,
 }
 
-
+# Topics that need a metric scale, and topics that need a calibrated camera.
 METRIC = frozenset({DEPTH, DEPTH_INFO, RGB, RGB_INFO, POINTS, NAV_POINTS})
 NEED_CAMERA = frozenset({DEPTH_INFO, RGB_INFO, POINTS, NAV_POINTS})
 
-# What has one cap in common, so that pairs stay pairs and a picture is made once.
+# Topics that share a highest rate, so that pairs stay complete and a picture is made once.
 CAPPED: dict[str, tuple[str, ...]] = {
     "depth": (DEPTH, DEPTH_INFO, RGB, RGB_INFO),
     "relative": (RELATIVE,),

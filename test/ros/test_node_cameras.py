@@ -226,7 +226,7 @@ def test_pausing_and_going_on() -> None:
         def enable(on: bool) -> Any:
             return robot._call(SetBool, "enable", SetBool.Request(data=on))
 
-        assert enable(False).message == "paused: images are passed over"
+        assert enable(False).message == "paused: images are not processed"
         robot.show_camera("front")
         wait_until(lambda: robot.node.statistics["front"].snapshot().idle == 1, "passed over")
         assert robot.network.asked == []

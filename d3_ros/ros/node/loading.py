@@ -1,4 +1,4 @@
-"""The network of the node: loaded by its parameters, warmed up, and its memory given back."""
+"""Loads and warms up the network as the parameters say, and gives its memory back."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
     """The predictor that the parameters name, ready for its first frame.
 
     Args:
-        settings: model, device, dtype, processing_size and what follows it are used.
-        say: told, in a line, what is being loaded and where it came to be.
+        settings: the parameters of the network (model to target_latency_ms) are used.
+        say: gets a line about what is loaded, and one about where it runs.
 
     Raises:
         BundleError: there is no such model, it is damaged, or it has no depth.
         DeviceError: the device is not there or too small.
-        DataError: the processing size makes no sense.
+        DataError: the processing size is not possible.
         NonFiniteError: the network cannot run in this dtype.
     """
     # Importing torch takes seconds: a node that waits to be configured should not.
@@ -53,7 +53,7 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
 
 
 def free_memory() -> None:
-    """Give memory of networks that nobody holds any longer back to the GPU's other users."""
+    """Give memory of networks that are no longer used back to the GPU's other users."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -1,4 +1,4 @@
-"""The lifecycle node `predictor`: its life and its parameters.
+"""The lifecycle node `predictor`: its states, parameters, services and diagnostics.
 
     configure   check parameters, load and warm up the network, create the publishers
     activate    subscribe
@@ -56,10 +56,10 @@ LAST_FRAME_S = 5.0
 class PredictorNode(LifecycleNode):
     """Depth, normals and metric clouds of one camera or several.
 
-    `statistics`: what became of each camera's frames, by its name; a caller may look on.
+    `statistics`: counts and times of each camera's frames, by the camera's name.
 
     Args:
-        load: makes the predictor from the settings, telling what it does; tests pass another.
+        load: makes the predictor from the settings, and logs what it does; tests pass another.
         **node_arguments: as for rclpy's Node (namespace, parameter_overrides, …).
     """
 
@@ -91,7 +91,7 @@ class PredictorNode(LifecycleNode):
             clock=Clock(clock_type=ClockType.STEADY_TIME),  # simulated time may stand still
         )
 
-    # Life
+    # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, load the network, create the publishers."""
@@ -124,25 +124,25 @@ class PredictorNode(LifecycleNode):
         return self._attempt("cleanup", self._release, "unconfigured", ERROR)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release whatever there is: from active, rclpy calls neither deactivate nor cleanup."""
+        """Release everything: from active, rclpy calls neither deactivate nor cleanup."""
         return self._attempt("shutdown", self._release, "finalized", ERROR)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release whatever there is, so that the node can be configured again."""
+        """Release everything, so that the node can be configured again."""
         return self._attempt("error processing", self._release, "unconfigured", ERROR)
 
     def start(self) -> None:
-        """Configure and activate, as the parameter `autostart` asks for."""
+        """Configure and activate."""
         if self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     @property
     def starts_by_itself(self) -> bool:
-        """The parameter `autostart`."""
+        """Whether the parameter `autostart` is set."""
         return bool(self.get_parameter("autostart").value)
 
     def close(self) -> bool:
-        """Release everything before the process ends; False where inference still runs."""
+        """Release everything before the process ends; False where the network is still busy."""
         return self._release()
 
     def _attempt(
@@ -152,7 +152,7 @@ class PredictorNode(LifecycleNode):
         then: str,
         otherwise: TransitionCallbackReturn,
     ) -> TransitionCallbackReturn:
-        """Run a transition's action; rclpy would swallow its exceptions without a word."""
+        """Run a transition's action and log its exceptions, which rclpy would not do."""
         try:
             action()
         except D3Error as error:
@@ -236,7 +236,7 @@ class PredictorNode(LifecycleNode):
         response.success = self._session is not None
         if self._session is not None:
             self._session.reset_scale()
-            response.message = "the metric scale is forgotten; the next sensor depth sets it anew"
+            response.message = "the metric scale is forgotten; new sensor depth gives a new one"
         else:
             response.message = "the node is not configured"
         return response
@@ -246,7 +246,7 @@ class PredictorNode(LifecycleNode):
         if self._session is not None:
             self._session.enable(self._enabled)
         response.success = True
-        response.message = "enabled" if self._enabled else "paused: images are passed over"
+        response.message = "enabled" if self._enabled else "paused: images are not processed"
         return response
 
     def _publish_diagnostics(self) -> None:

@@ -1,4 +1,4 @@
-"""The parameters of what gives metres: the part of the table in `settings` about the scale."""
+"""The parameters of the metric scale: sensor depth, fusion and floor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ExtrinsicSettings:
     T_camera_sensor: str = setting(
         "",
         "Where the sensor is: x y z (m) and the unit quaternion qx qy qz qw that map its points "
-        "into the camera's optical frame; empty: asked of tf",
+        "into the camera's optical frame; empty: looked up in tf",
     )
 
     def __post_init__(self) -> None:
@@ -59,16 +59,17 @@ class SensorDepthSettings:
     )
     max_age: float = setting(
         0.2,
-        "The same where tf follows the robot's motion from one stamp to the other: "
-        "sensor_depth/points and sensor_depth/scan, through fixed_frame",
+        "Largest difference of stamps of sensor_depth/points and sensor_depth/scan where tf knows "
+        "the robot's motion between the stamps (through fixed_frame)",
         low=0.0,
         high=10.0,
         unit="s",
     )
     fixed_frame: str = setting(
         "odom",
-        "Frame of tf in which the world stands still from a sensor's stamp to the image's; where "
-        "it is empty or tf does not know it, the robot is taken to stand still",
+        "Frame of tf that does not move with the robot, by which its motion between a sensor's "
+        "stamp and the image's is undone; empty, or unknown to tf: the robot is assumed to stand "
+        "still",
     )
     min_range: float = setting(
         MIN_RANGE_M,
@@ -86,15 +87,15 @@ class SensorDepthSettings:
     )
     hidden_ratio: float = setting(
         HIDDEN_RATIO,
-        "A projected point this share farther than what is measured on both sides of it is seen "
-        "through a nearer surface and not used",
+        "A projected point is hidden behind a nearer surface, and not used, where it is farther by "
+        "this share than the points on both sides of it",
         low=0.01,
         high=1.0,
     )
     hidden_window: float = setting(
         1.0 / 64.0,
-        "How far from a projected point that is looked for, as a share of the image's width; 0 "
-        "uses every point",
+        "Distance in the image within which points on both sides are looked for, as a share of "
+        "the image's width; 0: no point counts as hidden",
         low=0.0,
         high=0.1,
     )
@@ -110,14 +111,14 @@ class FusionSettings:
     """Parameters `fusion.*`."""
 
     enabled: bool = setting(
-        False, "Where a sensor measured and the prediction agrees, give the measurement itself"
+        False, "Output the measurement itself where a sensor measured and the prediction agrees"
     )
     tolerance: float = setting(
         0.1, "Largest |prediction - sensor| / sensor of pixels that agree", low=0.001, high=1.0
     )
     blend: int = setting(
         12,
-        "Width of the border over which measured depth passes into predicted depth",
+        "Width of the border in which measured depth is blended into predicted depth",
         low=0,
         high=200,
         unit="pixels",
@@ -130,19 +131,19 @@ class GroundSettings:
 
     camera_height: float = setting(
         0.0,
-        "Height of the camera above a level floor, which gives the scale where no sensor does; "
-        "0: not known",
+        "Height of the camera above a level floor; it gives the scale where no sensor does. 0: not "
+        "known",
         low=0.0,
         high=100.0,
         unit="m",
     )
     camera_tilt: float = setting(
-        0.0, "How far the camera looks down", low=-1.5, high=1.5, unit="rad"
+        0.0, "Angle by which the camera looks down", low=-1.5, high=1.5, unit="rad"
     )
     frame: str = setting(
         "",
-        "Frame of tf whose x-y plane is the floor (base_footprint): the camera's height and tilt "
-        "are asked of tf; empty: the two parameters are taken",
+        "Frame of tf whose x-y plane is the floor (base_footprint); the camera's height and tilt "
+        "are then looked up in tf. Empty: camera_height and camera_tilt are used",
     )
     max_tilt: float = setting(
         0.26,

@@ -36,22 +36,22 @@ class ImageSettings:
 
     transport: str = setting(
         "raw",
-        "How the images come: raw (Image) or compressed (CompressedImage with JPEG or PNG, on the "
-        "image topic's sub-topic /compressed)",
+        "Type of the image messages: raw (Image), or compressed (CompressedImage with JPEG or PNG, "
+        "on the image topic's sub-topic /compressed)",
         choices=("raw", "compressed"),
         when="configure",
     )
     bit_depth: int = setting(
         16,
-        "Significant bits of images with 16 bits a channel (mono16, bayer_*16, rgb16): 10 or 12 "
-        "for cameras that fill no more of them",
+        "Significant bits of images with 16 bits a channel (mono16, bayer_*16, rgb16); 10 or 12 "
+        "for cameras that use no more",
         low=8,
         high=16,
         unit="bits",
     )
     rectified: bool = setting(
         False,
-        "The image is rectified: its camera is P of camera_info, without distortion",
+        "The image is rectified already: its camera is P of camera_info, without distortion",
         when="configure",
     )
 
@@ -62,7 +62,8 @@ class InputSettings:
 
     reliability: str = setting(
         "best_effort",
-        "Quality of service asked of the inputs' publishers; best_effort accepts both kinds",
+        "Reliability that the input subscriptions ask for; best_effort accepts both kinds of "
+        "publisher",
         choices=("best_effort", "reliable"),
         when="configure",
     )
@@ -126,12 +127,12 @@ class FallbackSettings:
 
     enabled: bool = setting(
         True,
-        "Where the network fails, step down: another precision, then a smaller processing size",
+        "When the network fails, use another precision, then a smaller processing size",
         when="configure",
     )
     failures: int = setting(
         3,
-        "Failures in a row before a step down; too little memory steps at once",
+        "Failures in a row before such a step down; too little memory leads to one at once",
         low=1,
         high=1000,
         unit="frames",
@@ -139,7 +140,7 @@ class FallbackSettings:
     )
     retry_after: float = setting(
         60.0,
-        "Time after which the step above is tried again, twice as long every time; 0: never",
+        "Time after which the step above is tried again; it doubles with every try. 0: never",
         low=0.0,
         high=3600.0,
         unit="s",
@@ -173,20 +174,21 @@ class NodeSettings:
     )
     codec: str = setting(
         "vae",
-        "Between images and latents: vae, or tiny, the small codec distilled from it where the "
-        "model has one; much faster, and not quite the same answer",
+        "Network between images and latents: vae, or tiny, a small one distilled from it. tiny is "
+        "much faster, slightly less accurate, and not in every model",
         choices=("vae", "tiny"),
         when="configure",
     )
     specialise: bool = setting(
         True,
-        "Make the network faster at loading, with the same numbers; off only to look for a fault",
+        "Optimise the network when it is loaded, without changing its numbers; off only to look "
+        "for a fault",
         when="configure",
     )
     target_latency_ms: float = setting(
         0.0,
-        "Choose the processing size by the time that the network takes, up to processing_size, "
-        "with the image's aspect ratio; 0: always processing_size",
+        "Longest time that the network may take: the node chooses the processing size for it, with "
+        "the image's aspect ratio and at most processing_size. 0: always processing_size",
         low=0.0,
         high=60000.0,
         unit="ms",
@@ -194,7 +196,7 @@ class NodeSettings:
     )
     autostart: bool = setting(
         False,
-        "Configure and activate by itself; the launch file does it with lifecycle events instead",
+        "The node configures and activates itself; the launch file does that with lifecycle events",
         when="start",
     )
     cameras: tuple[str, ...] = setting(

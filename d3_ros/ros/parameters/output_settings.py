@@ -1,4 +1,4 @@
-"""The parameters of the outputs: the part of the table in `settings` that says what they are."""
+"""The parameters of the outputs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class OutputSettings:
 
     rectified: bool = setting(
         False,
-        "Rectify the image by camera_info (K, D, R to P) before it is predicted, so that all "
-        "outputs are those of a pinhole camera without distortion",
+        "Rectify the image by camera_info (K, D, R to P) before the network sees it: all outputs "
+        "are then those of a pinhole camera without distortion",
     )
 
 
@@ -57,14 +57,14 @@ class NavPointsSettings:
 
     stride: int = setting(
         8,
-        "~/points/nav has the nearest point of each block of this many rows and columns",
+        "~/points/nav has the nearest point of each block of stride x stride pixels",
         low=1,
         high=64,
         unit="pixels",
     )
     voxel_size: float = setting(
         0.05,
-        "~/points/nav has one point of each cube of this size; 0: all",
+        "~/points/nav has one point in each cube of this side; 0: every point",
         low=0.0,
         high=10.0,
         unit="m",
@@ -81,9 +81,9 @@ class NavPointsSettings:
     )
     clear_range: float = setting(
         0.0,
-        "Put a point at this distance where the camera surely sees farther, for a costmap to clear "
-        "along the way to it: above the costmap's obstacle_max_range, else it is an obstacle; 0: "
-        "none",
+        "Put a point at this distance where the camera surely sees farther, so that a costmap "
+        "clears the way to it. It must be above the costmap's obstacle_max_range, else the costmap "
+        "marks it as an obstacle; 0: no such points",
         low=0.0,
         high=1000.0,
         unit="m",
@@ -121,7 +121,7 @@ class PointsSettings:
         1000.0, "Points farther from the camera are NaN in ~/points", low=0.1, high=1000.0, unit="m"
     )
     remove_flying: bool = setting(
-        False, "Leave points that hang between two surfaces at a depth edge out of both clouds"
+        False, "Remove points that hang between two surfaces at a depth edge from both clouds"
     )
     max_rate: float = _max_rate("~/points")
     nav: NavPointsSettings = field(default_factory=NavPointsSettings)

@@ -1,4 +1,4 @@
-"""Figures to diagnostic_msgs: what is judged OK, WARN and ERROR, and in which words."""
+"""Turns figures into diagnostics: which level, and in which words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASKS_OF_ONE_CAMERA = 3  # frames, scale, network
 
 @dataclass(frozen=True)
 class CameraFigures:
-    """What is known of one camera: frames, (p50, p95) of stages in ms, and what is asked of it."""
+    """One camera's figures; `stages`: (p50, p95) in ms of each stage of the work."""
 
     snapshot: Snapshot
     stages: Mapping[str, tuple[float, float]]
@@ -31,7 +31,7 @@ class CameraFigures:
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """At which step the network runs, and why not as the parameters ask for."""
+    """How the network runs, and why not as the parameters ask for (empty where it does)."""
 
     step: str
     reason: str
@@ -59,7 +59,7 @@ def judge_frames(
             f"output is {age_s:.2f} s old (p95), above {longest_s:g} s (parameter "
             "diagnostics.max_age)"
         )
-    # Frames are idle also where only outputs below their max_rate are subscribed to.
+    # Frames also count as idle where all subscribed outputs have a lower max_rate.
     idle = snapshot.idle_lately and snapshot.published_hz == 0
     return OK, "nobody subscribes" if idle else "running"
 
@@ -69,7 +69,7 @@ def judge_scale(
 ) -> tuple[bytes, str]:
     """Level and message of the metric scale in an active node.
 
-    A robot without sensor depth is a use, not a fault; sensor depth that gives no scale is one.
+    A robot may have no sensor depth: that is OK. Sensor depth that gives no scale is a warning.
     """
     if report is None:
         return OK, "no frame yet"
@@ -104,7 +104,7 @@ def judge_network(network: NetworkFigures) -> tuple[bytes, str]:
 
 
 def frame_values(snapshot: Snapshot, stages: Mapping[str, tuple[float, float]]) -> list[KeyValue]:
-    """The figures of the flow of frames, units in the keys."""
+    """The figures about frames; units are in the keys."""
     rows: dict[str, object] = {
         "input rate (Hz)": f"{snapshot.input_hz:.2f}",
         "published rate (Hz)": f"{snapshot.published_hz:.2f}",
@@ -114,7 +114,7 @@ def frame_values(snapshot: Snapshot, stages: Mapping[str, tuple[float, float]]) 
         "latency from stamp p95 (ms)": f"{snapshot.age_ms[1]:.1f}",
         "received (frames)": snapshot.received,
         "published (frames)": snapshot.published,
-        "dropped, overtaken by a newer one (frames)": snapshot.dropped,
+        "dropped, replaced by a newer one (frames)": snapshot.dropped,
         "refused (frames)": snapshot.refused,
         "idle, nobody subscribed (frames)": snapshot.idle,
     }
@@ -123,7 +123,7 @@ def frame_values(snapshot: Snapshot, stages: Mapping[str, tuple[float, float]]) 
 
 
 def scale_values(report: ScaleReport | None, hold_s: float) -> list[KeyValue]:
-    """The figures of the metric scale, units in the keys."""
+    """The figures about the metric scale; units are in the keys."""
     if report is None:
         return []
     fit = report.fit
@@ -146,7 +146,7 @@ def scale_values(report: ScaleReport | None, hold_s: float) -> list[KeyValue]:
 
 
 def network_values(network: NetworkFigures) -> list[KeyValue]:
-    """The figures of the network, units in the keys."""
+    """The figures about the network; units are in the keys."""
     rows: dict[str, object] = {"runs at": network.step}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -189,7 +189,7 @@ def active_report(
 class DiagnosticsPublisher:
     """Publishes /diagnostics, and `~/status`, latched, when it changes.
 
-    In every lifecycle state: that a node failed to configure is what one looks there for.
+    In every lifecycle state, so that a failed configure is seen there, too.
     """
 
     def __init__(self, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""How a frame came to metres, and the message of ~/scale that tells it in numbers."""
+"""The metric scale of one frame for the diagnostics, and the message on ~/scale."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ FIELDS = (
     "fused_pixels",
     "disagreeing_pixels",
 )
-# `state` is an index of this, from nothing to the best.
+# `state` is an index of this tuple, from no scale to the best.
 STATES = ("relative", "ground", "held", "measured")
 
 
 @dataclass(frozen=True)
 class ScaleReport:
-    """How one frame came to metres.
+    """What is kept of one frame for the statistics, without its images.
 
-    `fit`: with which scale. `sensors`: pixels that each sensor measured of this image. The two
-    numbers of pixels are as in DepthFrame. `normal_angle`: median angle between the network's
-    normals and those of the metric depth, radians, of the latest frame that had both; NaN before.
+    `fit`: its scale. `sensors`: number of pixels that each sensor measured of this image.
+    `fused_pixels` and `disagreeing_pixels` are as in DepthFrame. `normal_angle`: median angle in
+    radians between the network's normals and those of the metric depth, of the latest frame that
+    had both; NaN before.
     """
 
     fit: DepthFit
@@ -51,8 +52,8 @@ class ScaleReport:
 def scale_message(report: ScaleReport, hold_s: float) -> Float32MultiArray:
     """`FIELDS` as numbers, named in the layout.
 
-    `sources`: which sensors measured something of this image, 1 for sensor_depth/image, 2 for
-    points and 4 for scan, added up.
+    `sources` is a sum: 1 where sensor_depth/image measured something of this image, 2 for points,
+    4 for the scan.
     """
     row = {
         **vars(report.fit),

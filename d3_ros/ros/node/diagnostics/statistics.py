@@ -1,4 +1,4 @@
-"""What becomes of the frames: counts, rates, latencies and where the time goes. No ROS here."""
+"""Counts frames, and measures rates, latencies and the time of each stage. No ROS here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 
 RATE_WINDOW_S = 5.0
-KEPT = 200  # latest frames that percentiles are taken over
+KEPT = 200  # percentiles are over so many of the latest frames
 
 
 class StageTimes:
-    """Milliseconds of each named stage of the work, frame by frame, of the latest frames."""
+    """Milliseconds of each named stage of the work, for each of the latest frames."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self.frames: deque[dict[str, float]] = deque([{}], maxlen=kept)
@@ -33,11 +33,11 @@ class StageTimes:
             self.add(name, (time.perf_counter() - started) * 1e3)
 
     def next_frame(self) -> None:
-        """What is measured from now on belongs to another frame."""
+        """Begin a new frame: later times belong to it."""
         self.frames.append({})
 
     def add(self, name: str, ms: float) -> None:
-        """Note a time that was measured elsewhere."""
+        """Add a time that was measured elsewhere."""
         self.frames[-1][name] = ms
 
     def clear(self) -> None:
@@ -64,11 +64,11 @@ def median_and_p95(values: list[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The statistics at one moment. Every frame received ends in one of four counts.
+    """The statistics at one moment. Every received frame ends in one of four counts.
 
-    `published`: at least one message of it went out. `dropped`: a newer frame overtook it.
-    `refused`: it could not be read, the network failed, or only metric topics were subscribed and
-    there was no scale. `idle`: nobody subscribed to anything it was good for.
+    `published`: at least one message of it was sent. `dropped`: a newer frame replaced it.
+    `refused`: it could not be read, the network failed, or only metric topics had subscribers and
+    there was no scale. `idle`: no output had a subscriber and was due.
     """
 
     received: int
@@ -88,7 +88,7 @@ class Snapshot:
 
 
 class FrameStatistics:
-    """Counts frames; called from the subscription's thread and from the worker's.
+    """Counts the frames of one camera; may be used from any thread.
 
     `stage` measures the stages of the worker's work.
     """
@@ -121,18 +121,18 @@ class FrameStatistics:
             self._inputs.append(self._last_input)
 
     def dropped(self) -> None:
-        """An image was overtaken by a newer one."""
+        """A newer image replaced an image before its turn."""
         with self._lock:
             self._dropped += 1
 
     def idle(self) -> None:
-        """An image came while nobody listened."""
+        """An image came while no output had a subscriber or was due."""
         with self._lock:
             self._idle += 1
             self._last_idle = time.monotonic()
 
     def refused(self, fault: str = "", scale: ScaleReport | None = None) -> None:
-        """Nothing of an image could be published; `fault` is empty where only the scale lacked."""
+        """Nothing of an image was published; `fault` is empty where only a scale was missing."""
         with self._lock:
             self._refused += 1
             self._fault = fault
@@ -149,7 +149,7 @@ class FrameStatistics:
             self._scale = scale
 
     def forget_ages(self) -> None:
-        """Time has jumped: ages from before and after are not of one kind."""
+        """Forget the ages of outputs: time has jumped, so earlier ones do not compare."""
         with self._lock:
             self._age_ms.clear()
 

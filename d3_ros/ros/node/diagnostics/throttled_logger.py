@@ -1,4 +1,4 @@
-"""Saying a thing in the log once, and not thirty times a second."""
+"""A logger that repeats a line every few seconds, not with every frame."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DECIMAL = re.compile(r"\d+\.\d+")
 
 
 class ThrottledLogger:
-    """Logs each distinct line at once, and again at most every `period_s` while it stays true.
+    """Logs a new line at once, and repeats it at most every `period_s` seconds.
 
-    Lines that differ only in a time or another decimal fraction are the same line; of others that
-    differ in a number each time, no more than `most` in a period are said.
+    Lines that differ only in a number with a decimal point (a time, a distance) count as the same.
+    No more than `most` different lines are logged in a period.
     """
 
     def __init__(self, logger: RcutilsLogger, period_s: float = 10.0, most: int = 20) -> None:
@@ -26,12 +26,12 @@ class ThrottledLogger:
         self._lock = threading.Lock()
 
     def warn(self, line: str) -> None:
-        """Log a warning, unless it was said lately."""
+        """Log a warning, unless the same was logged lately."""
         if self._is_news(line):
             self._logger.warning(line)
 
     def error(self, line: str) -> None:
-        """Log an error, unless it was said lately."""
+        """Log an error, unless the same was logged lately."""
         if self._is_news(line):
             self._logger.error(line)
 

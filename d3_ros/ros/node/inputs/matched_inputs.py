@@ -1,8 +1,8 @@
-"""What the node has received and not yet used: calibrations and sensors' messages, by stamp.
+"""Stores calibrations and sensor messages, and matches them with an image by stamp.
 
-Callbacks only store. The worker asks whether what belongs to an image is there, and waits a moment
-for it: a camera's driver sends camera_info after the image, and a depth camera its depth later
-still.
+Subscription callbacks only store. The worker asks whether the messages that belong to an image have
+arrived, and waits a moment for them: a camera driver sends camera_info after the image, and a depth
+camera sends its depth later still.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SENSORS: tuple[Sensor, ...] = get_args(Sensor)
 KEPT = 16
 # A sensor this far behind the image is not being waited for: it is gone.
 SENSOR_IS_GONE_NS = 1_000_000_000
-# Images whose stamps go back further than this are those of a bag that starts again.
+# A stamp that goes back further than this comes from a bag that starts again.
 JUMP_BACK_NS = 1_000_000_000
-# The next message may come this share of a period early.
+# The next message may come early by this share of a period.
 JITTER = 0.2
 
 
@@ -37,8 +37,10 @@ def stamp_ns(header: Header) -> int:
 
 @dataclass(frozen=True)
 class MatchedInputs:
-    """What was found for an image: its calibration or None, and of each sensor that has sent
-    anything the message nearest in time, however far that is.
+    """The messages that belong to an image.
+
+    `camera_info`: its calibration, or None. `sensors`: for each sensor that has sent anything, the
+    message closest in time; no tolerance is applied.
     """
 
     camera_info: CameraInfo | None
@@ -46,10 +48,10 @@ class MatchedInputs:
 
 
 class InputBuffer:
-    """Stores camera_info and sensors' messages, and finds those that belong to an image.
+    """The latest camera_info and sensor messages of one camera; may be used from any thread.
 
     Args:
-        arrived: told after each message that was stored.
+        arrived: called after each message that was stored.
     """
 
     def __init__(self, arrived: Callable[[], None] = lambda: None) -> None:
@@ -63,9 +65,9 @@ class InputBuffer:
         self._awaited_until_ns: dict[Sensor, int] = {}
 
     def note_image(self, header: Header) -> float:
-        """Note an image; seconds by which time jumped back from the one before, mostly 0.
+        """Note an image; return by how many seconds its stamp jumped back, 0 where it did not.
 
-        After a jump, what sensors have sent is of a time that is yet to come, and is forgotten.
+        After a jump, the stored sensor messages lie in the future, and are forgotten.
         """
         stamp = stamp_ns(header)
         with self._lock:
@@ -109,10 +111,11 @@ class InputBuffer:
             self._awaited_until_ns.clear()
 
     def are_complete_for(self, image: Image | CompressedImage) -> bool:
-        """Whether nothing that belongs to an image can still be expected.
+        """Whether it makes no sense to wait any longer for what belongs to an image.
 
-        A calibration is expected while there is none, but only once: a camera that has none does
-        not get one. Of a sensor, a message is expected that is likely to come nearer in time.
+        The first image waits for a calibration; later ones do not, since a camera without
+        camera_info will not get one. A sensor is waited for where its next message is likely to be
+        closer in time than its latest.
         """
         stamp = stamp_ns(image.header)
         with self._lock:
@@ -123,10 +126,9 @@ class InputBuffer:
             return not any(_may_come_nearer(messages, stamp) for messages in self._sensors.values())
 
     def match(self, image: Image | CompressedImage) -> MatchedInputs:
-        """The camera_info and the sensors' messages that belong to an image, as far as they came.
+        """The camera_info and the sensor messages that belong to an image, as far as they came.
 
-        The camera_info is that of the same stamp, else the newest (calibrations rarely change). Of
-        each sensor it is the message nearest in stamp.
+        The camera_info is that of the same stamp, else the newest (calibrations rarely change).
         """
         stamp = stamp_ns(image.header)
         with self._lock:
@@ -148,9 +150,10 @@ class InputBuffer:
 
 
 def _may_come_nearer(messages: deque[Any], stamp: int) -> bool:
-    """Whether a sensor's next message is likely to be nearer to `stamp` than its latest.
+    """Whether a sensor's next message is likely to be closer to `stamp` than its latest.
 
-    Its period is that of its latest messages; one that has sent a single message may do anything.
+    Its period is the median of the latest. A sensor that has sent one message has no period yet and
+    is waited for.
     """
     if not messages:
         return False

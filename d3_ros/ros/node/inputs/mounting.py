@@ -1,4 +1,4 @@
-"""How the camera is mounted over the floor: from parameters, or asked of tf."""
+"""The camera's height and tilt over the floor, from parameters or from tf."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from d3_ros.types import CameraMounting
 
 
 class MountingReader:
-    """Knows the camera's height and tilt at an image's time, or None where nobody told.
+    """Gives the camera's height and tilt at an image's time, or None where they are not known.
 
     Args:
-        transforms: asked where the parameters name a frame.
-        log: told where tf has no answer.
+        transforms: looked up where the parameter ground.frame names a frame.
+        log: gets a line where tf has no transform.
     """
 
     def __init__(self, transforms: Transforms, log: ThrottledLogger) -> None:

@@ -1,4 +1,4 @@
-"""Sparse depth for one image from whatever the robot has: depth image, LiDAR, planar scan."""
+"""Sparse depth for one image from the robot's sensors: depth image, LiDAR, planar scan."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from d3_ros.types import CameraIntrinsics
 
 @dataclass(frozen=True)
 class SensorDepth:
-    """What the sensors know of one image.
+    """What the sensors measured of one image.
 
-    `depth`: (H, W) float32 z-depth in metres, NaN where there is none; None where there is nothing.
-    `pixels`: how many pixels each sensor that was used gave. `faults`: why the others gave nothing.
+    `depth`: (H, W) float32 z-depth in metres, NaN where nothing was measured; None where no pixel
+    was. `pixels`: number of measured pixels of each sensor that was used. `faults`: why the other
+    sensors gave nothing.
     """
 
     depth: np.ndarray | None
@@ -43,17 +44,17 @@ class SensorDepth:
 
 
 class _UnusableError(D3Error):
-    """A sensor's message cannot be used for this image, which is no fault: told in the status."""
+    """A sensor's message does not fit this image. That is no fault: the status says so, no log."""
 
 
 class SensorReader:
     """Turns the sensors' messages of one image into one sparse depth image.
 
     Args:
-        topics: full name of each sensor's topic, for what is said about it.
-        image_topic: likewise.
-        transforms: where extrinsics that no parameter gives are looked up.
-        log: told about messages that cannot be read.
+        topics: full name of each sensor's topic, for messages about it.
+        image_topic: full name of the image's topic, likewise.
+        transforms: looked up for extrinsics that no parameter gives.
+        log: gets a line about messages that cannot be read.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class SensorReader:
         intrinsics: CameraIntrinsics | None,
         settings: SensorDepthSettings,
     ) -> SensorDepth:
-        """All that `messages` measure of an image.
+        """Everything that `messages` measure of an image.
 
-        On a pixel that several sensors measure, the registered image goes before points and points
-        before the scan: the earlier one has more to tell about what its neighbours hide.
+        Where several sensors measure the same pixel, the registered image wins over points, and
+        points win over the scan: the denser sensor sees better which points are hidden.
 
         Args:
-            messages: the message of each sensor that is nearest to the image in time.
+            messages: each sensor's message that is closest to the image in time.
             camera: the image's header.
             shape: (rows, columns) of the image.
             intrinsics: the camera; without it only a registered image can be used.
@@ -107,7 +108,7 @@ class SensorReader:
                 continue
             except D3Error as error:
                 faults[sensor] = str(error)
-                # What tf has not heard of yet may be on its way.
+                # In the first seconds, transforms may still be on their way.
                 if not (isinstance(error, TransformError) and self._transforms.settling):
                     self._log.error(str(error))
                 continue
@@ -182,14 +183,14 @@ class SensorReader:
     def _extrinsic(
         self, sensor: Sensor, header: Header, camera: Header, settings: SensorDepthSettings
     ) -> np.ndarray:
-        """T_camera_sensor of a message that is of the image's time."""
+        """(4, 4) T_camera_sensor of a message; refuses messages of another time."""
         still = ("sensor_depth.tolerance", settings.tolerance)
         moved = ("sensor_depth.max_age", settings.max_age)
         given = getattr(settings, sensor).matrix
         if given is not None:
             self._refuse_other_time(sensor, header, camera, *still)
             return given
-        # Before tf is asked: it has forgotten the time of a sensor that is long silent.
+        # Before tf is asked, which has no transforms for the time of a sensor long silent.
         self._refuse_other_time(sensor, header, camera, *max(still, moved, key=lambda x: x[1]))
         found = self._transforms.lookup(camera, header, settings.fixed_frame, TF_WAIT_S)
         self._refuse_other_time(sensor, header, camera, *(moved if found.follows_motion else still))

@@ -1,4 +1,4 @@
-"""Where sensors are: from tf2 where a ROS installation has it, or from a parameter.
+"""Looks up where sensors and the floor are in tf2, where a ROS installation has it.
 
 With a fixed frame, tf2 also undoes the robot's motion between the sensor's stamp and the image's.
 """
@@ -23,11 +23,11 @@ from std_msgs.msg import Header
 from d3_ros.errors import TransformError, one_line
 from d3_ros.geometry.rigid import rigid_transform
 
-# Discovery and the first transforms take about this long.
+# Discovery and the first transforms take up to this long.
 SETTLE_S = 3.0
-# A jump back in time arrives with every camera, within this time.
+# All cameras report the same jump back in time within this time.
 JUMP_S = 1.0
-# How long transforms of an image's time are waited for: odometry is about this late.
+# Odometry is about this late: a lookup waits so long for transforms of the image's time.
 TF_WAIT_S = 0.05
 
 
@@ -35,8 +35,8 @@ TF_WAIT_S = 0.05
 class Extrinsic:
     """`T_camera_sensor`: (4, 4), maps the sensor's points into the camera's optical frame.
 
-    `follows_motion`: it goes from the sensor's stamp to the image's, so that a robot that moved in
-    between does no harm.
+    `follows_motion`: it maps from the sensor's stamp to the image's, so it stays right when the
+    robot moves in between.
     """
 
     T_camera_sensor: np.ndarray
@@ -44,14 +44,14 @@ class Extrinsic:
 
 
 class Transforms:
-    """Looks transforms up; listens to /tf and /tf_static only once somebody asked.
+    """Looks transforms up; subscribes to /tf and /tf_static at the first lookup.
 
-    `lookup` and `pose` are the worker's; `close` is called when it has stopped, and may be called
-    again.
+    `lookup` and `pose` are called by the worker's thread, `close` after it has stopped; `close` may
+    be called again.
 
     Args:
-        node: listens; its executor must run in another thread than the one that looks up.
-        warn: told, once, what is done without.
+        node: subscribes; its executor must run in another thread than the one that looks up.
+        warn: gets a line where motion cannot be followed.
     """
 
     def __init__(self, node: Node, warn: Callable[[str], None]) -> None:
@@ -65,20 +65,20 @@ class Transforms:
 
     @property
     def settling(self) -> bool:
-        """Whether listening began so lately that what is missing may still be on its way."""
+        """Whether missing transforms may still be on their way: the subscription is new."""
         return time.monotonic() - self._since < SETTLE_S
 
     def lookup(
         self, camera: Header, sensor: Header, fixed_frame: str, timeout_s: float
     ) -> Extrinsic:
-        """How the sensor's frame at its stamp lies in the camera's frame at the image's stamp.
+        """The sensor's pose at its stamp in the camera's frame at the image's stamp.
 
         Args:
             camera: the image's header.
             sensor: the sensor message's header.
-            fixed_frame: a frame in which the world stands still between the two (odom); where tf
-                does not connect it to the camera, or it is empty, the sensor is taken as rigidly
-                mounted.
+            fixed_frame: a frame that does not move with the robot (odom). Where it is empty or tf
+                does not connect it to the camera, the robot is assumed to stand still between the
+                two stamps.
             timeout_s: how long to wait for transforms that are late.
 
         Raises:
@@ -89,7 +89,7 @@ class Transforms:
         timeout = Duration(seconds=timeout_s)
         camera_time, sensor_time = Time.from_msg(camera.stamp), Time.from_msg(sensor.stamp)
         try:
-            # At any time, so that a robot without such a frame is not waited for with every image.
+            # At any time: else a robot without this frame would wait with every image.
             if fixed_frame and buffer.can_transform(target, fixed_frame, Time()):
                 found = buffer.lookup_transform_full(
                     target, camera_time, source, sensor_time, fixed_frame, timeout
@@ -129,11 +129,11 @@ class Transforms:
             ) from error
 
     def forget(self) -> None:
-        """Time has jumped back: forget all transforms but the static ones.
+        """Forget all transforms but the static ones, because time has jumped back.
 
-        tf2 refuses those that are older than what it knows. Its own watch for jumps looks at the
-        clock, which does not jump where a bag is played without use_sim_time. When several cameras
-        tell of the same jump, the first is heard.
+        tf2 refuses transforms that are older than those it has. It watches the clock for jumps,
+        but the clock does not jump where a bag is played without use_sim_time. When several cameras
+        report the same jump, only the first report counts.
         """
         now = time.monotonic()
         with self._lock:
@@ -142,7 +142,7 @@ class Transforms:
                 self._since = self._forgot = now
 
     def close(self) -> None:
-        """Listen no more and forget."""
+        """Unsubscribe and forget all transforms."""
         with self._lock:
             if self._listener is not None:
                 self._listener.unregister()

@@ -1,4 +1,4 @@
-"""One frame as messages, each made when it is asked for, and what two of them share made once."""
+"""The messages of one frame, each made on demand; what two messages share is made once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from d3_ros.types import DepthFrame
 
 
 class Buffers:
-    """The memory of large messages, which lives from frame to frame."""
+    """The memory of large messages, which is kept from frame to frame."""
 
     def __init__(self) -> None:
         self.images = {topic: ImageBuffer() for topic, kind in TOPICS.items() if kind is Image}
@@ -49,7 +49,7 @@ class Buffers:
 class FrameMessages:
     """Makes the messages of one frame.
 
-    A message is valid until the next frame's is made with the same `buffers`.
+    A message is valid until the next frame's messages are made with the same `buffers`.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class FrameMessages:
         }
 
     def make(self, topic: str) -> Any | None:
-        """The message of one of `TOPICS`; None where there is nothing to say.
+        """The message of one of `TOPICS`, or None where there is none.
 
-        Topics in metres are silent without a scale, clouds without a calibrated camera too.
+        Topics in metres have none without a scale, and clouds none without a calibrated camera.
         """
         return self._make[topic]()
 
@@ -95,12 +95,12 @@ class FrameMessages:
         return self._images[DEPTH].fill(header, metric, "32FC1")
 
     def _rgb(self) -> Image | None:
-        if self._depth.metric is None:  # half a pair is none
+        if self._depth.metric is None:  # the pair of colour and depth image is complete or absent
             return None
         return self._images[RGB].fill(self._header, self._frame.request.rgb, "rgb8")
 
     def _camera_info(self) -> CameraInfo | None:
-        """That of the depth image and of the colour image, which show the same."""
+        """The calibration of the depth image and of the colour image, which is the same."""
         metric, info = self._depth.metric, self._frame.camera_info
         if metric is None or info is None:
             return None
@@ -157,13 +157,13 @@ class FrameMessages:
 
     @cached_property
     def _metric_of_clouds(self) -> np.ndarray | None:
-        """(H, W) metres, without the flying pixels where they are to go."""
+        """(H, W) metres, without flying pixels where the parameter asks for that."""
         metric = self._depth.metric
         if metric is None or not self._settings.points.remove_flying:
             return metric
         return np.where(flying_pixels(metric), np.float32(np.nan), metric)
 
-    # Relative depth in colour differs from metric depth only in the legend, and is always there.
+    # In colours, relative and metric depth look the same; relative depth is always there.
     @cached_property
     def _depth_picture(self) -> np.ndarray:
         return colour_depth(self._depth.relative)

@@ -1,4 +1,4 @@
-"""The node's publishers, and the work that goes into their messages: none that nobody asked for."""
+"""The publishers of one camera. Messages are made only for topics that somebody subscribes to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from d3_ros.types import DepthFrame
 
 
 def max_rates(settings: NodeSettings) -> dict[str, float]:
-    """The caps by the names of `CAPPED`, Hz; 0 is none."""
+    """Highest rate of each group of `CAPPED` in Hz; 0: no limit."""
     return {
         "depth": settings.depth.max_rate,
         "relative": settings.relative.max_rate,
@@ -60,8 +60,8 @@ def outputs_for(topics: frozenset[str], settings: NodeSettings) -> set[Output]:
 class OutputPublishers:
     """The lifecycle publishers of one camera; their messages are filled in place.
 
-    `wanted` and `publish` are the worker's; `close` may be called from any thread. With a
-    `prefix`, `~/points` is published as `~/PREFIX/points`.
+    `wanted` and `publish` are called by the worker's thread; `close` by any. With a `prefix`,
+    `~/points` is published as `~/PREFIX/points`.
     """
 
     def __init__(
