@@ -1,17 +1,53 @@
-"""What several test files share: the data beside the repository, and a tiny model bundle."""
+"""The environment of every test process, and the fixtures that several files use."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+# Before NumPy and torch are imported:
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may fetch anything
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as d3_ros does
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
 import pytest
 from helpers.paths import ROOT
+from helpers.ros_domain import enter_own_domain
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may fetch anything
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as d3_ros does, but before numpy
+enter_own_domain()
 
 DATA_VARIABLE = "D3_ROS_TEST_DATA"
+# They share 4 GB of weights, so one worker runs them; and it begins with them.
+FULL_SIZE = ("test_network_conformance.py", "test_specialise.py", "test_training_conformance.py")
+# The other files that take longest: begun early, so that the workers end at about the same time.
+LONG = (
+    "test_training_loop.py",
+    "test_processes.py",
+    "test_demo_run.py",
+    "test_training_profile.py",
+    "test_bench.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first."""
+    order = {name: place for place, name in enumerate((*FULL_SIZE, *LONG))}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Parallel runs give each file to one worker, and all of `FULL_SIZE` to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesToWorkers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "full size" if file.endswith(FULL_SIZE) else file
+
+    return FilesToWorkers(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +76,11 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(
         folder, tiny_network(), name="tiny", license="Apache-2.0", source="random weights"
     )
+
+
+@pytest.fixture(scope="session")
+def sd21_weights() -> Any:
+    """The full-size weights of the conformance vectors, 4 GB; no test may write to them."""
+    from helpers import conformance
+
+    return conformance.sd21_weights()

@@ -88,6 +88,14 @@ class Family:
         return self._children.get(name)
 
 
+def only_this_machine() -> dict[str, str]:
+    """The environment variable that keeps ROS 2 processes from the network."""
+    # It changed with Iron; each distribution warns of the other's variable.
+    if os.environ.get("ROS_DISTRO") == "humble":
+        return {"ROS_LOCALHOST_ONLY": "1"}
+    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
 def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
     """Environment in which ROS 2 processes see each other and nobody else sees them."""
     paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -98,12 +106,8 @@ def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
         "RCUTILS_COLORIZED_OUTPUT": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(paths),
+        **only_this_machine(),
     }
-    # The same wish before and after Iron; each distribution warns of the other's variable.
-    if os.environ.get("ROS_DISTRO") == "humble":
-        env["ROS_LOCALHOST_ONLY"] = "1"
-    else:
-        env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     profile = shipped("config/fastdds.xml")
     if profile is not None and has_shared_memory():
         # Fast DDS 2 knows the first name, Fast DDS 3 the second. The user's own profile wins.

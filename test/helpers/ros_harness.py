@@ -7,7 +7,6 @@ that publishes what a camera publishes and keeps what the node answers.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections import defaultdict
@@ -316,8 +315,7 @@ def dealt_with(snapshot: Snapshot) -> int:
 
 
 def ros_context() -> Iterator[None]:
-    """rclpy in a domain that no other test run uses; for a fixture of module scope."""
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    rclpy.init(domain_id=os.getpid() % 100 + 1)
+    """rclpy for the tests of a module; conftest.py has set the domain."""
+    rclpy.init()
     yield
     rclpy.shutdown()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from helpers.conformance import VECTORS, sd21_parts
-from helpers.full_size_network import full_size_parts
+from helpers.conformance import VECTORS
+from helpers.full_size_network import Weights, full_size_parts
 from helpers.official_files import write_base, write_checkpoint
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, D3Predictor, TaskSpec
@@ -32,23 +29,15 @@ def vectors() -> dict[Task, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def parts() -> Iterator[tuple[AutoencoderKL, UNet2DConditionModel]]:
-    """4 GB, freed after this module."""
-    yield sd21_parts()
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def predictor(
-    parts: tuple[AutoencoderKL, UNet2DConditionModel], vectors: dict[Task, dict[str, Any]]
-) -> D3Predictor:
+def predictor(sd21_weights: Weights, vectors: dict[Task, dict[str, Any]]) -> D3Predictor:
     """Both tasks on one UNet, as the vectors were made."""
-    return D3Predictor(TorchRuntime(conformance_network(*parts, vectors), "cpu", torch.float32))
+    return D3Predictor(
+        TorchRuntime(conformance_network(sd21_weights, vectors), "cpu", torch.float32)
+    )
 
 
-def conformance_network(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, vectors: dict[Task, dict[str, Any]]
-) -> D3Network:
+def conformance_network(weights: Weights, vectors: dict[Task, dict[str, Any]]) -> D3Network:
+    vae, unet = full_size_parts(weights)
     assert vae.config.scaling_factor == 0.18215
     return D3Network(
         vae,
@@ -102,13 +91,10 @@ def test_every_stage_is_the_official_one(
 
 
 def test_the_specialised_network_is_the_official_one(
-    parts: tuple[AutoencoderKL, UNet2DConditionModel], vectors: dict[Task, dict[str, Any]]
+    sd21_weights: Weights, vectors: dict[Task, dict[str, Any]]
 ) -> None:
     """With all exact optimisations at once."""
-    vae, unet = full_size_parts()  # the modules are taken over; their weights are shared
-    for module, filled in ((vae, parts[0]), (unet, parts[1])):
-        module.load_state_dict(filled.state_dict(), assign=True)
-    network = conformance_network(vae, unet, vectors)
+    network = conformance_network(sd21_weights, vectors)
     predictor = D3Predictor(TorchRuntime(network, "cpu", torch.float32, optimisations=EXACT))
     for task, vector in vectors.items():
         check_prediction(predictor, vector, task)
@@ -120,7 +106,7 @@ def test_the_specialised_network_is_the_official_one(
     "(test_convert.py does the same with small networks)",
 )
 def test_conversion_round_trip_at_full_size(
-    parts: tuple[AutoencoderKL, UNet2DConditionModel],
+    sd21_weights: Weights,
     vectors: dict[Task, dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -128,7 +114,7 @@ def test_conversion_round_trip_at_full_size(
     """Official checkpoints -> `convert` -> bundle: the numbers are still the official ones."""
     from d3_ros.__main__ import main
 
-    vae, unet = parts
+    vae, unet = full_size_parts(sd21_weights)
     checkpoint = tmp_path / "checkpoint.pth"
     write_checkpoint(checkpoint, unet, vae, float(vectors["depth"]["timestep"]))
     base = write_base(tmp_path / "base", unet, vae, width=8)

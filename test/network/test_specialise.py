@@ -6,14 +6,11 @@ repository is needed. That the plain network is the official one is test_network
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.full_size_network import full_size_network, random_weights
+from helpers.full_size_network import Weights, full_size_network
 from helpers.tiny_network import CROSS_ATTENTION_DIM, SIZE, tiny_network, tiny_unet
 from torch import nn
 
@@ -31,22 +28,15 @@ Outputs = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def weights() -> Iterator[dict[str, dict[str, torch.Tensor]]]:
-    """3.8 GB, freed after this module."""
-    yield random_weights()
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
 def picture() -> torch.Tensor:
     return torch.rand(1, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.fixture(scope="module")
-def plain(weights: dict[str, dict[str, torch.Tensor]], picture: torch.Tensor) -> Outputs:
+def plain(sd21_weights: Weights, picture: torch.Tensor) -> Outputs:
     """What the plain network of full size says about the picture."""
     with torch.inference_mode():
-        outputs = full_size_network(weights, shared_unet=True)(picture)
+        outputs = full_size_network(sd21_weights, shared_unet=True)(picture)
     assert all(
         0.1 < image.std() < 10 for image in outputs.values()
     )  # the tolerance means something
@@ -68,21 +58,21 @@ def assert_same(actual: Outputs, plain: Outputs) -> None:
 
 @pytest.mark.parametrize("name", OPTIMISATIONS)
 def test_every_optimisation_alone_is_exact(
-    weights: dict[str, dict[str, torch.Tensor]], picture: torch.Tensor, plain: Outputs, name: str
+    sd21_weights: Weights, picture: torch.Tensor, plain: Outputs, name: str
 ) -> None:
     """Tasks that share a UNet: constants with a row per task."""
-    network = specialise(full_size_network(weights, shared_unet=True), [name])
+    network = specialise(full_size_network(sd21_weights, shared_unet=True), [name])
     assert network.applied == (name,)
     with torch.inference_mode():
         assert_same(network(picture), plain)
 
 
 def test_all_optimisations_together_are_exact(
-    weights: dict[str, dict[str, torch.Tensor]], picture: torch.Tensor, plain: Outputs
+    sd21_weights: Weights, picture: torch.Tensor, plain: Outputs
 ) -> None:
-    tensors = [*weights["vae"].values(), *weights["unet"].values(), *weights["prompts"].values()]
+    tensors = [*sd21_weights["vae"].values(), *sd21_weights["unet"].values()]
     versions = [tensor._version for tensor in tensors]
-    network = specialise(full_size_network(weights, shared_unet=True), ALL)
+    network = specialise(full_size_network(sd21_weights, shared_unet=True), ALL)
     assert versions == [tensor._version for tensor in tensors]  # nothing was written to
     assert network.applied == ALL
     assert not network.skipped

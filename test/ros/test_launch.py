@@ -300,7 +300,6 @@ def test_ros2_launch_configures_and_activates_the_node(tiny_bundle: Path, tmp_pa
                 "image:=/camera/image_raw",
             ],
             cwd=tmp_path,
-            env={**os.environ, "ROS_DOMAIN_ID": str(os.getpid() % 100 + 1)},
             stdout=out,
             stderr=subprocess.STDOUT,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import signal
 import subprocess
@@ -242,7 +241,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen, Path
             process = subprocess.Popen(
                 [sys.executable, "-m", "d3_ros.ros.predictor_node", "--ros-args", *arguments],
                 cwd=ROOT,
-                env={**os.environ, "ROS_DOMAIN_ID": str(os.getpid() % 100 + 1)},
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )

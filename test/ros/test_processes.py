@@ -175,8 +175,6 @@ def start(tmp_path: Path) -> Iterator:
         environment = {
             **os.environ,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-            "ROS_DOMAIN_ID": str(os.getpid() % 100 + 1),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_LOG_DIR": str(tmp_path),
         }
         arguments = [word for parameter in parameters for word in ("-p", parameter)]

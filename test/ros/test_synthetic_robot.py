@@ -147,7 +147,7 @@ class Checker(Node):
 @pytest.fixture(scope="module")
 def checker(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checker]:
     logs = tmp_path_factory.mktemp("logs")
-    env = {**private_environment(os.getpid() % 100 + 1, logs), "OMP_NUM_THREADS": "2"}
+    env = {**private_environment(int(os.environ["ROS_DOMAIN_ID"]), logs), "OMP_NUM_THREADS": "2"}
     with Family(logs, env) as family:
         started = [
             family.start_module(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.conformance import VECTORS, sd21_parts
+from helpers.conformance import VECTORS
+from helpers.full_size_network import Weights, full_size_parts
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
 from d3_ros.training.config.model_config import AdapterConfig
@@ -47,9 +46,9 @@ def vectors() -> dict[Task, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def network(vectors: dict[Task, dict[str, Any]]) -> Iterator[D3Network]:
-    """4 GB; student and teacher of the vectors have the same weights."""
-    vae, unet = sd21_parts()
+def network(sd21_weights: Weights, vectors: dict[Task, dict[str, Any]]) -> D3Network:
+    """Student and teacher of the vectors have the same weights."""
+    vae, unet = full_size_parts(sd21_weights)
     specs = {
         task: TaskSpec(
             unet="unet",
@@ -64,8 +63,7 @@ def network(vectors: dict[Task, dict[str, Any]]) -> Iterator[D3Network]:
         task: torch.from_numpy(vector["prompt_embedding"]).float()
         for task, vector in vectors.items()
     }
-    yield D3Network(vae, {"unet": unet}, specs, prompts).eval()
-    gc.collect()
+    return D3Network(vae, {"unet": unet}, specs, prompts).eval()
 
 
 def labels(task: Task, vector: dict[str, Any]) -> Batch:

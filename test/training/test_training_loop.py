@@ -170,7 +170,7 @@ def test_two_processes_learn_what_one_does(frames: Path, tmp_path: Path, kind: s
     )
     subprocess.run(
         command(
-            *("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29514"),
+            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             data=frames,
             output=tmp_path / "two",
             overrides=(*shared, "micro_batch=2"),
