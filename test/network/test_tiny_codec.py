@@ -18,11 +18,17 @@ from helpers.tiny_network import SIZE, tiny_network
 from d3_ros.__main__ import main
 from d3_ros.bench.network.flops import work_by_stage
 from d3_ros.errors import BundleError, DataError, NonFiniteError
+from d3_ros.imaging.image_file import read_rgb
 from d3_ros.network import D3Network, D3Predictor, load_bundle, write_bundle
 from d3_ros.network.bundle.folder import add_codec, has_codec
 from d3_ros.network.inference.specialise import specialise
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.config.codec_config import CodecTrainConfig, load_codec_config
+from d3_ros.training.distillation.codec_losses import (
+    codec_losses,
+    codec_targets,
+    distance_to_vae,
+)
 from d3_ros.training.loading.unlabelled_images import crop, image_files
 from d3_ros.training.loop import distil_codec as training
 from d3_ros.types import TASKS
@@ -256,20 +262,20 @@ def test_a_perfect_codec_has_no_loss(tiny_bundle: Path) -> None:
     """Every loss measures a distance to what the bundle says."""
     teacher = specialise(load_bundle(tiny_bundle).network)
     image = torch.rand(2, 3, *SIZE) * 2 - 1
-    lesson = training.teach(teacher, image)
-    assert lesson.pictures["depth"].shape == (2, 1, *SIZE)
-    assert lesson.pictures["normals"].abs().max() <= 1
+    targets = codec_targets(teacher, image)
+    assert targets.pictures["depth"].shape == (2, 1, *SIZE)
+    assert targets.pictures["normals"].abs().max() <= 1
 
     class Perfect(TinyCodec):
         def encode(self, image: torch.Tensor) -> torch.Tensor:
-            return lesson.latent
+            return targets.latent
 
         def decode(self, latent: torch.Tensor, task: str) -> torch.Tensor:
-            torch.testing.assert_close(latent, lesson.latents[task], rtol=0, atol=1e-4)
-            return lesson.pictures[task]
+            torch.testing.assert_close(latent, targets.latents[task], rtol=0, atol=1e-4)
+            return targets.pictures[task]
 
     half = torch.tensor([True, False])
-    losses = training.codec_losses(Perfect(TINY), teacher, image, lesson, half, True)
+    losses = codec_losses(Perfect(TINY), teacher, image, targets, half, True)
     assert set(losses) == {"latent", "unet", "pixels", "edges"}
     assert all(abs(float(loss)) < 1e-6 for loss in losses.values())
 
@@ -277,15 +283,15 @@ def test_a_perfect_codec_has_no_loss(tiny_bundle: Path) -> None:
 def test_losses_by_hand(tiny_bundle: Path) -> None:
     teacher = specialise(load_bundle(tiny_bundle).network)
     image = torch.rand(1, 3, *SIZE) * 2 - 1
-    lesson = training.teach(teacher, image)
+    targets = codec_targets(teacher, image)
     codec = tiny_codec()
     never = torch.tensor([False])
-    losses = training.codec_losses(codec, teacher, image, lesson, never, False)
+    losses = codec_losses(codec, teacher, image, targets, never, False)
     assert "unet" not in losses
     with torch.no_grad():
-        errors = {t: codec.decode(lesson.latents[t], t) - lesson.pictures[t] for t in TASKS}
+        errors = {t: codec.decode(targets.latents[t], t) - targets.pictures[t] for t in TASKS}
         deviation = codec.get_buffer("image_deviation")[:, None, None]
-        latent = ((codec.encode(image) - lesson.latent) / deviation).pow(2).mean()
+        latent = ((codec.encode(image) - targets.latent) / deviation).pow(2).mean()
     pixels = np.mean([e.abs().mean().item() for e in errors.values()])
     edges = np.mean(
         [
@@ -303,9 +309,7 @@ def test_the_encoder_learns_through_the_unet(tiny_bundle: Path) -> None:
     image = torch.rand(1, 3, *SIZE) * 2 - 1
     codec = tiny_codec()
     always = torch.tensor([True])
-    losses = training.codec_losses(
-        codec, teacher, image, training.teach(teacher, image), always, True
-    )
+    losses = codec_losses(codec, teacher, image, codec_targets(teacher, image), always, True)
     losses["unet"].backward(retain_graph=True)
     assert codec.encoder.layers[0].weight.grad.abs().max() > 0
     assert codec.decoders["depth"].layers[0].weight.grad is None
@@ -336,7 +340,9 @@ def test_distillation_comes_closer_to_the_vae(
     # What was judged is what is in the bundle, up to storing it in fp16.
     fast = load_bundle(bundle, codec="tiny").network.vae
     teacher = specialise(load_bundle(bundle).network)
-    judged = training.judge(teacher, fast, [image_files(images)[0]], wanted.size)
+    judged = distance_to_vae(
+        teacher, fast, [crop(read_rgb(image_files(images)[0]), wanted.size, None)]
+    )
     assert judged["depth_mean_abs"] == pytest.approx(distances[-1]["depth_mean_abs"], abs=2e-3)
 
 
@@ -371,7 +377,7 @@ def test_on_the_command_line(
     arguments = ["train", "--stage", "codec", "--config", str(CONFIG)]
     assert main([*arguments, *settings]) == 0
     out = capsys.readouterr().out
-    assert "tiny codec against the VAE, images not trained on: latent_nmse" in out
+    assert "tiny codec against the VAE, on held-out images: latent_nmse" in out
     assert has_codec(tmp_path / "run" / "bundle")
     assert main([*arguments, "output=x", "speed=1"]) == 1
     assert "unknown key 'speed'" in capsys.readouterr().err

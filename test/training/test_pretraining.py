@@ -19,7 +19,7 @@ from torch import nn
 from d3_ros.errors import DataError
 from d3_ros.network import load_bundle
 from d3_ros.training.config.train_config import TaskShares
-from d3_ros.training.distillation.teacher import NoiseDraw
+from d3_ros.training.distillation.teacher import NoiseDraw, TeacherTargets
 from d3_ros.training.loading.datasets import open_source
 from d3_ros.training.loading.sample import Batch, collate
 from d3_ros.training.loop.start import start_from
@@ -32,7 +32,6 @@ from d3_ros.training.objectives.pretraining import (
     scale_latents,
     validate_autoencoder,
 )
-from d3_ros.training.objectives.student import TeacherTargets
 
 PRIOR = ("objective=diffusion", "model.new=null", "model.train_vae=false")
 D3 = ("model.new=null", "model.train_vae=false")
@@ -186,9 +185,9 @@ def test_prior_that_knows_the_noise_has_no_loss() -> None:
     name = network.specs["depth"].unet
     network.unets[name] = Oracle()
     prompts = {"depth": torch.zeros(2, 3, 8)}
-    lessons = {"depth": TeacherTargets({}, NoiseDraw(timesteps, noise))}
+    targets = {"depth": TeacherTargets({}, NoiseDraw(timesteps, noise))}
     batch = Batch(torch.zeros(2, 3, 32, 32), None, None, None, None, (None,) * 2, (None,) * 2)
-    raw = DiffusionPrior(network, TaskShares(1.0, 0.0))(batch, latent, prompts, lessons)
+    raw = DiffusionPrior(network, TaskShares(1.0, 0.0))(batch, latent, prompts, targets)
     assert float(raw["depth.mse"]) < 1e-3
 
 

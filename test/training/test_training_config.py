@@ -19,7 +19,7 @@ from d3_ros.training.config.train_config import (
     load_config,
 )
 from d3_ros.training.loading.batches import image_numbers
-from d3_ros.training.loop.train import learning_rate
+from d3_ros.training.loop.schedule import learning_rate_factor
 
 
 def test_the_official_recipe() -> None:
@@ -197,13 +197,12 @@ def test_wrong_files(tmp_path: Path) -> None:
 
 
 def test_learning_rate_by_hand() -> None:
-    config = load_config(
-        OFFICIAL, ["optimizer={learning_rate: 1.0, warmup_steps: 4, final_share: 0.5}"]
-    ).optimizer
     # linear: 0.5 + 0.5 (1 - step / 8), times the warm-up's quarters
-    assert [learning_rate(config, 8, step) for step in (0, 1, 4, 6)] == pytest.approx(
-        [0.25, 0.5 * (0.5 + 0.5 * 7 / 8), 0.75, 0.625]
-    )
+    factors = [
+        learning_rate_factor("linear", step, steps=8, warmup_steps=4, final_share=0.5)
+        for step in (0, 1, 4, 6)
+    ]
+    assert factors == pytest.approx([0.25, 0.5 * (0.5 + 0.5 * 7 / 8), 0.75, 0.625])
 
 
 def test_images_are_numbered_through_the_run() -> None:
@@ -215,13 +214,13 @@ def test_images_are_numbered_through_the_run() -> None:
             "micro_batch=4",
         ],
     )
-    assert image_numbers(config, 2, processes=2, rank=1) == [range(20, 24), range(28, 32)]
+    assert image_numbers(config, 2, rank=1, processes=2) == [range(20, 24), range(28, 32)]
     for processes in (1, 2):
         seen = [
             number
             for step in range(4)
             for rank in range(processes)
-            for images in image_numbers(config, step, processes, rank)
+            for images in image_numbers(config, step, rank, processes)
             for number in images
         ]
         assert sorted(seen) == list(range(8 + 8 + 16 + 16))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ from d3_ros.__main__ import main
 from d3_ros.data.dataset_config import DataConfig
 from d3_ros.errors import DataError, NonFiniteError
 from d3_ros.network import load_bundle
+from d3_ros.training.loading import batches
 from d3_ros.training.loading.batches import micro_batches_of_processes
 from d3_ros.training.loading.datasets import MixedSource, open_source
 from d3_ros.training.loading.sample import Batch, Sample
 from d3_ros.training.loop import checkpoints
-from d3_ros.training.loop import train as training
+from d3_ros.training.loop import run as runs
 from d3_ros.training.loop.train import attention_kernel, train
 
 RUN = """
@@ -64,7 +67,7 @@ def final_state(output: Path) -> dict[str, Any]:
     return {
         "weights": load_file(folder / "model.safetensors"),
         "optimizer": torch.load(folder / "optimizer.bin", weights_only=True)["state"],
-        "books": torch.load(folder / "books.pt", weights_only=True),
+        "state": torch.load(folder / "training_state.pt", weights_only=True),
     }
 
 
@@ -222,8 +225,8 @@ def test_worker_processes_prepare_what_the_loop_itself_would(
 
     parent, real_sample = os.getpid(), MixedSource.sample
     monkeypatch.setattr(MixedSource, "sample", watched_sample)
-    monkeypatch.setattr(training, "open_source", watched_source)
-    monkeypatch.setattr(training, "micro_batches_of_processes", watched_batches)
+    monkeypatch.setattr(batches, "open_source", watched_source)
+    monkeypatch.setattr(batches, "micro_batches_of_processes", watched_batches)
     config = small_config(frames, "worker_processes=true", "workers=2", "data.cache_gb=1.0")
     train(config, tmp_path / "run")
     assert_same_bits(final_state(whole), final_state(tmp_path / "run"))
@@ -237,9 +240,9 @@ def test_a_worker_process_tells_of_a_lost_frame_in_one_line(tmp_path: Path) -> N
     config = small_config(frames)
     source = open_source(config.data, (24, 32), "train")
     (frames / "depth/1.png").unlink()
-    batches = micro_batches_of_processes(source, 3, [range(0, 4)], workers=1)
+    prepared = micro_batches_of_processes(source, 3, [range(0, 4)], workers=1)
     with pytest.raises(DataError, match=r"^\S*depth/1.png [^\n]*$"):
-        list(batches)
+        list(prepared)
 
 
 def test_worker_processes_need_workers(frames: Path) -> None:
@@ -250,7 +253,7 @@ def test_worker_processes_need_workers(frames: Path) -> None:
 def test_a_batch_that_processes_cannot_share_is_refused(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.Accelerator, "num_processes", 2)
+    monkeypatch.setattr(runs.Accelerator, "num_processes", 2)
     with pytest.raises(DataError, match="batch 2 is not a multiple of micro_batch 2 x 2 processes"):
         train(small_config(frames), tmp_path / "run")
 
@@ -287,7 +290,7 @@ def test_the_bundle_holds_the_moving_average(frames: Path, tmp_path: Path) -> No
     """By hand: the decay is min(0.9, (1 + n) / (10 + n)) before n = 1, 2, ... updates."""
     config = small_config(frames, "every={checkpoint: 1, validation: 1, log: 1}")
     steps = []
-    real = training.EMAModel.step
+    real = runs.EMAModel.step
 
     def watched(self: Any, parameters: Any) -> None:
         parameters = list(parameters)
@@ -295,13 +298,13 @@ def test_the_bundle_holds_the_moving_average(frames: Path, tmp_path: Path) -> No
         real(self, parameters)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.EMAModel, "step", watched)
+        patch.setattr(runs.EMAModel, "step", watched)
         train(config, tmp_path / "run")
     average = steps[0]
     for n, weights in enumerate(steps[1:], start=1):
         decay = min(0.9, (1 + n) / (10 + n))
         average = decay * average + (1 - decay) * weights
-    shadow = final_state(tmp_path / "run")["books"]["ema"]["shadow_params"][0]
+    shadow = final_state(tmp_path / "run")["state"]["ema"]["shadow_params"][0]
     torch.testing.assert_close(shadow, average)
     network = load_bundle(tmp_path / "run/last").network
     first = next(network.parameters())
@@ -309,17 +312,46 @@ def test_the_bundle_holds_the_moving_average(frames: Path, tmp_path: Path) -> No
     assert not torch.equal(average, steps[-1])
 
 
-def test_divergence_stops_the_run_and_keeps_what_was_good(frames: Path, tmp_path: Path) -> None:
-    config = small_config(
-        frames,
-        "optimizer={learning_rate: 1e30, warmup_steps: 0, clip_norm: 1e9}",
-        "every={checkpoint: 1, validation: 100}",
-    )
-    with pytest.raises(NonFiniteError, match=r"not finite at step \d .*checkpoints/step_0000000\d"):
+def test_a_loss_that_is_not_finite_stops_the_run(frames: Path, tmp_path: Path) -> None:
+    config = small_config(frames)
+    config = replace(config, losses=replace(config.losses, mse=float("inf")))
+    with pytest.raises(NonFiniteError, match=r"loss is not finite at step 0 .*depth\.mse") as told:
         train(config, tmp_path / "run")
-    with pytest.raises(NonFiniteError, match="none, the run had just begun"):
-        train(small_config(frames, "losses.mse=.inf"), tmp_path / "first")
-    assert checkpoints.latest(tmp_path / "first") is None
+    assert str(told.value).endswith("last good checkpoint: none, the run had just begun")
+    assert checkpoints.latest(tmp_path / "run") is None
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weight_and_no_checkpoint(
+    frames: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss stays finite. What was good goes on, bit for bit, as if nothing had happened."""
+    real, calls = runs.Accelerator.backward, iter(range(10))
+
+    def poisoned(self: Any, loss: torch.Tensor) -> None:
+        real(self, loss)
+        if next(calls) == 2:  # the third step; a checkpoint follows the second and the fourth
+            next(p for p in self._models[0].parameters() if p.grad is not None).grad[0] = math.nan
+
+    config, output = small_config(frames), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Accelerator, "backward", poisoned)
+        with pytest.raises(NonFiniteError, match=r"gradient is not finite at step 2 .*_00000002$"):
+            train(config, output)
+    good = checkpoints.latest(output)
+    assert good is not None and good.name == "step_00000002"
+    assert all(tensor.isfinite().all() for tensor in final_state(output)["weights"].values())
+    train(config, output)
+    assert_same_bits(final_state(whole), final_state(output))
+
+
+def test_weights_that_overflow_reach_no_checkpoint(frames: Path, tmp_path: Path) -> None:
+    """Loss and gradient are finite, the step is too long for float32."""
+    config = small_config(frames, "every={checkpoint: 1, validation: 100}")
+    config = replace(config, optimizer=replace(config.optimizer, learning_rate=1e39))
+    with pytest.raises(NonFiniteError, match="weights are not finite after step 0: lower"):
+        train(config, tmp_path / "run")
+    assert checkpoints.latest(tmp_path / "run") is None
+    assert not (tmp_path / "run/last").exists()
 
 
 def test_another_network_does_not_take_a_checkpoint(
@@ -365,7 +397,8 @@ def test_without_accelerate_one_line_says_what_to_install(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.delitem(sys.modules, "d3_ros.training.loop.train")
+    for name in ("train", "run", "checkpoints"):
+        monkeypatch.delitem(sys.modules, f"d3_ros.training.loop.{name}")
     arguments = ["--config", "finetune.yaml", f"data={frames}", f"output={tmp_path / 'run'}"]
     assert main(["train", *arguments]) == 1
     error = capsys.readouterr().err

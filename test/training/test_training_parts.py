@@ -1,4 +1,4 @@
-"""Parts of training: where it starts, LoRA, the teacher's lessons, latents, scores, pictures."""
+"""Parts of training: where it starts, LoRA, the teacher's targets, latents, scores, pictures."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_the_official_recipe_in_miniature(frames: Path, base: Path, tmp_path: Pa
     assert not any("visual_experts" in name or "teacher" in name for name in names)
 
 
-def test_lessons_do_not_depend_on_company(frames: Path, base: Path, tmp_path: Path) -> None:
+def test_targets_do_not_depend_on_the_batch(frames: Path, base: Path, tmp_path: Path) -> None:
     """Noise belongs to the image: two images at once teach what one and one do."""
     for micro in (1, 2):
         config = tuned(frames, base, f"model.teacher={base}", f"micro_batch={micro}")
@@ -426,10 +426,10 @@ def test_picture_of_predictions(tmp_path: Path) -> None:
 def test_the_best_bundle_by_validation_is_kept(
     frames: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from d3_ros.training.loop import train as training
+    from d3_ros.training.loop import results
 
     scores = iter([0.5, 0.2, 0.3, 0.25])
-    monkeypatch.setattr(training, "scored", lambda *_: {"abs_rel": next(scores)})
+    monkeypatch.setattr(results, "objective_scores", lambda *_: {"abs_rel": next(scores)})
     config = tuned(
         frames,
         tiny_bundle,

@@ -1,10 +1,12 @@
-"""The frozen teacher: Stable Diffusion's own UNet on noised latents of the same image.
+"""The frozen teacher: Stable Diffusion's own UNet, which sees noised latents of the same image.
 
-Its features at three noise levels are what the noise-free student learns to hold at once.
+The student sees the clean latent. Its features are pulled towards the teacher's features at three
+noise levels at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +15,7 @@ from diffusers import DDPMScheduler
 from d3_ros.network.model.d3_network import DiffusersModel
 from d3_ros.training.distillation.features import tapped
 
-LEVELS = 3  # noise levels of each image, one from each third of the timesteps
+LEVELS = 3  # noise levels per image, one from each third of the timesteps
 FIRST_TIMESTEP, LAST_TIMESTEP = 1, 999
 # Stable Diffusion's noise: the square root of beta grows linearly.
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -21,11 +23,21 @@ NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """What the teacher sees besides the image: `timesteps` (B, LEVELS) integers, `noise`
-    (B, LEVELS, c, h, w)."""
+    """The teacher's `timesteps` (B, LEVELS), integers, and `noise` (B, LEVELS, c, h, w)."""
 
     timesteps: torch.Tensor
     noise: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TeacherTargets:
+    """The teacher's `features` (B · LEVELS, C, h, w) by name under one draw of noise.
+
+    Without a teacher `features` is empty.
+    """
+
+    features: Mapping[str, torch.Tensor]
+    draw: NoiseDraw
 
 
 def draw_noise(shape: torch.Size, generators: list[torch.Generator]) -> NoiseDraw:
@@ -53,7 +65,7 @@ def noised(latent: torch.Tensor, draw: NoiseDraw) -> torch.Tensor:
 
 
 def noised_at(latent: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """(N, c, h, w) latents under as much noise (N, c, h, w) as there is at timesteps (N,)."""
+    """(N, c, h, w) latents under `noise` (N, c, h, w), as strong as at `timesteps` (N,)."""
     schedule: DiffusersModel = DDPMScheduler(num_train_timesteps=1000, **NOISE)
     return schedule.add_noise(latent, noise.to(latent), timesteps.to(latent.device))
 
@@ -68,7 +80,7 @@ def teacher_features(
         teacher: the frozen UNet.
         latent: (B, c, h, w) clean, scaled image latents.
         draw: timesteps and noise of these images.
-        prompt: (B, L, C) embeddings, those that the student gets.
+        prompt: (B, L, C) embeddings; the student has the same.
     """
     features: dict[str, torch.Tensor] = {}
     with tapped(teacher, features):
@@ -79,3 +91,11 @@ def teacher_features(
             return_dict=False,
         )
     return features
+
+
+def teacher_targets(
+    teacher: DiffusersModel | None, latent: torch.Tensor, draw: NoiseDraw, prompt: torch.Tensor
+) -> TeacherTargets:
+    """The targets of one draw; arguments as `teacher_features`. No teacher: the draw alone."""
+    features = {} if teacher is None else teacher_features(teacher, latent, draw, prompt)
+    return TeacherTargets(features, draw)

@@ -1,14 +1,15 @@
-"""The stream of batches of one stage, from any image on: what a process sees, and when.
+"""The batches of a run, for each process, from any step on.
 
 Images are numbered through the whole run. Number n is the same frame under the same augmentation
-and the same noise, whichever process computes it, in whatever company, before or after a restart.
+and the same noise, whichever process computes it, in whatever batch, before or after a restart.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from d3_ros.errors import DataError
 from d3_ros.training.config.train_config import TrainConfig
+from d3_ros.training.loading.datasets import open_source
 from d3_ros.training.loading.sample import Batch, Sample, SampleSource, collate
 
 AUGMENTATION, NOISE = 0, 1  # streams of random numbers of one image
 
 
-def image_numbers(config: TrainConfig, step: int, processes: int, rank: int) -> list[range]:
-    """The images of `step` that fall to process `rank`, by micro-batch, in order."""
+def image_numbers(config: TrainConfig, step: int, rank: int, processes: int) -> list[range]:
+    """The image numbers of process `rank` in `step`, one range per micro-batch."""
     first, stage = 0, config.stages[0]
     for stage in config.stages:
         if step < stage.steps:
@@ -38,26 +40,53 @@ def image_numbers(config: TrainConfig, step: int, processes: int, rank: int) -> 
 
 
 def image_rng(seed: int, number: int) -> np.random.Generator:
-    """Random numbers that alter image `number` of the run."""
+    """Random numbers for the augmentation of image `number` of the run."""
     return np.random.default_rng([seed, number, AUGMENTATION])
 
 
 def noise_generator(seed: int, number: int) -> torch.Generator:
-    """Random numbers of the teacher's noise for image `number` of the run."""
+    """Random numbers for the teacher's noise on image `number` of the run."""
     state = np.random.SeedSequence([seed, number, NOISE]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def run_batches(
+    config: TrainConfig, start: int, rank: int, processes: int, say: Callable[[str], None]
+) -> Iterator[Batch]:
+    """The micro-batches of process `rank` from step `start` on, each at its stage's image size.
+
+    `say` prints the summary of the data at the beginning of each stage.
+    """
+    end = 0
+    for stage in config.stages:
+        begin, end = end, end + stage.steps
+        if start >= end:
+            continue
+        assert stage.size is not None  # settled when training starts
+        data, batches = config.data, micro_batches
+        if config.worker_processes:
+            data = replace(data, cache_gb=data.cache_gb / config.workers)
+            batches = micro_batches_of_processes
+        source = open_source(data, stage.size, "train")
+        say("\n".join(source.summary))
+        numbers = (
+            images
+            for step in range(max(start, begin), end)
+            for images in image_numbers(config, step, rank, processes)
+        )
+        yield from batches(source, config.seed, numbers, config.workers)
 
 
 def micro_batches(
     source: SampleSource, seed: int, numbers: Iterable[range], workers: int
 ) -> Iterator[Batch]:
-    """Batches of the images `numbers`, a range each, all of one length.
+    """Micro-batches prepared by threads.
 
     Args:
-        source: where frames come from.
-        seed: of the order and the augmentation.
-        numbers: the images of each batch, by their number in the run.
-        workers: threads that prepare batches ahead; 0: none, each is made when it is asked for.
+        source: the frames.
+        seed: seed of the order and the augmentation.
+        numbers: the image numbers of each batch; all ranges have one length.
+        workers: threads that prepare batches ahead. 0: a batch is made when it is asked for.
     """
     if workers == 0:
         for images in numbers:
@@ -79,18 +108,18 @@ def micro_batches(
 def micro_batches_of_processes(
     source: SampleSource, seed: int, numbers: Iterable[range], workers: int
 ) -> Iterator[Batch]:
-    """`micro_batches` by `workers` processes, each with its own copy of `source`, two ahead each.
+    """Micro-batches prepared by `workers` processes, each with a copy of `source`, two ahead each.
 
-    Threads share Python's lock, with the loop too: they cannot feed a fast GPU.
+    Threads share Python's lock with the training loop, so that they cannot feed a fast GPU.
     """
     loader = DataLoader(
         _Batches(source, seed),
-        batch_size=None,  # the source makes batches itself
+        batch_size=None,  # _Batches makes whole batches
         sampler=numbers,
         num_workers=workers,
         pin_memory=torch.accelerator.is_available(),
-        multiprocessing_context="fork",  # the source is large, and holds a lock
-        generator=torch.Generator(),  # else it draws from everybody's
+        multiprocessing_context="fork",  # the source is large and has a lock: it cannot be pickled
+        generator=torch.Generator(),  # otherwise it draws from the global one
     )
     for batch in loader:
         if isinstance(batch, DataError):
@@ -99,7 +128,8 @@ def micro_batches_of_processes(
 
 
 class _Batches(Dataset["Batch | DataError"]):
-    """Batches by the numbers of their images; a fault is returned: its one line stays one."""
+    """Batches by their image numbers. An error is returned, not raised: a DataLoader would add its
+    traceback to the message."""
 
     def __init__(self, source: SampleSource, seed: int) -> None:
         self._source, self._seed = source, seed
@@ -113,6 +143,6 @@ class _Batches(Dataset["Batch | DataError"]):
 
 
 def _keys(source: SampleSource, seed: int, images: range) -> list[tuple[int, np.random.Generator]]:
-    """Which frames the images are, and the random numbers that alter each."""
+    """The frame index of each image, and the random numbers of its augmentation."""
     indices = source.plan(seed, images.start // len(images), len(images))
     return [(i, image_rng(seed, number)) for i, number in zip(indices, images, strict=True)]

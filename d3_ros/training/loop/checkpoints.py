@@ -1,15 +1,16 @@
 """Checkpoints that are whole or absent, so that a run can be killed at any moment.
 
-    OUTPUT/checkpoints/step_00000150/   accelerate's files, and ours: books.pt
+    OUTPUT/checkpoints/step_00000150/   accelerate's files, and ours: training_state.pt
 
-A checkpoint is written beside its place and renamed; the one before it is removed only then.
-Several machines need OUTPUT on a disk that they share.
+A checkpoint is written under another name and renamed when it is whole. Only then the one before it
+is removed. Several machines need OUTPUT on a disk that they share.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,20 @@ from diffusers.training_utils import EMAModel
 from d3_ros.errors import DataError, one_line
 
 FOLDER = "checkpoints"
-BOOKS = "books.pt"
+STATE = "training_state.pt"
 
 
 @dataclass
 class TrainingState:
-    """What a run knows besides weights and optimizer: steps done, the best validation score."""
+    """The steps done and the best validation score so far."""
 
     step: int = 0
     best: float = float("inf")
+
+
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether no number in any of the tensors is NaN or infinite."""
+    return bool(torch.stack([tensor.isfinite().all().cpu() for tensor in tensors]).all())
 
 
 def latest(output: Path) -> Path | None:
@@ -38,10 +44,10 @@ def latest(output: Path) -> Path | None:
 
 
 def save(
-    accelerator: Accelerator, output: Path, books: TrainingState, ema: EMAModel | None
+    accelerator: Accelerator, output: Path, state: TrainingState, ema: EMAModel | None
 ) -> Path:
-    """Write the run's state as of `books.step`; returns the checkpoint's folder."""
-    folder = output / FOLDER / f"step_{books.step:08d}"
+    """Write the run's state as of `state.step`; returns the checkpoint's folder."""
+    folder = output / FOLDER / f"step_{state.step:08d}"
     unfinished = folder.with_name(f"unfinished_{folder.name}")
     if accelerator.is_main_process:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -50,10 +56,10 @@ def save(
     accelerator.save_state(str(unfinished))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        state: dict[str, Any] = {"step": books.step, "best": books.best}
+        content: dict[str, Any] = {"step": state.step, "best": state.best}
         if ema is not None:
-            state["ema"] = ema.state_dict()
-        torch.save(state, unfinished / BOOKS)
+            content["ema"] = ema.state_dict()
+        torch.save(content, unfinished / STATE)
         _to_disk(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -64,7 +70,7 @@ def save(
 
 
 def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> TrainingState:
-    """Load the newest checkpoint of `output` into the run; a new run's books where there is none.
+    """Load the newest checkpoint of `output` into the run. Without one, the state is a new run's.
 
     Raises:
         DataError: the checkpoint is of a run with another network or other settings.
@@ -74,9 +80,9 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Trai
         return TrainingState()
     try:
         accelerator.load_state(str(folder))
-        state = torch.load(folder / BOOKS, map_location="cpu", weights_only=True)
+        content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         if ema is not None:
-            ema.load_state_dict(state["ema"])
+            ema.load_state_dict(content["ema"])
             ema.to(accelerator.device)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DataError(
@@ -85,11 +91,11 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Trai
         ) from error
     if accelerator.is_main_process:
         _remove_all_but(folder)
-    return TrainingState(step=state["step"], best=state["best"])
+    return TrainingState(step=content["step"], best=content["best"])
 
 
 def _to_disk(folder: Path) -> None:
-    """Wait until a folder's files are on the disk: a name must not outlive a power cut alone."""
+    """Wait until a folder's files are on the disk, so that a power cut cannot leave names alone."""
     for path in (*(p for p in folder.iterdir() if p.is_file()), folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:

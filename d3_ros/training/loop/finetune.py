@@ -24,7 +24,8 @@ from d3_ros.network import D3Predictor, load_bundle
 from d3_ros.training.config.recipes import find_config
 from d3_ros.training.config.train_config import TrainConfig, load_config
 from d3_ros.training.loading.datasets import open_source
-from d3_ros.training.loop.train import LAST, train
+from d3_ros.training.loop.results import LAST
+from d3_ros.training.loop.train import train
 
 LARGE_UNET = 100_000_000  # parameters, from which on small matrices are trained beside it
 MIN_TEST_FRAMES = 5  # fewer do not show a difference

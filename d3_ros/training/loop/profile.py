@@ -30,10 +30,10 @@ from torch.utils.flop_counter import (
 from d3_ros.network import D3Network
 from d3_ros.network.model.d3_network import DiffusersModel
 from d3_ros.training.config.train_config import TrainConfig
-from d3_ros.training.distillation.teacher import LEVELS, NoiseDraw
+from d3_ros.training.distillation.teacher import LEVELS, NoiseDraw, teacher_targets
 from d3_ros.training.loading.sample import Batch
 from d3_ros.training.loop.start import blank_teacher, start_from
-from d3_ros.training.objectives.forward import learner, lesson
+from d3_ros.training.objectives.forward import forward_module
 from d3_ros.training.objectives.student import task_rows
 from d3_ros.training.objectives.task_losses import weighted_sum
 
@@ -153,7 +153,7 @@ def _parts(
     if teacher is not None:
         _fill(teacher, device, config.dtype)
     with device:
-        student = learner(config, network, teacher is not None)
+        student = forward_module(config, network, teacher is not None)
     learned = [p for p in student.parameters() if p.requires_grad]
     count, (height, width) = config.micro_batch, config.size
 
@@ -185,7 +185,7 @@ def _step(parts: _Parts, watch: Watch) -> None:
     )
     rows = {t: task_rows(len(batch), config.tasks.share(t)) for t in config.tasks.trained}
     prompts = {t: network.prompt_embedding(t).expand(len(r), -1, -1) for t, r in rows.items()}
-    latent, lessons = None, {}
+    latent, targets = None, {}
     with autocast:
         with watch("encode"):
             if not config.model.train_vae:
@@ -198,11 +198,13 @@ def _step(parts: _Parts, watch: Watch) -> None:
                         torch.ones(len(chosen), LEVELS, dtype=torch.long, device=device),
                         torch.randn(len(chosen), LEVELS, *latent.shape[1:], device=device),
                     )
-                    lessons[task] = lesson(parts.teacher, latent[chosen], prompts[task], draw)
+                    targets[task] = teacher_targets(
+                        parts.teacher, latent[chosen], draw, prompts[task]
+                    )
         with watch("forward"):
-            raw = parts.student(batch, latent, prompts, lessons)
+            raw = parts.student(batch, latent, prompts, targets)
             total = weighted_sum(raw, config.losses)
-    del lessons, raw
+    del targets, raw
     with watch("backward"):
         total.backward()
     with watch("optimizer"):

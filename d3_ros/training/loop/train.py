@@ -1,348 +1,184 @@
-"""Training of a D³-Predictor, end to end: one loop, read from top to bottom.
+"""Training of a D³-Predictor: one loop, read from top to bottom.
 
-The same loop trains the official network from Stable Diffusion under a teacher, a small one from
-nothing, and fine-tunes either: the configuration says which. It runs on one device, on several and
-on several machines, as Hugging Face's accelerate (or torchrun) starts it.
+The same loop trains the official network from Stable Diffusion under a teacher, trains a small
+network from random weights, and fine-tunes either. The configuration says which. Hugging Face's
+accelerate (or torchrun) runs it on one device, on several, or on several machines.
 
-Three choices keep a run reproducible. Every random number follows from the seed and the image's
-number in the run, not from a generator's hidden state. Every loss is a mean over images, so that a
-batch may be divided among processes and accumulated at will. A checkpoint is whole or absent. So a
-run that was killed ends with the weights that it would have had; on a CPU, bit for bit.
+A run that is killed at any moment and started again ends with the weights that it would have had
+anyway, on a CPU bit for bit. Three rules make this so. Every random number follows from the seed
+and the number of the image in the run, never from the hidden state of a generator. Every loss is a
+mean over images, so that a batch may be divided among processes and accumulated in any way. A
+checkpoint is whole or absent, and has finite numbers only.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import cv2
 import torch
-from accelerate import Accelerator
-from accelerate.utils import is_tensorboard_available
-from diffusers.training_utils import EMAModel
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from d3_ros.errors import DataError, NonFiniteError
-from d3_ros.network import D3Network, write_bundle
-from d3_ros.network.model.d3_network import DiffusersModel
-from d3_ros.training.config.train_config import OptimizerConfig, TrainConfig
-from d3_ros.training.loading.batches import (
-    image_numbers,
-    micro_batches,
-    micro_batches_of_processes,
-)
-from d3_ros.training.loading.datasets import MixedSource, open_source
-from d3_ros.training.loading.latents import LatentCache
+from d3_ros.errors import NonFiniteError
+from d3_ros.training.config.train_config import TrainConfig
+from d3_ros.training.loading.batches import image_numbers, run_batches
 from d3_ros.training.loading.sample import Batch
 from d3_ros.training.loop import checkpoints
-from d3_ros.training.loop.lora import merge_lora
-from d3_ros.training.loop.muon import new_optimizer
-from d3_ros.training.loop.start import caption_encoder, load_teacher, start_from
-from d3_ros.training.loop.validation import SCORES, write_picture
-from d3_ros.training.objectives.forward import embed, learner, noised_input, scored, teach
-from d3_ros.training.objectives.pretraining import scale_latents
-from d3_ros.training.objectives.prompts import Prompts
+from d3_ros.training.loop.results import BEST, LAST, draw, in_words, record, validate_and_export
+from d3_ros.training.loop.run import Run, learned_weights, prepare
+from d3_ros.training.loop.schedule import learning_rate_factor
+from d3_ros.training.objectives.forward import noised_input, task_prompts, task_targets
 from d3_ros.training.objectives.task_losses import weighted_sum
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours, accelerate's
 SMALL_IMAGE = 160 * 224  # pixels
-BEST, LAST = "best", "last"  # bundles in the output folder
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run consists of: `model` is the student as accelerate wraps it, around `network`."""
-
-    config: TrainConfig
-    output: Path
-    accelerator: Accelerator
-    network: D3Network
-    license: str
-    teacher: DiffusersModel | None
-    model: nn.Module
-    learned: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    ema: EMAModel | None
-    latents: LatentCache
-    prompts: Prompts
-    test: MixedSource
-    books: checkpoints.TrainingState
 
 
 def train(config: TrainConfig, output: Path) -> Path:
-    """Train; returns the bundle that is best on the data's test split, `output/best`.
+    """Train. Returns the bundle that is best on the data's test split, `output/best`.
 
-    Without a test split it is `output/last`. Goes on from the newest checkpoint in `output` where
-    there is one; the loss of every few steps is in `output/log.jsonl`.
+    Without a test split it returns `output/last`. The run goes on from the newest checkpoint in
+    `output`, if there is one. The losses of every few steps are in `output/log.jsonl`.
 
     Raises:
         DataError, D3Error: the configuration, the start, the data or the checkpoint is not usable.
-        NonFiniteError: the loss became NaN or infinite; the last checkpoint is kept.
+        NonFiniteError: a loss, gradient or weight became NaN or infinite. It reached no checkpoint.
     """
     run = prepare(config, output)
-    config, accelerator, books = run.config, run.accelerator, run.books
-    batches = stream(config, accelerator, books.step)
+    config, accelerator, state, every = run.config, run.accelerator, run.state, run.config.every
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    batches = run_batches(config, state.step, rank, processes, say=accelerator.print)
     bar = tqdm(
         total=config.steps,
-        initial=books.step,
+        initial=state.step,
         unit="step",
         desc=config.name,
         disable=not accelerator.is_main_process,
     )
-    for step in range(books.step, config.steps):
+    for step in range(state.step, config.steps):
+        # The learning rate of this step.
+        rate = config.optimizer.learning_rate * learning_rate_factor(
+            config.optimizer.schedule,
+            step,
+            steps=config.steps,
+            warmup_steps=config.optimizer.warmup_steps,
+            final_share=config.optimizer.final_share,
+        )
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(config.optimizer, config.steps, step)
-        losses = accumulate(run, batches, step)
+            group["lr"] = rate
 
-        # Stop before a broken gradient reaches the weights.
-        if not math.isfinite(losses["total"]):
-            good = checkpoints.latest(output) or "none, the run had just begun"
-            raise NonFiniteError(
-                f"the loss is not finite at step {step} ({told(losses)}): lower "
-                f"optimizer.learning_rate or look at the data; last good checkpoint: {good}"
-            )
-        accelerator.clip_grad_norm_(run.learned, config.optimizer.clip_norm)
+        # The gradient of the whole batch. It is applied only if it is finite.
+        losses = accumulate_gradient(run, batches, step)
+        norm = accelerator.clip_grad_norm_(run.learned, config.optimizer.clip_norm)
+        refuse_non_finite(run, losses, float(norm))
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
+        state.step = step + 1
 
-        # The rest is bookkeeping.
-        books.step = done = step + 1
-        final = done == config.steps
-        every = config.every
-        if run.ema is not None and config.ema and (done % config.ema.every == 0 or final):
+        # The moving average of the weights.
+        last = state.step == config.steps
+        if run.ema is not None and config.ema and (state.step % config.ema.every == 0 or last):
             run.ema.step(learned_weights(run.network))
+
+        # Log lines, pictures, scores, bundles and checkpoints, each every so many steps.
         bar.update()
-        if done % every.log == 0 or final:
-            bar.set_postfix_str(told(losses), refresh=False)
+        if state.step % every.log == 0 or last:
+            bar.set_postfix_str(in_words(losses), refresh=False)
             record(run, {f"loss/{name}": value for name, value in losses.items()})
-        if done % every.pictures == 0 and config.objective == "d3":
+        if state.step % every.pictures == 0 and config.objective == "d3":
             draw(run)
-        if done % every.validation == 0 or final:
-            judge(run)
-        if done % every.checkpoint == 0 or final:
-            checkpoints.save(accelerator, output, books, run.ema)
+        validation_is_due = state.step % every.validation == 0 or last
+        checkpoint_is_due = state.step % every.checkpoint == 0 or last
+        if validation_is_due or checkpoint_is_due:
+            refuse_non_finite_weights(run)
+        if validation_is_due:
+            validate_and_export(run)
+        if checkpoint_is_due:
+            checkpoints.save(accelerator, output, state, run.ema)
     bar.close()
     accelerator.end_training()
     return output / (BEST if (output / BEST).is_dir() else LAST)
 
 
-def prepare(config: TrainConfig, output: Path) -> Run:
-    """Everything as it was when the newest checkpoint was written, or as it begins."""
-    accelerator = start_accelerator(config, output)
-    start = start_from(config)
-    config, network = start.config, start.network
-    teacher = None
-    if config.model.teacher is not None:
-        teacher = load_teacher(config.model.teacher, config.dtype)
-        teacher.to(accelerator.device)
-    if config.objective == "diffusion":
-        scale_latents(network, open_source(config.data, config.size, "train"))
-    torch.manual_seed(config.seed)  # the same adapters in every process
-    student = learner(config, network, teacher is not None)
-    learned = [p for p in student.parameters() if p.requires_grad]
-    optimizer = new_optimizer(config.optimizer, student)
-    model, optimizer = accelerator.prepare(student, optimizer)
-    ema = None
-    if config.ema is not None:
-        # Brought up to date every few steps, with the decay of as many.
-        decay = config.ema.decay**config.ema.every
-        ema = EMAModel(learned_weights(network), decay=decay, foreach=True)
-    return Run(
-        config=config,
-        output=output,
-        accelerator=accelerator,
-        network=network,
-        license=config.license or start.license or "",
-        teacher=teacher,
-        model=model,
-        learned=learned,
-        optimizer=optimizer,
-        ema=ema,
-        latents=LatentCache(network, config.latent_cache, output / "latents"),
-        prompts=Prompts(network, caption_encoder(config.model)),
-        test=open_source(config.data, config.size, "test"),
-        books=checkpoints.resume(accelerator, output, ema),
-    )
-
-
-def accumulate(run: Run, batches: Iterator[Batch], step: int) -> dict[str, float]:
-    """The gradient of the whole batch, micro-batch by micro-batch; returns its losses."""
+def accumulate_gradient(run: Run, batches: Iterator[Batch], step: int) -> dict[str, float]:
+    """The gradient of a whole batch, micro-batch by micro-batch. Returns its losses by name."""
     config, accelerator = run.config, run.accelerator
-    rounds = image_numbers(config, step, accelerator.num_processes, accelerator.process_index)
-    losses: dict[str, torch.Tensor] = {}
-    for number, images in enumerate(rounds, start=1):
+    micro_batches = image_numbers(
+        config, step, accelerator.process_index, accelerator.num_processes
+    )
+    sums: dict[str, torch.Tensor] = {}
+    for number, images in enumerate(micro_batches, start=1):
         batch = next(batches).to(accelerator.device)
-        latent, lessons = None, {}
+        latent, targets = None, {}
         with accelerator.autocast():
+            prompts = task_prompts(run.prompts, config.tasks, batch)
             if not config.model.train_vae:
-                latent = run.latents.encode(batch)
-            prompts = embed(run.prompts, config.tasks, batch)
-            if latent is not None and (run.teacher or config.objective == "diffusion"):
-                lessons = teach(run.teacher, config, latent, prompts, images)
-            if latent is not None and config.model.input_noise is not None:
-                latent = noised_input(latent, config, images)
-        # Processes exchange gradients once, with the last micro-batch.
-        alone = nullcontext() if number == len(rounds) else accelerator.no_sync(run.model)
-        with alone, attention_kernel(batch):  # backward too: it may compute layers again
-            raw = run.model(batch, latent, prompts, lessons)
-            raw["total"] = weighted_sum(raw, config.losses)
-            accelerator.backward(raw["total"] / len(rounds))
-        for name, value in raw.items():
-            losses[name] = losses.get(name, 0) + value.detach().float() / len(rounds)
-    mean = accelerator.reduce(torch.stack(list(losses.values())), reduction="mean")
-    return dict(zip(losses, mean.tolist(), strict=True))
+                clean = run.latents.encode(batch)
+                targets = task_targets(run.teacher, config, clean, prompts, images)
+                latent = noised_input(clean, config, images)
+        # Processes exchange their gradients once, with the last micro-batch.
+        is_last = number == len(micro_batches)
+        exchange = nullcontext() if is_last else accelerator.no_sync(run.model)
+        # The attention kernel holds for the backward pass, too, which may compute layers again.
+        with exchange, attention_kernel(batch):
+            losses = run.model(batch, latent, prompts, targets)
+            losses["total"] = weighted_sum(losses, config.losses)
+            accelerator.backward(losses["total"] / len(micro_batches))
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0) + value.detach().float()
+    means = torch.stack(list(sums.values())) / len(micro_batches)
+    means = accelerator.reduce(means, reduction="mean")
+    return dict(zip(sums, means.tolist(), strict=True))
 
 
 def attention_kernel(batch: Batch) -> AbstractContextManager[None]:
-    """Plain attention for small images on a CPU, else whatever PyTorch takes.
+    """Plain attention for small images on a CPU, PyTorch's choice for all others.
 
-    Its fused attention goes backward slowly there: without it a whole step of d3_nano takes a
-    seventh less. Plain attention needs memory for every pair of pixels, so not for large images.
+    PyTorch's fused attention has a slow backward pass on a CPU: without it a whole step of d3_nano
+    takes a seventh less time. Plain attention needs memory for every pair of pixels, which large
+    images do not leave.
     """
     if batch.image.device.type == "cpu" and batch.image[0, 0].numel() <= SMALL_IMAGE:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 
 
-def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:
-    """accelerate's view of this process: its device, its rank, its precision, its loggers."""
-    output.mkdir(parents=True, exist_ok=True)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    cv2.setNumThreads(1)
-    torch.backends.cudnn.benchmark = True  # a stage has one size
-    cpu = not torch.accelerator.is_available()
-    if cpu and config.precision == "fp16":
-        raise DataError("precision fp16 needs a GPU: set precision to bf16 or fp32")
-    accelerator = Accelerator(
-        cpu=cpu,  # unless it is told, it looks for as many GPUs as there are processes
-        mixed_precision=PRECISIONS[config.precision],
-        log_with="tensorboard" if is_tensorboard_available() else None,
-        project_dir=output,
+def refuse_non_finite(run: Run, losses: dict[str, float], gradient_norm: float) -> None:
+    """Stop the run before a loss or gradient that is NaN or infinite reaches the weights.
+
+    With fp16, a gradient may overflow because of its loss scale. accelerate then skips the step and
+    halves the scale, so that only a scale below 1 is a fault of the run.
+
+    Raises:
+        NonFiniteError: with the losses, the remedy and the last good checkpoint.
+    """
+    scaler = run.accelerator.scaler
+    if scaler is not None and scaler.get_scale() >= 1:
+        gradient_norm = 0.0
+    for what, value in (("loss", losses["total"]), ("gradient", gradient_norm)):
+        if not math.isfinite(value):
+            raise _diverged(run, f"the {what} is not finite at step {run.state.step}", losses)
+
+
+def refuse_non_finite_weights(run: Run) -> None:
+    """Stop the run before weights, averages or optimiser states that overflowed are written.
+
+    Raises:
+        NonFiniteError: with the remedy and the last good checkpoint.
+    """
+    tensors = [*run.learned, *(run.ema.shadow_params if run.ema is not None else ())]
+    for state in run.optimizer.state.values():
+        tensors += [value for value in state.values() if torch.is_tensor(value)]
+    if not checkpoints.all_finite(tensors):
+        raise _diverged(run, f"the weights are not finite after step {run.state.step - 1}", {})
+
+
+def _diverged(run: Run, what: str, losses: dict[str, float]) -> NonFiniteError:
+    good = checkpoints.latest(run.output) or "none, the run had just begun"
+    told = f" ({in_words(losses)})" if losses else ""
+    return NonFiniteError(
+        f"{what}{told}: lower optimizer.learning_rate or look at the data; "
+        f"last good checkpoint: {good}"
     )
-    if is_tensorboard_available():
-        accelerator.init_trackers("tensorboard")
-    for stage in config.stages:
-        if stage.batch % (config.micro_batch * accelerator.num_processes):
-            raise DataError(
-                f"a stage's batch {stage.batch} is not a multiple of micro_batch "
-                f"{config.micro_batch} x {accelerator.num_processes} processes"
-            )
-    return accelerator
-
-
-def stream(config: TrainConfig, accelerator: Accelerator, start: int) -> Iterator[Batch]:
-    """This process's micro-batches from step `start` to the last, each stage at its image size."""
-    end = 0
-    for stage in config.stages:
-        begin, end = end, end + stage.steps
-        if start >= end:
-            continue
-        assert stage.size is not None  # settled when training starts
-        data, batches = config.data, micro_batches
-        if config.worker_processes:
-            data = replace(data, cache_gb=data.cache_gb / config.workers)
-            batches = micro_batches_of_processes
-        source = open_source(data, stage.size, "train")
-        accelerator.print(*source.summary, sep="\n")
-        numbers = (
-            images
-            for step in range(max(start, begin), end)
-            for images in image_numbers(
-                config, step, accelerator.num_processes, accelerator.process_index
-            )
-        )
-        yield from batches(source, config.seed, numbers, config.workers)
-
-
-def learning_rate(config: OptimizerConfig, steps: int, step: int) -> float:
-    """The rate at `step`, from 0, of `steps`: a linear warm-up, then the schedule's descent."""
-    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-    left = {
-        "constant": 1.0,
-        "linear": 1 - step / steps,
-        "cosine": 0.5 * (1 + math.cos(math.pi * step / steps)),
-    }[config.schedule]
-    return config.learning_rate * warm * (config.final_share + (1 - config.final_share) * left)
-
-
-def learned_weights(network: D3Network) -> list[nn.Parameter]:
-    """What of the network is trained; adapters stay behind when training ends."""
-    return [p for p in network.parameters() if p.requires_grad]
-
-
-@contextmanager
-def averaged(network: D3Network, ema: EMAModel | None) -> Iterator[None]:
-    """The network with the moving average of its weights, where there is one."""
-    if ema is None:
-        yield
-        return
-    ema.store(learned_weights(network))
-    ema.copy_to(learned_weights(network))
-    try:
-        yield
-    finally:
-        ema.restore(learned_weights(network))
-
-
-def judge(run: Run) -> None:
-    """Score the network on the test split, and write it as a bundle: as the last, as the best."""
-    if run.accelerator.is_main_process:
-        with averaged(run.network, run.ema):
-            with run.accelerator.autocast():
-                scores = scored(run.config, run.network, run.test, run.accelerator.device)
-            export(run, LAST)
-            score = next((scores[name] for name in SCORES if name in scores), math.inf)
-            if score < run.books.best:
-                run.books.best = score
-                export(run, BEST)
-        record(run, {f"test/{name}": value for name, value in scores.items()})
-
-
-def draw(run: Run) -> None:
-    """A grid of predictions on frames of the test split, or of those trained on without one."""
-    if run.accelerator.is_main_process:
-        config = run.config
-        source = run.test
-        if not len(source):
-            source = open_source(config.data, config.size, "train")
-        path = run.output / "pictures" / f"step_{run.books.step:08d}.png"
-        with averaged(run.network, run.ema), run.accelerator.autocast():
-            write_picture(path, run.network, source, config.tasks.trained, run.accelerator.device)
-
-
-def export(run: Run, name: str) -> None:
-    """Write the network as a plain bundle: whole or not at all, over the one before."""
-    config, network = run.config, run.network
-    if config.model.lora is not None:
-        network = deepcopy(network)
-        merge_lora(network)
-    write_bundle(
-        run.output / name,
-        network,
-        name=config.name,
-        license=run.license,
-        source=f"trained by d3_ros from {config.model.start or 'random weights'}: "
-        f"step {run.books.step} of {config.steps}, seed {config.seed}",
-        overwrite=True,
-    )
-
-
-def record(run: Run, values: Mapping[str, float]) -> None:
-    """Write numbers to log.jsonl, and to TensorBoard where it is installed."""
-    if run.accelerator.is_main_process and values:
-        with (run.output / "log.jsonl").open("a", encoding="utf-8") as log:
-            print(json.dumps({"step": run.books.step, **values}), file=log)
-        run.accelerator.log(dict(values), step=run.books.step)
-
-
-def told(values: Mapping[str, float]) -> str:
-    """Losses in a few words."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())

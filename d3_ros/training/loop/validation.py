@@ -1,4 +1,4 @@
-"""How good the network is by now: scores and a picture of frames that it does not learn from."""
+"""Scores and a picture of the network's predictions on frames that it is not trained on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from d3_ros.imaging.colour_maps import colour_depth, colour_normals
 from d3_ros.imaging.image_file import write_image
 from d3_ros.network import D3Network
 from d3_ros.network.inference.image_transform import to_depth, to_normals
+from d3_ros.training.config.train_config import TrainConfig
 from d3_ros.training.loading.sample import Sample, SampleSource
+from d3_ros.training.objectives.forward import noised_input
+from d3_ros.training.objectives.pretraining import validate_autoencoder, validate_prior
 from d3_ros.types import Task
 
 ROWS = 6  # frames in a picture
-# Scores of all objectives; the first that there is decides which bundle is best.
+# Scores of all objectives, lower is better. The first one that exists decides which bundle is best.
 SCORES = ("abs_rel", "depth_error", "noise_error", "normals_deg")
 
 Forward: TypeAlias = Callable[[torch.Tensor, int], Mapping[Task, torch.Tensor]]
@@ -28,7 +31,7 @@ Forward: TypeAlias = Callable[[torch.Tensor, int], Mapping[Task, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Answer:
-    """A frame and what the network makes of it, as inference turns it into maps."""
+    """A frame and the network's decoded images of it, converted to maps as inference does."""
 
     sample: Sample
     decoded: Mapping[Task, torch.Tensor]
@@ -39,7 +42,7 @@ class Answer:
         return to_depth(self.decoded["depth"], size).cpu().numpy()
 
     def normals(self, size: tuple[int, int]) -> np.ndarray:
-        """(*size, 3) float32 unit vectors in the optical frame, NaN where there is none."""
+        """(*size, 3) float32 unit vectors in the optical frame, NaN where unknown."""
         axes = self.network.specs["normals"].axes
         assert axes is not None
         return to_normals(self.decoded["normals"], size, axes).cpu().numpy()
@@ -52,12 +55,11 @@ def validate(
     device: torch.device,
     answer: Forward,
 ) -> dict[str, float]:
-    """Mean scores over all frames of `source`, as they are.
+    """Mean scores over all frames of `source`, which are not augmented.
 
-    `answer` computes the decoded images of (1, 3, H, W) image number `index`, by task.
-
-    `abs_rel` after an affine fit to the truth, without unit; `normals_deg`, the mean angle in
-    degrees. A score that no frame has is left out.
+    `answer(image, index)` gives the decoded images by task of the (1, 3, H, W) image with that
+    index. `abs_rel` is AbsRel after an affine fit to the true depth, `normals_deg` the mean angle
+    in degrees. A score that no frame has labels for is left out.
     """
     scores: dict[str, list[float]] = {name: [] for name in SCORES}
     for given in _answers(network, source, range(len(source)), answer, device):
@@ -79,6 +81,23 @@ def validate(
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
 
+def objective_scores(
+    config: TrainConfig, network: D3Network, source: SampleSource, device: torch.device
+) -> dict[str, float]:
+    """The scores of the configuration's objective on all frames of `source`; empty without any."""
+    if config.objective == "autoencoder":
+        return validate_autoencoder(network, source, device)
+    if config.objective == "diffusion":
+        return validate_prior(network, source, config.seed, device)
+    tasks = config.tasks.trained
+
+    def answer(image: torch.Tensor, index: int) -> dict[Task, torch.Tensor]:
+        latent = noised_input(network.encode(image), config, range(index, index + 1))
+        return network.decode_tasks(network.predict_latents(latent, tasks))
+
+    return validate(network, source, tasks, device, answer)
+
+
 def write_picture(
     path: Path,
     network: D3Network,
@@ -86,9 +105,9 @@ def write_picture(
     tasks: tuple[Task, ...],
     device: torch.device,
 ) -> None:
-    """A grid, a frame a row: image, then for each task the truth and the network's answer.
+    """Write a grid with one frame per row: image, then for each task truth and prediction.
 
-    Frames are spread over the source. True depth is shown as it is in the target: near 0, far 1.
+    The frames are spread over the source. True depth is shown as in the target: 0 near, 1 far.
     """
     indices = np.unique(np.linspace(0, len(source) - 1, ROWS).round().astype(int)).tolist()
     rows = []
@@ -125,7 +144,7 @@ def _answers(
     answer: Forward,
     device: torch.device,
 ) -> Iterator[Answer]:
-    """One frame after the other; the network is in eval mode meanwhile."""
+    """One frame after the other, with the network in eval mode."""
     network.eval()
     try:
         for index in indices:
@@ -136,5 +155,5 @@ def _answers(
 
 
 def _at(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) or (H, W, C) at another (height, width), nothing mixed."""
+    """(H, W) or (H, W, C) labels at another (height, width), by nearest neighbour."""
     return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)

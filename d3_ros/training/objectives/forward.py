@@ -1,4 +1,4 @@
-"""What a micro-batch is learned by, under each objective: the learner, prompts, noise, lessons."""
+"""The forward module of each objective, and its inputs: prompts, noise and teacher targets."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from torch import nn
 from d3_ros.network import D3Network
 from d3_ros.network.model.d3_network import DiffusersModel
 from d3_ros.training.config.train_config import TaskShares, TrainConfig
-from d3_ros.training.distillation.teacher import NoiseDraw, draw_noise, noised_at, teacher_features
-from d3_ros.training.loading.batches import noise_generator
-from d3_ros.training.loading.sample import Batch, SampleSource
-from d3_ros.training.loop.validation import validate
-from d3_ros.training.objectives.pretraining import (
-    Autoencoder,
-    DiffusionPrior,
-    validate_autoencoder,
-    validate_prior,
+from d3_ros.training.distillation.teacher import (
+    TeacherTargets,
+    draw_noise,
+    noised_at,
+    teacher_targets,
 )
+from d3_ros.training.loading.batches import noise_generator
+from d3_ros.training.loading.sample import Batch
+from d3_ros.training.objectives.pretraining import Autoencoder, DiffusionPrior
 from d3_ros.training.objectives.prompts import Prompts
-from d3_ros.training.objectives.student import Student, TeacherTargets, task_rows
+from d3_ros.training.objectives.student import Student, task_rows
 from d3_ros.types import Task
 
 
-def learner(config: TrainConfig, network: D3Network, has_teacher: bool) -> nn.Module:
-    """The forward pass, from images to losses, of the configuration's objective."""
+def forward_module(config: TrainConfig, network: D3Network, has_teacher: bool) -> nn.Module:
+    """The module from a batch to losses that the configuration's objective trains.
+
+    All of them are called as `module(batch, latent, prompts, targets)`; see `Student.forward`.
+    """
     if config.objective == "autoencoder":
         return Autoencoder(network)
     if config.objective == "diffusion":
@@ -35,8 +37,8 @@ def learner(config: TrainConfig, network: D3Network, has_teacher: bool) -> nn.Mo
     return Student(network, config.tasks, config.losses, adapters)
 
 
-def embed(prompts: Prompts, shares: TaskShares, batch: Batch) -> dict[Task, torch.Tensor]:
-    """The prompts of the images that each task learns on."""
+def task_prompts(prompts: Prompts, shares: TaskShares, batch: Batch) -> dict[Task, torch.Tensor]:
+    """For each task, the prompt embeddings (n, L, C) of the images that it is trained on."""
     embedded = {}
     for task in shares.trained:
         rows = task_rows(len(batch), shares.share(task))
@@ -45,63 +47,45 @@ def embed(prompts: Prompts, shares: TaskShares, batch: Batch) -> dict[Task, torc
     return embedded
 
 
-def teach(
+def task_targets(
     teacher: DiffusersModel | None,
     config: TrainConfig,
     latent: torch.Tensor,
     prompts: Mapping[Task, torch.Tensor],
     images: range,
 ) -> dict[Task, TeacherTargets]:
-    """Noise, and what the teacher says to it, by task, for the latents of these images' numbers.
+    """For each task, the teacher's targets on the images that it is trained on.
 
-    Without a teacher there is only the noise.
+    They are empty if the objective needs neither a teacher nor noise.
+
+    Args:
+        teacher: the frozen UNet. Without it the targets have noise but no features.
+        config: the objective, the tasks' shares and the seed of the noise.
+        latent: (B, c, h, w) clean latents of the batch.
+        prompts: of `task_prompts`.
+        images: the numbers of the batch's images in the run; the noise follows from them.
     """
-    lessons: dict[Task, TeacherTargets] = {}
+    if teacher is None and config.objective != "diffusion":
+        return {}
+    targets = {}
     for task, prompt in prompts.items():
         rows = task_rows(len(images), config.tasks.share(task))
         generators = [noise_generator(config.seed, images[row]) for row in rows]
         draw = draw_noise(latent.shape[1:], generators)
-        lessons[task] = lesson(teacher, latent[rows], prompt, draw)
-    return lessons
-
-
-def lesson(
-    teacher: DiffusersModel | None, latent: torch.Tensor, prompt: torch.Tensor, draw: NoiseDraw
-) -> TeacherTargets:
-    """The lesson of one draw of noise on its latents."""
-    features = {}
-    if teacher is not None:
-        features = teacher_features(teacher, latent, draw, prompt)
-    return TeacherTargets(features, draw)
+        targets[task] = teacher_targets(teacher, latent[rows], draw, prompt)
+    return targets
 
 
 def noised_input(latent: torch.Tensor, config: TrainConfig, images: range) -> torch.Tensor:
-    """The latents of these images' numbers under the noise of `model.input_noise`.
+    """(B, c, h, w) latents under the noise of `model.input_noise`; clean ones if that is None.
 
-    For the ablation only: what D³-Predictor is about is that it needs none.
+    This is for ablations only: D³-Predictor's input has no noise. `images` are the numbers of the
+    images in the run.
     """
     timestep = config.model.input_noise
-    assert timestep is not None
-    # Another stream than the teacher's noise.
+    if timestep is None:
+        return latent
+    # The seed differs from that of the teacher's noise.
     generators = [noise_generator(config.seed + 1, number) for number in images]
     noise = torch.stack([torch.randn(latent.shape[1:], generator=g) for g in generators])
     return noised_at(latent, noise, torch.full((len(latent),), timestep))
-
-
-def scored(
-    config: TrainConfig, network: D3Network, source: SampleSource, device: torch.device
-) -> dict[str, float]:
-    """Scores on a test split, of the configuration's objective; empty where there is none."""
-    if config.objective == "autoencoder":
-        return validate_autoencoder(network, source, device)
-    if config.objective == "diffusion":
-        return validate_prior(network, source, config.seed, device)
-    tasks = config.tasks.trained
-
-    def answer(image: torch.Tensor, index: int) -> dict[Task, torch.Tensor]:
-        latent = network.encode(image)
-        if config.model.input_noise is not None:
-            latent = noised_input(latent, config, range(index, index + 1))
-        return network.decode_tasks(network.predict_latents(latent, tasks))
-
-    return validate(network, source, tasks, device, answer)

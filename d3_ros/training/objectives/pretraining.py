@@ -1,9 +1,9 @@
-"""What a new small model learns before it is a D³-Predictor: to be an autoencoder, then a prior.
+"""The objectives of a new small model before the D³ recipe: autoencoder, then diffusion prior.
 
-Each is the one forward pass, from images to losses, of its own objective, with the arguments of
-`student.Student`. The autoencoder carries images, depth maps and normal maps through the latent;
-the prior is an ordinary diffusion UNet on the latents of images (Ho et al., arXiv 2006.11239): it
-tells the noise in them, and is what Stable Diffusion is to the official D³-Predictor.
+Each is a forward module from images to losses, with the arguments of `student.Student`. The
+autoencoder carries images, depth maps and normal maps through the latent. The prior is an ordinary
+diffusion UNet on the latents of images (Ho et al., arXiv 2006.11239): it predicts the noise in
+them. It is to the small model what Stable Diffusion is to the official D³-Predictor.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from d3_ros.errors import DataError
 from d3_ros.network import D3Network
 from d3_ros.network.model.d3_network import DiffusersModel
 from d3_ros.training.config.train_config import TaskShares
-from d3_ros.training.distillation.teacher import LEVELS, draw_noise, noised
+from d3_ros.training.distillation.teacher import LEVELS, TeacherTargets, draw_noise, noised
 from d3_ros.training.loading.batches import noise_generator
 from d3_ros.training.loading.sample import Batch, SampleSource
 from d3_ros.training.objectives import losses
-from d3_ros.training.objectives.student import TeacherTargets, task_rows
+from d3_ros.training.objectives.student import task_rows
 from d3_ros.types import Task
 
-SCALED_ON = 64  # images that the latents' deviation is measured on
-DECODED_DEVIATION = 0.4  # of the latents that a decoder gets that squeezes them into (-3, 3)
+SCALED_ON = 64  # images on which the deviation of the latents is measured
+DECODED_DEVIATION = 0.4  # of the input of a decoder that squeezes it into (-3, 3)
 
 
 class Autoencoder(nn.Module):
     """Images, depth targets and normal maps through the VAE and back.
 
     Args:
-        network: whose VAE learns; its UNets take no part.
+        network: its VAE is trained; its UNets take no part.
     """
 
     def __init__(self, network: D3Network) -> None:
@@ -48,7 +48,7 @@ class Autoencoder(nn.Module):
         batch: Batch,
         latent: None,
         prompts: Mapping[Task, torch.Tensor],
-        lessons: Mapping[Task, TeacherTargets],
+        targets: Mapping[Task, TeacherTargets],
     ) -> dict[str, torch.Tensor]:
         """Losses of a batch by KIND.LOSS, unweighted; only `batch` is used.
 
@@ -69,11 +69,11 @@ class Autoencoder(nn.Module):
 
 
 class DiffusionPrior(nn.Module):
-    """The noise in noised latents of images, told by the UNet; each image at LEVELS noise levels.
+    """The UNet's prediction of the noise in latents, at LEVELS noise levels per image.
 
     Args:
-        network: whose UNets learn; its VAE is fixed.
-        shares: the tasks under whose prompts the UNet is trained, on what share of the images.
+        network: its UNets are trained; its VAE is fixed.
+        shares: the share of the images that is seen under each task's prompt.
     """
 
     def __init__(self, network: D3Network, shares: TaskShares) -> None:
@@ -86,23 +86,23 @@ class DiffusionPrior(nn.Module):
         batch: Batch,
         latent: torch.Tensor,
         prompts: Mapping[Task, torch.Tensor],
-        lessons: Mapping[Task, TeacherTargets],
+        targets: Mapping[Task, TeacherTargets],
     ) -> dict[str, torch.Tensor]:
-        """Losses by TASK.mse, unweighted, for (B, c, h, w) latents and the lessons' draws."""
+        """Losses of (B, c, h, w) latents by TASK.mse, unweighted, under the targets' noise."""
         raw: dict[str, torch.Tensor] = {}
-        for task, lesson in lessons.items():
+        for task, target in targets.items():
             rows = task_rows(len(batch), self.shares.share(task))
             unet = self.network.unets[self.network.specs[task].unet]
             prompt = prompts[task].repeat_interleave(LEVELS, dim=0)
-            timesteps = lesson.draw.timesteps.flatten().to(latent.device)
-            answer = unet(noised(latent[rows], lesson.draw), timesteps, prompt, return_dict=False)
-            noise = lesson.draw.noise.flatten(0, 1).to(latent)
+            timesteps = target.draw.timesteps.flatten().to(latent.device)
+            answer = unet(noised(latent[rows], target.draw), timesteps, prompt, return_dict=False)
+            noise = target.draw.noise.flatten(0, 1).to(latent)
             raw[f"{task}.mse"] = F.mse_loss(answer[0].float(), noise)
         return raw
 
 
 def label_maps(batch: Batch, network: D3Network) -> dict[Task, torch.Tensor]:
-    """The labels as the images that a D³-Predictor answers with: (B, 3, h, w) in [-1, 1] by task.
+    """The labels as images, in the network's own output format: (B, 3, h, w) in [-1, 1] by task.
 
     Raises:
         DataError: the frames lack depth or normals.
@@ -117,7 +117,7 @@ def label_maps(batch: Batch, network: D3Network) -> dict[Task, torch.Tensor]:
 
 
 def known(batch: Batch, task: Task) -> torch.Tensor:
-    """(B, h, w) bool: where the batch has a label of the task."""
+    """(B, h, w) bool: True where the batch has a label of the task."""
     if task == "depth":
         assert batch.depth is not None
         return batch.depth > 0
@@ -126,18 +126,18 @@ def known(batch: Batch, task: Task) -> torch.Tensor:
 
 
 def through_vae(network: D3Network, images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, h, w) in [-1, 1] -> the same from its latent, not clipped."""
+    """(B, 3, h, w) images in [-1, 1], encoded and decoded again, not clipped."""
     return network.decode(network.encode(images.contiguous(memory_format=torch.channels_last)))
 
 
 @torch.no_grad()
 def scale_latents(network: D3Network, source: SampleSource) -> None:
-    """Give the latents of images a standard deviation of 1, and the decoder room around them.
+    """Rescale the VAE so that the latents of images have a standard deviation of 1.
 
-    The noise of the diffusion's schedule is made for latents of deviation 1. AutoencoderTiny's
-    decoder squeezes what it is given into (-3, 3) by a tanh: a UNet whose answers lie far out there
-    learns next to nothing from its errors. So the encoder's last weights shrink, and the decoder's
-    first grow, until its own latents have a deviation of `DECODED_DEVIATION`.
+    The diffusion's noise schedule is made for latents of deviation 1. AutoencoderTiny's decoder
+    squeezes its input into (-3, 3) by a tanh, and far from 0 the slope of that tanh is so small
+    that a UNet learns next to nothing through it. So the encoder's last weights shrink and the
+    decoder's first weights grow, until the decoder's input has a deviation of `DECODED_DEVIATION`.
     """
     count = min(SCALED_ON, len(source))
     indices = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
@@ -161,10 +161,10 @@ def scale_latents(network: D3Network, source: SampleSource) -> None:
 def validate_autoencoder(
     network: D3Network, source: SampleSource, device: torch.device
 ) -> dict[str, float]:
-    """What the VAE loses, mean over all frames of `source`.
+    """Errors of the VAE's reconstructions, averaged over all frames of `source`.
 
-    `depth_error`, mean absolute, of relative depth in [0, 1]; `image_error`, the same of pixels in
-    [0, 1]; `normals_deg`, the mean angle in degrees.
+    `depth_error` is the mean absolute error of relative depth in [0, 1], `image_error` that of
+    pixels in [0, 1], `normals_deg` the mean angle in degrees.
     """
     scores: dict[str, list[float]] = {"depth_error": [], "image_error": [], "normals_deg": []}
     axes = network.specs["normals"].axes

@@ -1,4 +1,4 @@
-"""The prompt of every image in training: its own caption where that is wanted, or the task's."""
+"""The prompt of every training image: its own caption, or the fixed prompt of the task."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Prompts:
     """Prompt embeddings of a batch; each caption is encoded once.
 
     Args:
-        network: whose tasks' prompts they are.
-        base: Stable Diffusion's folder, whose text encoder embeds captions; None: none are used.
+        network: has the prompt embeddings of the tasks.
+        base: Stable Diffusion's folder; its text encoder embeds captions. None: ignore captions.
     """
 
     def __init__(self, network: D3Network, base: Path | None) -> None:
@@ -29,7 +29,7 @@ class Prompts:
             self._encode = PromptEncoder(base)
 
     def embed(self, task: Task, captions: Sequence[str | None], like: torch.Tensor) -> torch.Tensor:
-        """(B, L, C) embeddings of the images with these captions, as `like` in device and dtype."""
+        """(B, L, C) embeddings for images with these captions, as `like` in device and dtype."""
         own = self._network.prompt_embedding(task).to(like)
         if self._encode is None:
             return own.expand(len(captions), -1, -1)

@@ -1,10 +1,9 @@
-"""The network as it learns: one forward pass from images to losses, which DDP can wrap."""
+"""The D³ objective: one forward pass from images to losses, a module that DDP can wrap."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,29 +13,20 @@ from d3_ros.training.config.model_config import AdapterConfig
 from d3_ros.training.config.train_config import LossConfig, TaskShares
 from d3_ros.training.distillation.adapters import FeatureAdapters
 from d3_ros.training.distillation.features import feature_channels, tapped
-from d3_ros.training.distillation.teacher import LEVELS, NoiseDraw
+from d3_ros.training.distillation.teacher import LEVELS, TeacherTargets
 from d3_ros.training.loading.sample import Batch
 from d3_ros.training.objectives.task_losses import alignment_loss, task_losses
 from d3_ros.types import Task
 
 
-@dataclass(frozen=True)
-class TeacherTargets:
-    """What the teacher shows for one task: its `features` (B · LEVELS, C, h, w) by name at the
-    draw's timesteps."""
-
-    features: Mapping[str, torch.Tensor]
-    draw: NoiseDraw
-
-
 class Student(nn.Module):
-    """A D3Network and, where there is a teacher, an adapter for every feature.
+    """The network under training and, with a teacher, an adapter for every feature.
 
     Args:
-        network: what is trained.
-        shares: which tasks, on what share of the images.
-        losses: the unit of depth.
-        adapters: their sizes; None without a teacher.
+        network: the network that is trained.
+        shares: the share of the images that each task is trained on.
+        losses: their `depth_unit` is used.
+        adapters: sizes of the adapters; None without a teacher.
     """
 
     def __init__(
@@ -61,15 +51,15 @@ class Student(nn.Module):
         batch: Batch,
         latent: torch.Tensor | None,
         prompts: Mapping[Task, torch.Tensor],
-        lessons: Mapping[Task, TeacherTargets],
+        targets: Mapping[Task, TeacherTargets],
     ) -> dict[str, torch.Tensor]:
         """Losses of a batch by TASK.LOSS, unweighted, each the mean over the task's images.
 
         Args:
             batch: images and labels.
-            latent: (B, c, h, w) of the images where the VAE does not learn; None: encode here.
-            prompts: (n, L, C) embeddings for the images of each task, by task.
-            lessons: the teacher's part for the images of each task (`task_rows`), by task.
+            latent: (B, c, h, w) of the images. None if the VAE is trained: encode here.
+            prompts: for each task, (n, L, C) embeddings for its images (`task_rows`).
+            targets: for each task, the teacher's targets for its images; empty without a teacher.
         """
         network = self.network
         if latent is None:
@@ -77,11 +67,11 @@ class Student(nn.Module):
         rows = {t: task_rows(len(batch), self.shares.share(t)) for t in self.shares.trained}
         raw: dict[str, torch.Tensor] = {}
         for unet_name, tasks in self._by_unet().items():
-            # As D3Network.predict_latent does, with prompts that may differ by image; tasks that
-            # share a UNet go through it together, which costs less than one after the other.
+            # As D3Network.predict_latent, but each image may have its own prompt. Tasks that share
+            # a UNet go through it in one pass, which costs less than one pass each.
             unet = network.unets[unet_name]
             features: dict[str, torch.Tensor] = {}
-            with tapped(unet, features) if lessons else nullcontext():
+            with tapped(unet, features) if targets else nullcontext():
                 answers = unet(
                     torch.cat([latent[rows[t]] for t in tasks]),
                     torch.cat([network.timesteps[t].expand(len(rows[t])) for t in tasks]),
@@ -93,8 +83,8 @@ class Student(nn.Module):
             for number, (task, answer) in enumerate(zip(tasks, answers.split(counts), strict=True)):
                 seen = {name: split[number] for name, split in parts.items()}
                 values = self._task_losses(task, answer, batch.rows(rows[task]))
-                if task in lessons:
-                    values["alignment"] = self._alignment(task, seen, lessons[task])
+                if task in targets:
+                    values["alignment"] = self._alignment(task, seen, targets[task])
                 raw |= {f"{task}.{name}": value.mean() for name, value in values.items()}
         return raw
 
@@ -113,13 +103,13 @@ class Student(nn.Module):
         return task_losses(task, decoded, batch, axes, self.losses.depth_unit)
 
     def _alignment(
-        self, task: Task, features: Mapping[str, torch.Tensor], lesson: TeacherTargets
+        self, task: Task, features: Mapping[str, torch.Tensor], targets: TeacherTargets
     ) -> torch.Tensor:
         repeated = {k: f.repeat_interleave(LEVELS, dim=0) for k, f in features.items()}
-        timesteps = lesson.draw.timesteps.flatten().to(next(iter(repeated.values())).device)
-        return alignment_loss(self.adapters[task](repeated, timesteps), lesson.features)
+        timesteps = targets.draw.timesteps.flatten().to(next(iter(repeated.values())).device)
+        return alignment_loss(self.adapters[task](repeated, timesteps), targets.features)
 
 
 def task_rows(count: int, share: float) -> list[int]:
-    """The images, of `count`, that a task with this share learns on: spread evenly."""
+    """Indices, evenly spread over `count` images, of those that a task with this share has."""
     return [i for i in range(count) if int((i + 1) * share + 1e-9) > int(i * share + 1e-9)]
