@@ -77,7 +77,8 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
             losses = _step(config, teacher, codec, optimizer, trained_on, step)
             decay = min(config.ema_decay, (1 + step) / (10 + step))
             with torch.no_grad():
-                weights, averages = list(codec.parameters()), list(average.parameters())
+                averages: list[torch.Tensor] = list(average.parameters())
+                weights: list[torch.Tensor] = list(codec.parameters())
                 torch._foreach_lerp_(averages, weights, 1 - decay)
             bar.update()
             if (step + 1) % LOG_EVERY == 0:
