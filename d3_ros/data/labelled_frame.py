@@ -126,11 +126,11 @@ def depth_target(depth: np.ndarray) -> np.ndarray:
 
 
 def _mirrored_lens(camera: CameraIntrinsics) -> tuple[float, ...]:
-    """Radial terms are the same from both sides; p2 is the lens's tilt to the side."""
-    lens = camera.distortion
-    if camera.distortion_model in ("plumb_bob", "rational_polynomial") and len(lens) >= 4:
-        return (*lens[:3], -lens[3], *lens[4:])
-    return lens
+    """Radial terms are the same from both sides; the others turn the sign of what acts along x."""
+    if camera.distortion_model not in ("plumb_bob", "rational_polynomial"):
+        return camera.distortion
+    along_x = (3, 8, 9, 13)  # p2, s1, s2, tilt about y
+    return tuple(-c if i in along_x else c for i, c in enumerate(camera.distortion))
 
 
 def _part(array: np.ndarray | None, window: tuple[slice, slice]) -> np.ndarray | None:

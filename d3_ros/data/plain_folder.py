@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 
 from d3_ros.errors import DataError
+from d3_ros.geometry.camera import lens_distortion
 from d3_ros.imaging.image_file import (
     PICTURES,
     files_by_stem,
@@ -160,6 +161,8 @@ def read_intrinsics(folder: Path) -> Mapping[str, CameraIntrinsics]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         entries = {"": content} if "fx" in content else content
         return {name: _camera(entry) for name, entry in entries.items()}
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: not intrinsics ({type(error).__name__}: {error}): it needs fx, fy, cx, cy, "
@@ -259,6 +262,9 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def _camera(entry: Mapping[str, Any]) -> CameraIntrinsics:
+    model, coefficients = lens_distortion(
+        entry.get("distortion_model", "none"), entry.get("distortion", ())
+    )
     return CameraIntrinsics(
         width=int(entry["width"]),
         height=int(entry["height"]),
@@ -266,8 +272,8 @@ def _camera(entry: Mapping[str, Any]) -> CameraIntrinsics:
         fy=float(entry["fy"]),
         cx=float(entry["cx"]),
         cy=float(entry["cy"]),
-        distortion_model=entry.get("distortion_model", "none"),
-        distortion=tuple(map(float, entry.get("distortion", ()))),
+        distortion_model=model,
+        distortion=coefficients,
     )
 
 

@@ -1,29 +1,81 @@
 """The camera model: pixels to viewing rays and back, through the lens distortion.
 
 Frames and pixels as in `d3_ros.types`: optical frame (x right, y down, z forward), pixel (0, 0) is
-the centre of the first pixel. Distortion models are those of sensor_msgs/CameraInfo: plumb_bob
-(Brown-Conrady, 4 or 5 coefficients k1 k2 p1 p2 [k3]), rational_polynomial (8: k1 k2 p1 p2 k3 k4 k5
-k6) and equidistant (Kannala-Brandt fisheye, 4), with OpenCV's equations.
+the centre of the first pixel. Distortion models are those of sensor_msgs/CameraInfo, with OpenCV's
+equations:
+
+    plumb_bob             Brown-Conrady: k1 k2 p1 p2 [k3]
+    rational_polynomial   k1 k2 p1 p2 k3 k4 k5 k6 [s1 s2 s3 s4 [tx ty]]: s are the thin prism's, t
+                          the angles of a tilted sensor, radians
+    equidistant           Kannala-Brandt, for fisheye lenses: k1 k2 k3 k4
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from d3_ros.errors import DataError
-from d3_ros.types import CameraIntrinsics
+from d3_ros.types import CameraIntrinsics, DistortionModel
 
-COEFFICIENT_COUNTS = {
+COEFFICIENT_COUNTS: dict[DistortionModel, tuple[int, ...]] = {
     "none": (0,),
     "plumb_bob": (0, 4, 5),
-    "rational_polynomial": (0, 8),
+    "rational_polynomial": (0, 4, 5, 8, 12, 14),
     "equidistant": (0, 4),
+}
+# Other names of the models, in small letters and with "_" between words.
+MODEL_NAMES: dict[str, DistortionModel] = {
+    **{model: model for model in COEFFICIENT_COUNTS},
+    "brown_conrady": "plumb_bob",
+    "radtan": "plumb_bob",
+    "radial_tangential": "plumb_bob",
+    "rational": "rational_polynomial",
+    "fisheye": "equidistant",
+    "kannala_brandt": "equidistant",
+    "kannala_brandt4": "equidistant",
 }
 # A ray is believed when projecting it again ends this close to its pixel.
 RAY_TOLERANCE_PX = 0.005
+
+
+def lens_distortion(
+    name: str, coefficients: Sequence[float]
+) -> tuple[DistortionModel, tuple[float, ...]]:
+    """The distortion model and the coefficients that a calibration means.
+
+    Drivers and calibrators write the names in several ways ("Plumb Bob", "fisheye"), and zeros
+    behind the last coefficient that is used: both change no ray.
+
+    Returns:
+        the model, and as many coefficients as it takes.
+
+    Raises:
+        DataError: an unknown model, or a number of coefficients that is not the model's.
+    """
+    values = tuple(map(float, coefficients))
+    model = MODEL_NAMES.get(re.sub(r"[\s_-]+", "_", name.strip().lower()))
+    if not any(values) and model != "equidistant":
+        return "none", ()
+    if model is None:
+        known = ", ".join(model for model in COEFFICIENT_COUNTS if model != "none")
+        raise DataError(f"unknown distortion model {name!r}, known are {known}")
+    used = len(values)
+    while used and values[used - 1] == 0.0:
+        used -= 1
+    counts = COEFFICIENT_COUNTS[model]
+    smallest = next((count for count in counts if count >= used), None)
+    if smallest is None or len(values) < smallest:
+        numbers = " or ".join(str(count) for count in counts if count)
+        raise DataError(
+            f"distortion model {name!r} takes {numbers or 'no'} coefficients, got {len(values)}: "
+            "correct the coefficients or the name of the model"
+        )
+    return model, values[:smallest]
 
 
 def is_distorted(intrinsics: CameraIntrinsics) -> bool:
@@ -43,7 +95,7 @@ def is_distorted(intrinsics: CameraIntrinsics) -> bool:
     if len(coefficients) not in allowed:
         raise DataError(
             f"distortion model '{model}' takes {' or '.join(map(str, allowed))} coefficients, "
-            f"got {len(coefficients)}: correct camera_info.d"
+            f"got {len(coefficients)}"
         )
     if not np.all(np.isfinite(coefficients)):
         raise DataError(f"distortion coefficients are not finite: {coefficients}")
@@ -141,13 +193,36 @@ def _distort(xy: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
         return xy * np.where(r > 1e-12, bent / np.maximum(r, 1e-12), 1.0)[:, None]
     r2 = np.where(r2 < _field_limit(intrinsics) ** 2, r2, np.nan)
     p1, p2 = intrinsics.distortion[2:4]
+    s1, s2, s3, s4, tilt_x, tilt_y = (*intrinsics.distortion[8:], *[0.0] * 6)[:6]
     factor = _radial_factor(r2, intrinsics.distortion)
-    return np.column_stack(
+    bent_x = x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2)
+    bent_y = y * factor + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4)
+    bent_xy = np.column_stack([bent_x, bent_y])
+    return _tilted(bent_xy, tilt_x, tilt_y) if tilt_x or tilt_y else bent_xy
+
+
+def _tilted(xy: np.ndarray, tilt_x: float, tilt_y: float) -> np.ndarray:
+    """(N, 2) coordinates on a sensor that is turned about x and y, in radians; NaN behind it."""
+    about_x = np.array(
         [
-            x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-            y * factor + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+            [1, 0, 0],
+            [0, np.cos(tilt_x), np.sin(tilt_x)],
+            [0, -np.sin(tilt_x), np.cos(tilt_x)],
         ]
     )
+    about_y = np.array(
+        [
+            [np.cos(tilt_y), 0, -np.sin(tilt_y)],
+            [0, 1, 0],
+            [np.sin(tilt_y), 0, np.cos(tilt_y)],
+        ]
+    )
+    turned = about_y @ about_x
+    onto_sensor = np.array(
+        [[turned[2, 2], 0, -turned[0, 2]], [0, turned[2, 2], -turned[1, 2]], [0, 0, 1]]
+    )
+    points = np.column_stack([xy, np.ones(len(xy))]) @ (onto_sensor @ turned).T
+    return points[:, :2] / np.where(points[:, 2:] > 0, points[:, 2:], np.nan)
 
 
 def _radial_factor(r2: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:

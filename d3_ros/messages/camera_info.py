@@ -8,23 +8,17 @@ one line names the topic and says what to do.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from d3_ros.errors import DataError, MessageError
-from d3_ros.geometry.camera import is_distorted
-from d3_ros.types import CameraIntrinsics, DistortionModel
+from d3_ros.geometry.camera import is_distorted, lens_distortion
+from d3_ros.types import CameraIntrinsics
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
     from sensor_msgs.msg import CameraInfo
     from std_msgs.msg import Header
-
-DISTORTION_MODELS: tuple[DistortionModel, ...] = (
-    "plumb_bob",
-    "rational_polynomial",
-    "equidistant",
-)
 
 
 def intrinsics_from_camera_info(
@@ -49,51 +43,51 @@ def intrinsics_from_camera_info(
         rectified: the image is already rectified: take P and no distortion.
 
     Returns:
-        The intrinsics, or None where the camera is uncalibrated (K[0] = 0).
+        The intrinsics, or None where the camera is uncalibrated: K[0] = 0, or P[0] = 0 of a
+        rectified image. `why_uncalibrated` says it in words.
 
     Raises:
         MessageError: sizes disagree, or the calibration is not usable.
     """
-    fx, fy, cx, cy = (
-        (info.p[0], info.p[5], info.p[2], info.p[6])
-        if rectified
-        else (info.k[0], info.k[4], info.k[2], info.k[5])
-    )
+    used: Literal["K", "P"] = "P" if rectified else "K"
+    fx, fy, cx, cy = _focal_and_centre(info, used)
     if fx == 0.0:
         return None
-    expected_width, expected_height = image_size(info)
-    if (expected_width, expected_height) != (width, height):
-        raise MessageError(
-            f"'{topic}' describes {expected_width} x {expected_height} images but '{image_topic}' "
-            f"is {width} x {height}: publish the calibration of this image size"
-        )
-    matrix = "P" if rectified else "K"
+    _check_size(info, width, height, topic, image_topic)
+    binning_x, binning_y = binning(info)
+    fx, cx = fx / binning_x, (cx - info.roi.x_offset) / binning_x
+    fy, cy = fy / binning_y, (cy - info.roi.y_offset) / binning_y
     if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
         raise MessageError(
-            f"'{topic}' has an unusable {matrix}: fx={fx}, fy={fy}, cx={cx}, cy={cy}: "
+            f"'{topic}' has an unusable {used}: fx={fx}, fy={fy}, cx={cx}, cy={cy} pixels: "
             "calibrate the camera"
         )
-    binning_x, binning_y = binning(info)
-    model, coefficients = ("none", ()) if rectified else _distortion(info, topic)
-    intrinsics = CameraIntrinsics(
-        width=width,
-        height=height,
-        fx=fx / binning_x,
-        fy=fy / binning_y,
-        cx=(cx - info.roi.x_offset) / binning_x,
-        cy=(cy - info.roi.y_offset) / binning_y,
-        distortion_model=model,
-        distortion=coefficients,
-    )
+    if rectified:
+        return CameraIntrinsics(width, height, fx, fy, cx, cy)
     try:
-        bends = is_distorted(intrinsics)
+        model, coefficients = lens_distortion(info.distortion_model, info.d)
+        intrinsics = CameraIntrinsics(width, height, fx, fy, cx, cy, model, coefficients)
+        is_distorted(intrinsics)  # refuses coefficients that are not finite
     except DataError as error:
-        raise MessageError(f"'{topic}': {error}") from error
-    if not bends:
-        return CameraIntrinsics(
-            width, height, intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy
-        )
+        raise MessageError(
+            f"'{topic}': {error}; or rectify the image and set the parameter image.rectified"
+        ) from error
     return intrinsics
+
+
+def why_uncalibrated(info: CameraInfo, topic: str, *, rectified: bool) -> str:
+    """What a calibration lacks for which `intrinsics_from_camera_info` has no intrinsics."""
+    if rectified and info.k[0] > 0.0:
+        return (
+            f"'{topic}' has a K but no P (P[0] = 0), which image.rectified takes: publish P, or "
+            "set image.rectified to false where the image is not rectified"
+        )
+    if not rectified and info.p[0] > 0.0:
+        return (
+            f"'{topic}' has a P but no K (K[0] = 0): set image.rectified to true where the image "
+            "is rectified, or publish K and D"
+        )
+    return f"'{topic}' is uncalibrated ({'P' if rectified else 'K'}[0] = 0): calibrate the camera"
 
 
 def binning(info: CameraInfo) -> tuple[int, int]:
@@ -167,21 +161,28 @@ def output_camera_info(
     return out
 
 
-def _distortion(info: CameraInfo, topic: str) -> tuple[DistortionModel, tuple[float, ...]]:
-    coefficients = tuple(float(value) for value in info.d)
-    model = info.distortion_model
-    if not any(coefficients) and model != "equidistant":
-        return "none", ()
-    for known in DISTORTION_MODELS:
-        if model == known:
-            if known == "rational_polynomial" and not any(coefficients[8:]):
-                # OpenCV also writes 12 or 14, with thin prism and tilt terms that are rarely used.
-                coefficients = coefficients[:8]
-            return known, coefficients
-    raise MessageError(
-        f"'{topic}' has distortion model {model!r}, known are {', '.join(DISTORTION_MODELS)}: "
-        "rectify the image first and set the parameter image.rectified"
+def _focal_and_centre(info: CameraInfo, matrix: Literal["K", "P"]) -> tuple[float, ...]:
+    """(fx, fy, cx, cy) in pixels of the full sensor."""
+    if matrix == "K":
+        return info.k[0], info.k[4], info.k[2], info.k[5]
+    return info.p[0], info.p[5], info.p[2], info.p[6]
+
+
+def _check_size(info: CameraInfo, width: int, height: int, topic: str, image_topic: str) -> None:
+    expected = image_size(info)
+    if expected == (width, height):
+        return
+    line = (
+        f"'{topic}' describes {expected[0]} x {expected[1]} images but '{image_topic}' is "
+        f"{width} x {height}"
     )
+    if (info.width, info.height) == (width, height) and binning(info) != (1, 1):
+        raise MessageError(
+            f"{line}: width and height are those of the binned image already, and binning "
+            f"{info.binning_x} x {info.binning_y} is applied to them again: publish width and "
+            "height of the full sensor, or binning 0"
+        )
+    raise MessageError(f"{line}: publish the calibration of this image size")
 
 
 def _at_size(matrix: np.ndarray, info: CameraInfo, width: int, height: int) -> np.ndarray:

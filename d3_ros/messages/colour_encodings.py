@@ -1,8 +1,12 @@
 """The encodings of sensor_msgs/Image that show colour or grey, and how each becomes RGB.
 
-Packed encodings are a view of the message and one conversion by OpenCV. NV21 and NV24 keep
-brightness and colour in two planes, laid out as Video4Linux2 does: NV21 has a row of V U pairs for
-every two rows, NV24 a row of U V pairs, twice as long, for every row.
+Packed encodings are a view of the message and one conversion by OpenCV. Planar ones keep brightness
+(Y) and colour (U, V) apart, laid out as Video4Linux2 does, one plane after the other:
+
+    nv12, nv21      a row of U V pairs (nv21: V U) for every two rows of the image
+    nv24            a row of U V pairs, twice as long as the image's, for every row
+    i420, yv12      a plane of U, then one of V (yv12: V, then U); their rows are half as long as
+                    the image's, one for every two rows
 """
 
 from __future__ import annotations
@@ -54,8 +58,30 @@ PACKED: dict[str, Packed] = {
     "yuyv": Packed(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
     "yuv422_yuy2": Packed(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
 }
-# Rows of the colour plane for `rows` of the image, and bytes of one of them in steps.
-PLANAR: dict[str, tuple[float, int]] = {"nv21": (0.5, 1), "nv24": (1.0, 2)}
+
+
+@dataclass(frozen=True)
+class Planar:
+    """How the colour of a planar encoding is laid out.
+
+    halved: a colour value belongs to 2 x 2 pixels, instead of one.
+    apart: U and V are in two planes, instead of in pairs.
+    v_first: V comes before U.
+    """
+
+    halved: bool
+    apart: bool
+    v_first: bool
+
+
+PLANAR: dict[str, Planar] = {
+    "nv12": Planar(halved=True, apart=False, v_first=False),
+    "nv21": Planar(halved=True, apart=False, v_first=True),
+    "nv24": Planar(halved=False, apart=False, v_first=False),
+    "i420": Planar(halved=True, apart=True, v_first=False),
+    "yuv420": Planar(halved=True, apart=True, v_first=False),  # libcamera's name of i420
+    "yv12": Planar(halved=True, apart=True, v_first=True),
+}
 
 # ITU-R BT.601 in video range, the matrix of OpenCV's other YUV conversions.
 _YUV_TO_RGB = np.array(
@@ -83,12 +109,17 @@ def packed_to_rgb(pixels: np.ndarray, encoding: Packed, bit_depth: int) -> np.nd
     return pixels if encoding.conversion is None else cv2.cvtColor(pixels, encoding.conversion)
 
 
-def planar_to_rgb(brightness: np.ndarray, colour: np.ndarray, encoding: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of (H, W) brightness and (h, w, 2) colour, nv21 or nv24.
+def planar_to_rgb(brightness: np.ndarray, colour: np.ndarray, encoding: Planar) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of the planes of an image.
 
-    Raises:
-        cv2.error: the size does not suit the encoding (nv21 of an odd width or height).
+    Args:
+        brightness: (H, W) uint8.
+        colour: (h, w, 2) uint8 pairs; of planes apart, (2, h, w).
+        encoding: how they are laid out.
     """
-    if encoding == "nv21":
-        return cv2.cvtColorTwoPlane(brightness, colour, cv2.COLOR_YUV2RGB_NV21)
+    if encoding.apart:
+        colour = cv2.merge(list(colour))
+    if encoding.halved:
+        order = cv2.COLOR_YUV2RGB_NV21 if encoding.v_first else cv2.COLOR_YUV2RGB_NV12
+        return cv2.cvtColorTwoPlane(brightness, colour, order)
     return cv2.transform(cv2.merge([brightness, *cv2.split(colour)]), _YUV_TO_RGB_AFFINE)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from d3_ros.errors import MessageError, one_line
-from d3_ros.messages.colour_encodings import PACKED, PLANAR, packed_to_rgb, planar_to_rgb
+from d3_ros.messages.colour_encodings import PACKED, PLANAR, Planar, packed_to_rgb, planar_to_rgb
 from d3_ros.messages.cv_bridge_fallback import rgb_through_cv_bridge
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
@@ -69,8 +69,8 @@ def rgb_from_image(message: Image, topic: str, bit_depth: int = 16) -> np.ndarra
         if packed := PACKED.get(message.encoding):
             pixels = _view(message, topic, np.dtype(packed.dtype), packed.channels)
             return packed_to_rgb(pixels, packed, bit_depth)
-        if message.encoding in PLANAR:
-            return planar_to_rgb(*_planes(message, topic), message.encoding)
+        if planar := PLANAR.get(message.encoding):
+            return planar_to_rgb(*_planes(message, topic, planar), planar)
     except cv2.error as error:
         raise MessageError(
             f"'{topic}': {message.width} x {message.height} {message.encoding} cannot be converted "
@@ -183,18 +183,26 @@ def _view(message: Image, topic: str, dtype: np.dtype, channels: int) -> np.ndar
     return pixels.astype(dtype, copy=False)  # a copy only where the byte order differs
 
 
-def _planes(message: Image, topic: str) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) and (h, w, 2) views of the two planes of an image in one of `PLANAR`."""
+def _planes(message: Image, topic: str, encoding: Planar) -> tuple[np.ndarray, np.ndarray]:
+    """Views of the brightness (H, W) and of the colour, as `planar_to_rgb` takes it."""
     _check_size(message, topic)
     height, width, step = message.height, message.width, message.step
-    share, steps = PLANAR[message.encoding]
-    rows, columns = round(height * share), round(width * share)
+    if encoding.halved and (width % 2 or height % 2):
+        raise MessageError(
+            f"'{topic}': {width} x {height} {message.encoding} has an odd width or height, which "
+            "this encoding cannot have: check its publisher"
+        )
+    rows, columns = (height // 2, width // 2) if encoding.halved else (height, width)
+    # A row of one plane is half as long as the image's; one of pairs holds two values a pixel.
+    row = step // 2 if encoding.apart else step if encoding.halved else 2 * step
+    shape = (2, rows, columns) if encoding.apart else (rows, columns, 2)
+    strides = (row * rows, row, 1) if encoding.apart else (row, 2, 1)
     _check_step(message, topic, width)
-    _check_data(message, topic, step * height + step * steps * (rows - 1) + 2 * columns)
+    last_row = columns if encoding.apart else 2 * columns
+    planes = 2 if encoding.apart else 1
+    _check_data(message, topic, step * height + row * (planes * rows - 1) + last_row)
     brightness: np.ndarray = np.ndarray((height, width), np.uint8, message.data, 0, (step, 1))
-    colour: np.ndarray = np.ndarray(
-        (rows, columns, 2), np.uint8, message.data, step * height, (step * steps, 2, 1)
-    )
+    colour: np.ndarray = np.ndarray(shape, np.uint8, message.data, step * height, strides)
     return brightness, colour
 
 

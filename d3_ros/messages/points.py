@@ -24,6 +24,9 @@ NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8:
 def cloud_fields(message: PointCloud2, topic: str, names: Sequence[str]) -> np.ndarray:
     """(H, W) structured view of some fields of a cloud: not a copy, in the message's byte order.
 
+    Where `row_step` is wrong but the length of the data is that of packed points, they are read as
+    packed; `wrong_row_step` tells.
+
     Raises:
         MessageError: a field is missing, or the sizes that the message tells contradict each other
             or its data.
@@ -60,9 +63,10 @@ def cloud_fields(message: PointCloud2, topic: str, names: Sequence[str]) -> np.n
             f"'{topic}': fields end at byte {max(ends)} of a point of {step} bytes: "
             "check its publisher"
         )
-    # Some drivers of unorganised clouds leave row_step at 0, which only more rows make wrong.
-    needed = (row_step * (height - 1) if height > 1 else 0) + width * step
-    if (height > 1 and row_step < width * step) or len(message.data) < needed:
+    if height == 1 or wrong_row_step(message):
+        row_step = width * step
+    needed = row_step * (height - 1) + width * step
+    if row_step < width * step or len(message.data) < needed:
         raise MessageError(
             f"'{topic}': {width} x {height} points of {step} bytes, rows of {row_step}, need "
             f"{max(needed, height * width * step)} bytes of data, got {len(message.data)}: "
@@ -75,6 +79,15 @@ def cloud_fields(message: PointCloud2, topic: str, names: Sequence[str]) -> np.n
         (height, width), layout, buffer=message.data, strides=(row_step, step)
     )
     return view
+
+
+def wrong_row_step(message: PointCloud2) -> bool:
+    """Whether the length of a cloud's data contradicts its row_step, and is that of packed points.
+
+    Some drivers leave row_step at 0, or set it to the size of the whole cloud.
+    """
+    row = message.width * message.point_step
+    return message.row_step != row and len(message.data) == row * message.height
 
 
 def points_from_cloud(message: PointCloud2, topic: str) -> np.ndarray:

@@ -93,13 +93,19 @@ def test_sparse_depth_keeps_its_points() -> None:
     mirror=st.booleans(),
     nx=st.floats(-0.5, 0.5),
     ny=st.floats(-0.5, 0.5),
-    lens=st.sampled_from([(), (0.05, -0.01, 0.002, -0.003, 0.0)]),
+    lens=st.sampled_from(
+        [
+            (),
+            (0.05, -0.01, 0.002, -0.003, 0.0),
+            (0.05, -0.01, 0.002, -0.003, 0, 0, 0, 0, 0.02, -0.01, -0.015, 0.008, 0.03, -0.05),
+        ]
+    ),
 )
 def test_camera_depth_and_normals_agree_whatever_is_done(
     x: int, y: int, mirror: bool, nx: float, ny: float, lens: tuple[float, ...]
 ) -> None:
     """The camera's own idea of the normals is that of the labels, after a crop and a mirror."""
-    model = "plumb_bob" if lens else "none"
+    model = {0: "none", 5: "plumb_bob", 14: "rational_polynomial"}[len(lens)]
     camera = CameraIntrinsics(64, 48, 60.0, 62.0, 30.0, 25.0, model, lens)
     frame = wall(camera, (nx, ny, -1.0)).cropped(x, y, 40, 32)
     frame = frame.mirrored() if mirror else frame

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3_ros.errors import DataError
-from d3_ros.geometry.camera import project, range_to_z, ray_map, z_to_range
+from d3_ros.geometry.camera import (
+    is_distorted,
+    lens_distortion,
+    project,
+    range_to_z,
+    ray_map,
+    z_to_range,
+)
 from d3_ros.types import CameraIntrinsics
 
 
@@ -35,14 +42,76 @@ def test_every_ray_reprojects_to_its_pixel(name):
     assert np.abs(pixels - pixel_grid(camera)).max() < 0.01
 
 
-@pytest.mark.parametrize("name", ["plumb_bob", "rational"])
+PRISM = (0.1, -0.05, 0.001, -0.002, 0.02, 0.12, -0.04, 0.01, 0.02, -0.01, -0.015, 0.008)
+TILTED = (*PRISM, 0.06, -0.09)
+LENSES = {
+    "plumb_bob": CAMERAS["plumb_bob"],
+    "rational": CAMERAS["rational"],
+    "thin prism": CameraIntrinsics(64, 48, 60, 62, 31, 24, "rational_polynomial", PRISM),
+    "tilted": CameraIntrinsics(64, 48, 60, 62, 31, 24, "rational_polynomial", TILTED),
+}
+
+
+@pytest.mark.parametrize("name", LENSES)
 def test_projection_is_opencvs(name):
-    camera = CAMERAS[name]
+    camera = LENSES[name]
     points = np.random.default_rng(0).uniform((-0.5, -0.4, 1), (0.5, 0.4, 2), (50, 3))
     expected, _ = cv2.projectPoints(
         points, np.zeros(3), np.zeros(3), camera.matrix, np.array(camera.distortion)
     )
     np.testing.assert_allclose(project(points, camera), expected[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["thin prism", "tilted"])
+def test_rays_of_a_prism_and_a_tilted_sensor_reproject_to_their_pixels(name):
+    camera = LENSES[name]
+    rays = ray_map(camera)
+    assert np.isfinite(rays).all()
+    pixels = project(rays.reshape(-1, 3) * 3.7, camera).reshape(camera.height, camera.width, 2)
+    assert np.abs(pixels - pixel_grid(camera)).max() < 0.01
+
+
+FIVE, EIGHT = (0.1, 0.2, 0.01, 0.02, 0.3), (0.1, 0.2, 0.01, 0.02, 0.3, 0.4, 0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("plumb_bob", (*FIVE, 0, 0, 0), ("plumb_bob", FIVE)),
+        ("plumb_bob", (0.1, 0.2, 0, 0, 0), ("plumb_bob", (0.1, 0.2, 0, 0))),
+        ("Plumb Bob", FIVE, ("plumb_bob", FIVE)),
+        ("radtan", FIVE[:4], ("plumb_bob", FIVE[:4])),
+        ("equidistant", (0.1, 0.2, 0.3, 0.4, 0), ("equidistant", (0.1, 0.2, 0.3, 0.4))),
+        ("fisheye", (0, 0, 0, 0), ("equidistant", ())),
+        ("Kannala-Brandt4", (0.1, 0, 0, 0), ("equidistant", (0.1, 0, 0, 0))),
+        ("rational_polynomial", FIVE, ("rational_polynomial", FIVE)),
+        ("rational_polynomial", (*EIGHT, *[0] * 6), ("rational_polynomial", EIGHT)),
+        ("rational_polynomial", PRISM, ("rational_polynomial", PRISM)),
+        ("rational_polynomial", (*PRISM, 0, 0), ("rational_polynomial", PRISM)),
+        ("", (0, 0, 0, 0, 0), ("none", ())),
+        ("", (), ("none", ())),
+        ("none", (), ("none", ())),
+    ],
+)
+def test_what_calibrations_of_real_drivers_mean(name, given, expected):
+    assert lens_distortion(name, given) == expected
+    is_distorted(CameraIntrinsics(8, 8, 5.0, 5.0, 4.0, 4.0, *expected))  # the model takes them
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("plumb_bob", EIGHT, "takes 4 or 5 coefficients, got 8"),
+        ("plumb_bob", (0.1, 0.2), "takes 4 or 5 coefficients, got 2"),
+        ("equidistant", FIVE, "takes 4 coefficients, got 5"),
+        ("rational_polynomial", (*PRISM, 0.1), "takes 4 or 5 or 8 or 12 or 14 .*, got 13"),
+        ("", FIVE, "unknown distortion model ''"),
+        ("none", FIVE, "takes no coefficients, got 5"),
+    ],
+)
+def test_distortion_that_means_nothing_is_told(name, given, says):
+    with pytest.raises(DataError, match=says):
+        lens_distortion(name, given)
 
 
 def test_fisheye_projection_is_opencvs():

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, Image
 
 from d3_ros.errors import MessageError
-from d3_ros.messages.camera_info import intrinsics_from_camera_info, output_camera_info
+from d3_ros.messages.camera_info import (
+    intrinsics_from_camera_info,
+    output_camera_info,
+    why_uncalibrated,
+)
 from d3_ros.types import CameraIntrinsics
 
 pytestmark = pytest.mark.ros
@@ -34,7 +38,7 @@ def numbers(intrinsics: CameraIntrinsics) -> tuple[float, ...]:
 def test_a_raw_image_has_k_and_d() -> None:
     camera = intrinsics_from_camera_info(camera_info(), 640, 480, **NAMES)
     assert camera == CameraIntrinsics(
-        640, 480, 500.0, 510.0, 320.0, 240.0, "plumb_bob", (0.1, -0.2, 0.001, 0.002, 0.0)
+        640, 480, 500.0, 510.0, 320.0, 240.0, "plumb_bob", (0.1, -0.2, 0.001, 0.002)
     )
 
 
@@ -107,7 +111,7 @@ def test_an_equidistant_lens_bends_even_with_zeros() -> None:
     info = camera_info()
     info.distortion_model, info.d = "equidistant", [0.0] * 4
     camera = intrinsics_from_camera_info(info, 640, 480, **NAMES)
-    assert (camera.distortion_model, camera.distortion) == ("equidistant", (0.0,) * 4)
+    assert (camera.distortion_model, camera.distortion) == ("equidistant", ())
 
 
 def test_a_rational_model_of_opencv_has_trailing_zeros() -> None:
@@ -116,9 +120,36 @@ def test_a_rational_model_of_opencv_has_trailing_zeros() -> None:
     info.d = [0.1, 0.2, 0.0, 0.0, 0.3, 0.4, 0.5, 0.6, *[0.0] * 6]
     camera = intrinsics_from_camera_info(info, 640, 480, **NAMES)
     assert camera.distortion == (0.1, 0.2, 0.0, 0.0, 0.3, 0.4, 0.5, 0.6)
-    info.d[8] = 0.01  # a thin prism term that we would leave out
-    with pytest.raises(MessageError, match="coefficients"):
+    info.d[8] = 0.01  # a thin prism term
+    camera = intrinsics_from_camera_info(info, 640, 480, **NAMES)
+    assert camera.distortion == tuple(info.d[:12])
+
+
+def test_what_is_missing_and_what_to_do_is_told() -> None:
+    only_k, only_p, neither = camera_info(), camera_info(), CameraInfo()
+    only_k.p, only_p.k = [0.0] * 12, [0.0] * 9
+    told = why_uncalibrated(only_k, "c", rectified=True)
+    assert "has a K but no P (P[0] = 0)" in told
+    assert "image.rectified to false" in told
+    told = why_uncalibrated(only_p, "c", rectified=False)
+    assert "has a P but no K (K[0] = 0): set image.rectified to true" in told
+    assert why_uncalibrated(neither, "c", rectified=True).startswith("'c' is uncalibrated (P[0] =")
+    assert why_uncalibrated(neither, "c", rectified=False).startswith("'c' is uncalibrated (K[0] =")
+
+
+def test_binning_that_was_applied_to_the_size_already_is_told() -> None:
+    info = camera_info()
+    info.binning_x = info.binning_y = 2
+    with pytest.raises(MessageError, match=r"describes 320 x 240 .* binning 2 x 2 is applied"):
         intrinsics_from_camera_info(info, 640, 480, **NAMES)
+
+
+def test_a_focal_length_that_binning_turns_to_zero_is_told() -> None:
+    info = camera_info()
+    info.binning_x = info.binning_y = 2
+    info.p[0] = 5e-324
+    with pytest.raises(MessageError, match="unusable P"):
+        intrinsics_from_camera_info(info, 320, 240, **NAMES, rectified=True)
 
 
 def test_output_of_the_same_size_keeps_everything() -> None:

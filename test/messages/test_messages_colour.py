@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import Image
 
 from d3_ros.errors import MessageError
-from d3_ros.messages.colour_encodings import PACKED
+from d3_ros.messages.colour_encodings import PACKED, PLANAR
 from d3_ros.messages.cv_bridge_fallback import working_bridge
 from d3_ros.messages.images import rgb_from_image
 
@@ -92,24 +92,27 @@ YUV_COLOURS = {
 
 
 def planes(y: int, u: int, v: int, encoding: str, padding: int) -> Image:
-    """A 4 x 2 image of one colour, in two planes with padded rows."""
+    """A 4 x 2 image of one colour, in planes with padded rows."""
     message = Image(height=2, width=4, encoding=encoding, step=4 + padding)
     filler = [0xEE] * padding
     rows = [[y] * 4 + filler] * 2
-    if encoding == "nv21":
-        rows += [[v, u] * 2 + filler]
-    else:
+    if encoding in ("i420", "yuv420", "yv12"):
+        first, second = (v, u) if encoding == "yv12" else (u, v)
+        rows += [[first] * 2 + filler[::2], [second] * 2 + filler[::2]]
+    elif encoding == "nv24":
         rows += [[u, v] * 4 + filler * 2] * 2
+    else:
+        rows += [[v, u] * 2 + filler if encoding == "nv21" else [u, v] * 2 + filler]
     message.data.frombytes(bytes(itertools.chain.from_iterable(rows)))
     return message
 
 
 @pytest.mark.parametrize("colour", YUV_COLOURS)
 @pytest.mark.parametrize("padding", [0, 6])
-@pytest.mark.parametrize("encoding", ["uyvy", "yuv422", "yuyv", "yuv422_yuy2", "nv21", "nv24"])
+@pytest.mark.parametrize("encoding", ["uyvy", "yuv422", "yuyv", "yuv422_yuy2", *PLANAR])
 def test_yuv(encoding: str, padding: int, colour: str) -> None:
     (y, u, v), rgb = YUV_COLOURS[colour]
-    if encoding.startswith("nv"):
+    if encoding in PLANAR:
         message = planes(y, u, v, encoding, padding)
     else:
         pair = [[u, y], [v, y]] if encoding in ("uyvy", "yuv422") else [[y, u], [y, v]]
@@ -117,6 +120,33 @@ def test_yuv(encoding: str, padding: int, colour: str) -> None:
     answer = rgb_from_image(message, "image")
     assert answer.shape == (2, 4, 3)
     assert np.abs(answer.astype(int) - rgb).max() <= 2
+
+
+def quarters(encoding: str) -> tuple[Image, np.ndarray]:
+    """A 4 x 4 image whose quarters have four colours, laid out by hand; and its RGB."""
+    colours = [YUV_COLOURS[name] for name in ("red", "green", "blue", "white")]
+    (y, u, v) = np.array([yuv for yuv, _ in colours], np.uint8).T.reshape(3, 2, 2)
+    big = np.repeat(np.repeat(y, 2, axis=0), 2, axis=1)
+    parts = {
+        "nv12": [np.stack([u, v], axis=2)],
+        "nv21": [np.stack([v, u], axis=2)],
+        "i420": [u, v],
+        "yuv420": [u, v],
+        "yv12": [v, u],
+    }[encoding]
+    message = Image(height=4, width=4, encoding=encoding, step=4)
+    message.data.frombytes(b"".join(plane.tobytes() for plane in (big, *parts)))
+    rgb = np.array([rgb for _, rgb in colours]).reshape(2, 2, 3)
+    return message, np.repeat(np.repeat(rgb, 2, axis=0), 2, axis=1)
+
+
+@pytest.mark.parametrize("encoding", [name for name, kind in PLANAR.items() if kind.halved])
+def test_colours_lie_where_they_belong(encoding: str) -> None:
+    message, expected = quarters(encoding)
+    assert np.abs(rgb_from_image(message, "image").astype(int) - expected).max() <= 2
+    message.data.pop()
+    with pytest.raises(MessageError, match="needs 24 bytes of data, got 23"):
+        rgb_from_image(message, "image")
 
 
 def test_nv24_has_a_colour_for_every_pixel() -> None:
@@ -134,7 +164,10 @@ def test_nv24_has_a_colour_for_every_pixel() -> None:
         (image(np.zeros((2, 3, 2), np.uint8), "yuyv"), "3 x 2 yuyv cannot be converted"),
         (planes(0, 0, 0, "nv21", -1), "nv21 needs a step of at least 4 bytes, got 3"),
         (Image(height=2, width=4, encoding="nv24", step=4), "nv24 with step 4 needs 24 bytes"),
-        (Image(height=3, width=4, encoding="nv21", step=4), "nv21 with step 4 needs 20 bytes"),
+        (Image(height=3, width=4, encoding="nv21", step=4), "4 x 3 nv21 has an odd width or"),
+        (Image(height=1, width=4, encoding="nv21", step=4), "4 x 1 nv21 has an odd width or"),
+        (Image(height=2, width=3, encoding="i420", step=3), "3 x 2 i420 has an odd width or"),
+        (Image(height=2, width=4, encoding="yv12", step=4), "yv12 with step 4 needs 12 bytes"),
         (image(np.zeros((2, 2), np.uint16), "16UC1"), "which is a depth image"),
         (Image(height=2, width=0, encoding="nv21"), "empty image"),
     ],

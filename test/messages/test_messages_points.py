@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import LaserScan, PointCloud2, PointField
 
 from d3_ros.errors import MessageError
-from d3_ros.messages.points import NUMPY_TYPES, points_from_cloud
+from d3_ros.messages.points import NUMPY_TYPES, points_from_cloud, wrong_row_step
 from d3_ros.messages.scans import points_from_scan
 
 pytestmark = pytest.mark.ros
@@ -114,6 +114,16 @@ def test_a_driver_may_leave_row_step_unset() -> None:
     np.testing.assert_array_equal(points_from_cloud(message, "p"), POINTS.astype(np.float32))
 
 
+@pytest.mark.parametrize("row_step", [0, 48, 7])
+def test_the_length_of_the_data_settles_a_wrong_row_step(row_step: int) -> None:
+    """2 x 2 points of 12 bytes: rows of 0, of the whole cloud, of nothing."""
+    message = cloud(*xyz(), height=2)
+    assert not wrong_row_step(message)
+    message.row_step = row_step
+    assert wrong_row_step(message)
+    np.testing.assert_array_equal(points_from_cloud(message, "p"), POINTS.astype(np.float32))
+
+
 def test_sensor_msgs_py_reads_the_same() -> None:
     point_cloud2 = pytest.importorskip(
         "sensor_msgs_py.point_cloud2", reason="sensor_msgs_py comes with a ROS installation"
@@ -141,6 +151,7 @@ def spoil_data(message: PointCloud2) -> None:
 
 def spoil_rows(message: PointCloud2) -> None:
     message.height, message.width, message.row_step = 2, 2, 12
+    message.data.extend([0])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +161,7 @@ def spoil_rows(message: PointCloud2) -> None:
         (spoil_datatype, "field x has the unknown datatype 99"),
         (spoil_step, "fields end at byte 12 of a point of 8 bytes"),
         (spoil_data, "need 48 bytes of data, got 47"),
-        (spoil_rows, "rows of 12, need 48 bytes"),
+        (spoil_rows, "rows of 12, need 48 bytes of data, got 49"),
     ],
 )
 def test_a_cloud_that_contradicts_itself_is_refused(spoil, words: str) -> None:

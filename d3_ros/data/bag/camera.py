@@ -25,7 +25,7 @@ from d3_ros.geometry.sparse_depth import (
 )
 from d3_ros.imaging.image_file import decode_rgb
 from d3_ros.imaging.picture_header import picture_kind
-from d3_ros.messages.camera_info import intrinsics_from_camera_info
+from d3_ros.messages.camera_info import intrinsics_from_camera_info, why_uncalibrated
 from d3_ros.messages.compressed import depth_from_any, is_compressed, rgb_from_any
 from d3_ros.messages.points import points_from_cloud
 from d3_ros.messages.scans import points_from_scan
@@ -191,8 +191,10 @@ class CameraMoment:
             rectified=options.rectified,
         )
         if not known:
-            why = "no camera_info had come by then" if info is None else "it is uncalibrated"
-            raise MessageError(f"no intrinsics for {topics.image} ({why}): give fx fy cx cy")
+            why = f"no camera_info had come before an image of {topics.image}"
+            if info is not None:
+                why = why_uncalibrated(info, topics.info, rectified=options.rectified)
+            raise MessageError(f"{why}; or give --intrinsics fx fy cx cy")
         return known
 
     @cached_property

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from d3_ros.errors import D3Error, MessageError, one_line
 from d3_ros.geometry.normals import median_angle_to_depth
-from d3_ros.messages.camera_info import intrinsics_from_camera_info
+from d3_ros.messages.camera_info import intrinsics_from_camera_info, why_uncalibrated
 from d3_ros.messages.compressed import rgb_from_compressed
 from d3_ros.messages.images import rgb_from_image
 from d3_ros.pipeline import (
@@ -241,10 +241,8 @@ class FrameProcessor:
             self._log.error(f"{error} (depth without a cloud until then)")
             return None
         if intrinsics is None:
-            self._log.warn(
-                f"'{topics.camera_info}' is uncalibrated (K[0] = 0): depth without a cloud; "
-                "calibrate the camera"
-            )
+            why = why_uncalibrated(info, topics.camera_info, rectified=settings.image.rectified)
+            self._log.warn(f"{why} (depth without a cloud until then)")
         return intrinsics
 
 

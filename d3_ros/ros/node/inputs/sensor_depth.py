@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from d3_ros.errors import D3Error, DataError, TransformError
 from d3_ros.geometry.sparse_depth import place_on_image, project_points
 from d3_ros.messages.images import depth_from_image
-from d3_ros.messages.points import points_from_cloud
+from d3_ros.messages.points import points_from_cloud, wrong_row_step
 from d3_ros.messages.scans import points_from_scan
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.inputs.matched_inputs import SENSORS, Sensor, stamp_ns
@@ -144,6 +144,11 @@ class SensorReader:
 
     def _from_points(self, message: Any, camera: Header, *rest: Any) -> np.ndarray:
         topic = self._topics["points"]
+        if wrong_row_step(message):
+            self._tell.warn(
+                f"'{topic}': row_step {message.row_step} contradicts the length of the data, which "
+                "is read as packed points: correct its publisher"
+            )
         return self._projected(
             "points", message, lambda: points_from_cloud(message, topic), camera, *rest
         )
