@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "depth, normals and a point cloud for image files",
     "convert": "make a model bundle from the official D³-Predictor checkpoints",
     "download": "fetch the official checkpoints and their Stable Diffusion 2.1 base",
+    "export": "write ONNX graphs into a bundle, to run without PyTorch",
     "evaluate": "score a bundle on a folder of frames with measured depth",
     "train": "train a bundle",
     "finetune": "fine-tune a bundle to a robot's own domain, from its bag",

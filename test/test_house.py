@@ -66,6 +66,8 @@ ONLY_IN = {
     "transformers": {"network", "bench/network"},
     "safetensors": {"network", "training"},
     "huggingface_hub": {"network"},
+    "onnx": {"network"},
+    "onnxruntime": {"network"},
     "accelerate": {"training"},
     "peft": {"training"},
     "h5py": {"data"},

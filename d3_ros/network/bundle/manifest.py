@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from d3_ros.errors import BundleError, one_line
 from d3_ros.network.bundle.files import check_digests, read_json
@@ -17,47 +17,98 @@ from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.types import TASKS, Task
 
 FORMAT = 1
+FORMAT_WITH_ONNX = 2  # refused, and named, by versions of d3_ros that know format 1 only
 Codec = Literal["vae", "tiny"]
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONDITIONING = "conditioning.safetensors"
 CODEC = "codec"
 CODEC_FILES = frozenset({f"{CODEC}/{CONFIG}", f"{CODEC}/{WEIGHTS}"})
+Precision = Literal["fp32", "fp16", "int8"]
+ONNX_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+ONNX_WEIGHTS, ONNX_CHECK, ONNX_ENCODER = "weights.bin", "check.npz", "encode.onnx"
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """The ONNX graphs of a bundle for one codec and precision, in a folder of their own.
+
+    The folder holds `encode.onnx` (image to latent), one graph per task (latent to output), their
+    weights in `weights.bin`, and `check.npz`: an image and the answers that PyTorch gave.
+    `tolerance` is the largest mean absolute difference from those answers that is accepted on
+    another machine. `size_multiple`: image sides must be multiples of it. `versions`: of the
+    packages that exported it.
+    """
+
+    codec: Codec
+    precision: Precision
+    tasks: tuple[Task, ...]
+    size_multiple: int
+    tolerance: float
+    opset: int
+    versions: Mapping[str, str]
+
+    @property
+    def folder(self) -> str:
+        """Where its files are, relative to the bundle."""
+        return f"onnx/{self.codec}_{self.precision}"
+
+    @property
+    def files(self) -> set[str]:
+        """Its files, relative to the bundle."""
+        graphs = {ONNX_ENCODER, *(f"{task}.onnx" for task in self.tasks)}
+        return {f"{self.folder}/{name}" for name in graphs | {ONNX_WEIGHTS, ONNX_CHECK}}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of bundle.json. `sha256` maps each other file (POSIX path) to its hex digest."""
+    """The content of bundle.json.
+
+    `sha256` maps each other file (POSIX path) to its hexadecimal digest. `onnx`: the ONNX graphs
+    that the bundle has besides the weights for PyTorch.
+    """
 
     name: str
     license: str
     source: str
     tasks: Mapping[Task, TaskSpec]
     sha256: Mapping[str, str]
+    onnx: tuple[OnnxExport, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object to write."""
         return {
-            "format": FORMAT,
+            "format": FORMAT_WITH_ONNX if self.onnx else FORMAT,
             "name": self.name,
             "license": self.license,
             "source": self.source,
             "tasks": {task: _task_as_json(spec) for task, spec in self.tasks.items()},
+            **({"onnx": [asdict(export) for export in self.onnx]} if self.onnx else {}),
             "sha256": dict(self.sha256),
         }
 
 
-def open_bundle(path_or_name: str | Path) -> tuple[Path, Manifest]:
-    """The folder and the manifest of a bundle, after a check of every file.
+def read_manifest(path_or_name: str | Path) -> tuple[Path, Manifest]:
+    """The folder and the manifest of a bundle; no other file is read.
 
     Raises:
-        BundleError: there is no such bundle, or a file is missing, extra or damaged.
+        BundleError: there is no such bundle, or its manifest makes no sense.
     """
     folder = find_bundle(path_or_name)
     path = folder / MANIFEST
     manifest = parse_manifest(read_json(path), path)
     if unlisted := _needed_files(manifest) - manifest.sha256.keys():
         raise BundleError(f"{path} has no sha256 of {min(unlisted)}; get it again")
+    return folder, manifest
+
+
+def open_bundle(path_or_name: str | Path) -> tuple[Path, Manifest]:
+    """`read_manifest`, after a check of every file of the bundle.
+
+    Raises:
+        BundleError: there is no such bundle, or a file is missing, extra or damaged.
+    """
+    folder, manifest = read_manifest(path_or_name)
     check_digests(folder, manifest.sha256, {MANIFEST})
     return folder, manifest
 
@@ -65,6 +116,8 @@ def open_bundle(path_or_name: str | Path) -> tuple[Path, Manifest]:
 def _needed_files(manifest: Manifest) -> set[str]:
     modules = {"vae", *(spec.unet for spec in manifest.tasks.values())}
     needed = {CONDITIONING} | {f"{name}/{file}" for name in modules for file in (CONFIG, WEIGHTS)}
+    for export in manifest.onnx:
+        needed |= export.files
     return needed | CODEC_FILES if CODEC_FILES & manifest.sha256.keys() else needed
 
 
@@ -78,11 +131,15 @@ def parse_manifest(content: Any, path: Path) -> Manifest:
     _require(isinstance(content, dict), where, "is not a JSON object")
     version = content.get("format")
     _require(
-        version == FORMAT,
+        version in (FORMAT, FORMAT_WITH_ONNX),
         where,
-        f"has format {_shown(version)}, this d3_ros reads {FORMAT}: get the bundle that fits",
+        f"has format {_shown(version)}, this d3_ros reads {FORMAT} and {FORMAT_WITH_ONNX}: get the "
+        "bundle that fits",
     )
-    _check_keys(content, {"format", "name", "license", "source", "tasks", "sha256"}, set(), where)
+    needed = {"format", "name", "license", "source", "tasks", "sha256"}
+    _check_keys(
+        content, needed | ({"onnx"} if version == FORMAT_WITH_ONNX else set()), set(), where
+    )
     for key in ("name", "license", "source"):
         _require(isinstance(content[key], str), where, f"{key} must be a text")
     tasks, hashes = content["tasks"], content["sha256"]
@@ -100,7 +157,34 @@ def parse_manifest(content: Any, path: Path) -> Manifest:
         source=content["source"],
         tasks={task: _parse_task(tasks[task], f"{where}: tasks.{task}") for task in tasks},
         sha256=hashes,
+        onnx=_parse_onnx(content.get("onnx", []), set(tasks), f"{where}: onnx"),
     )
+
+
+def _parse_onnx(content: Any, tasks: set[str], where: str) -> tuple[OnnxExport, ...]:
+    _require(isinstance(content, list), where, "is not a JSON array")
+    exports = []
+    for entry in content:
+        _require(isinstance(entry, dict), where, "holds something that is not a JSON object")
+        _check_keys(entry, set(OnnxExport.__dataclass_fields__), set(), where)
+        own, multiple, tolerance = entry["tasks"], entry["size_multiple"], entry["tolerance"]
+        versions, opset = entry["versions"], entry["opset"]
+        _require(entry["codec"] in get_args(Codec), where, "codec must be vae or tiny")
+        _require(entry["precision"] in ONNX_PRECISIONS, where, "precision is unknown")
+        _require(isinstance(own, list) and bool(own), where, "tasks must be a list")
+        _require(all(task in tasks for task in own), where, "tasks must be those of the bundle")
+        _require(_are_integers([multiple, opset], 2), where, "holds no whole numbers")
+        _require(1 <= multiple <= 256, where, "size_multiple must be from 1 to 256")
+        _require(_is_number(tolerance) and 0 < tolerance < 1, where, "tolerance must be in (0, 1)")
+        _require(
+            isinstance(versions, dict) and all(isinstance(v, str) for v in versions.values()),
+            where,
+            "versions must map packages to texts",
+        )
+        exports.append(OnnxExport(**{**entry, "tasks": tuple(own)}))
+    kinds = [(export.codec, export.precision) for export in exports]
+    _require(len(set(kinds)) == len(kinds), where, "names a codec and precision twice")
+    return tuple(exports)
 
 
 def _task_as_json(spec: TaskSpec) -> dict[str, Any]:

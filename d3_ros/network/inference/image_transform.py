@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-SHORTEST_NORMAL = 1e-3
+from d3_ros.network.inference.runtime import SHORTEST_NORMAL
 
 
 def to_network(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

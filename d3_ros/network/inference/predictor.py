@@ -16,6 +16,7 @@ import numpy as np
 
 from d3_ros.errors import DataError
 from d3_ros.network.bundle.manifest import Codec
+from d3_ros.network.inference.choose_runtime import RuntimeName, load_runtime
 from d3_ros.network.inference.latency import LatencyState, SizeController
 from d3_ros.network.inference.processing_size import Size, choose_size, size_ladder
 from d3_ros.network.inference.runtime import Runtime
@@ -67,13 +68,17 @@ class D3Predictor:
         codec: Codec = "vae",
         optimisations: Collection[str] | None = None,
         target_latency_ms: float | None = None,
+        runtime: RuntimeName = "auto",
+        providers: Sequence[str] = (),
+        threads: int = 0,
     ) -> D3Predictor:
         """Load a model bundle by path or by name.
 
         Args:
             path_or_name: bundle folder, or a name such as "d3_nano".
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-            dtype: "auto" (fp16 on CUDA, fp32 on the CPU), "fp16", "bf16" or "fp32".
+            dtype: "auto" (fp16 on CUDA with PyTorch, else fp32), "fp16", "bf16" or "fp32"; "int8"
+                with an ONNX export of it.
             processing_size: (height, width), "HxW", "aspect", "aspect:N" or "bundle" (None).
             codec: "vae", or "tiny" for the small one distilled from it, where the bundle has it:
                 a quarter of the operations, and not quite the same answer.
@@ -81,16 +86,22 @@ class D3Predictor:
                 nothing.
             target_latency_ms: choose the processing size by the time of a call, up to
                 `processing_size`; see `D3Predictor`.
+            runtime: "torch", "onnx" (ONNX Runtime), or "auto": ONNX where the bundle has graphs for
+                `dtype` and `codec` and onnxruntime is installed, unless PyTorch has a GPU.
+            providers: ONNX execution providers in order of preference: "cpu", "cuda", "tensorrt",
+                "openvino", "coreml"; empty: by `device`.
+            threads: of ONNX Runtime; 0 is one per core.
 
         Raises:
             BundleError: there is no such bundle, or it is damaged.
-            DeviceError: the device is not there, or the network does not fit into its memory.
+            DeviceError: the runtime or the device is not there, the network does not fit into its
+                memory, or the self-check of the ONNX graphs failed on it.
             DataError: the processing size makes no sense for this network.
         """
-        from d3_ros.network.inference.torch_runtime import load_torch_runtime  # imports torch
-
-        runtime = load_torch_runtime(path_or_name, device, dtype, codec, optimisations)
-        return cls(runtime, processing_size, target_latency_ms=target_latency_ms)
+        loaded = load_runtime(
+            path_or_name, device, dtype, codec, optimisations, runtime, providers, threads
+        )
+        return cls(loaded, processing_size, target_latency_ms=target_latency_ms)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

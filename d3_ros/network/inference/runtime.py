@@ -12,6 +12,8 @@ from d3_ros.network.inference.processing_size import Size
 from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.types import Task
 
+SHORTEST_NORMAL = 1e-3  # a shorter vector has no direction
+
 
 class Runtime(Protocol):
     """What computes the network on a device. Not thread-safe."""

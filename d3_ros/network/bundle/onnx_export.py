@@ -1,0 +1,297 @@
+"""Export of a bundle's network to ONNX graphs that run without PyTorch.
+
+The specialised network is exported: its timesteps and prompts are constants. It becomes an encoder
+and one graph per task, for any batch and image size. Their weights share one file. Where that
+loses nothing, weights are stored as fp16 and cast when a graph is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from d3_ros.errors import DataError
+from d3_ros.network.bundle.files import appearing_folder, sha256_of, write_json
+from d3_ros.network.bundle.folder import load_bundle
+from d3_ros.network.bundle.lookup import MANIFEST
+from d3_ros.network.bundle.manifest import (
+    ONNX_CHECK,
+    ONNX_ENCODER,
+    ONNX_WEIGHTS,
+    Codec,
+    OnnxExport,
+    Precision,
+    open_bundle,
+)
+from d3_ros.network.inference.image_transform import to_network
+from d3_ros.network.inference.specialise import EXACT, SpecialisedNetwork, specialise
+from d3_ros.types import Task
+
+OPSET = 18
+# The exporter records which way a UNet takes at the size that it sees; at a latent size that its
+# levels do not divide evenly, it takes the way that is right for every size.
+TRACED_LATENT = (21, 28)
+SMALLEST_EXTERNAL = 1024  # bytes; smaller tensors stay in the graph, where shapes are worked out
+TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
+"""Accepted mean absolute difference of outputs, depth in [0, 1] and normals in [-1, 1]; for int8 it
+follows from the measured loss.
+"""
+
+OnnxModel: TypeAlias = Any
+
+
+class _Encoder(nn.Module):
+    def __init__(self, network: SpecialisedNetwork, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(N, 3, h, w) float32 image in [-1, 1] -> (N, c, h/f, w/f) latent."""
+        return self.network.encode(image.to(self.dtype)).float()
+
+
+class _TaskGraph(nn.Module):
+    def __init__(self, network: SpecialisedNetwork, task: Task, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.task, self.dtype = network, task, dtype
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """Latent -> (N, 3 or 1, h, w) float32: depth about [0, 1], normals about [-1, 1]."""
+        latents = self.network.predict_latents(latent.to(self.dtype), (self.task,))
+        decoded = self.network.decode_tasks(latents)[self.task].float()
+        return decoded / 2 + 0.5 if self.task == "depth" else decoded
+
+
+class WeightFile:
+    """Collects the weights of several graphs; equal tensors are stored once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    def store(self, values: np.ndarray) -> tuple[int, int]:
+        """Offset and length of the bytes of `values`."""
+        data = np.ascontiguousarray(values).tobytes()
+        key = hashlib.sha256(data).digest()
+        if key not in self._places:
+            self._file.write(b"\0" * (-self._file.tell() % 64))
+            self._places[key] = (self._file.tell(), len(data))
+            self._file.write(data)
+        return self._places[key]
+
+
+def export_bundle(
+    path_or_name: str | Path,
+    output: Path | None = None,
+    *,
+    precision: Precision = "fp32",
+    codec: Codec = "vae",
+    tasks: Sequence[Task] | None = None,
+) -> tuple[Path, OnnxExport]:
+    """Write ONNX graphs into a bundle.
+
+    Args:
+        path_or_name: the bundle.
+        output: a new bundle folder; None writes into the bundle itself. It changes at once or not
+            at all. Graphs of the same codec and precision are replaced.
+        precision: what the graphs compute in, "fp32" or "fp16".
+        codec: which codec they have.
+        tasks: which tasks; None is all.
+
+    Returns:
+        The bundle's folder, and what was written to it.
+
+    Raises:
+        BundleError: the bundle is damaged, has no such codec, or cannot be written.
+        DataError: it has no such task, or a package for the export is missing.
+    """
+    with added_export(path_or_name, output, precision, codec, tasks) as job:
+        with (job.folder / ONNX_WEIGHTS).open("wb") as file:
+            weights = WeightFile(file)
+            for name, model in traced_graphs(job.network, job.export.tasks):
+                save_graph(model, job.folder / name, weights)
+        job.network = None  # type: ignore[assignment]  # one network in memory at a time
+        save_check(job)
+    return job.bundle, job.export
+
+
+@dataclass
+class ExportJob:
+    """An export that is being written.
+
+    `origin` is the bundle, `bundle` where the result will be, `folder` where the graphs are to be
+    written now. `network`: specialised, in the precision of the export. `export` can be replaced
+    until the end.
+    """
+
+    origin: Path
+    bundle: Path
+    folder: Path
+    network: SpecialisedNetwork
+    export: OnnxExport
+
+
+@contextmanager
+def added_export(
+    path_or_name: str | Path,
+    output: Path | None,
+    precision: Precision,
+    codec: Codec,
+    tasks: Sequence[Task] | None,
+) -> Iterator[ExportJob]:
+    """A copy of a bundle, to which the caller adds an export; it takes its place at the end.
+
+    Arguments and errors are those of `export_bundle`.
+    """
+    onnx = _import_onnx()
+    origin, manifest = open_bundle(path_or_name)
+    chosen = tuple(manifest.tasks) if tasks is None else tuple(tasks)
+    if unknown := set(chosen) - set(manifest.tasks):
+        raise DataError(f"{origin} has no task {min(unknown)}")
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    network = load_bundle(origin, dtype=dtype, codec=codec).network
+    # The memory order of channels is the runtime's own business.
+    network = specialise(network, [name for name in EXACT if name != "channels_last"])
+    export = OnnxExport(
+        codec=codec,
+        precision=precision,
+        tasks=chosen,
+        size_multiple=network.size_multiple,
+        tolerance=TOLERANCES[precision],
+        opset=OPSET,
+        versions={"torch": torch.__version__, "onnx": onnx.__version__},
+    )
+    target = origin if output is None else output
+    with appearing_folder(target, replace=output is None) as copy:
+        shutil.copytree(origin, copy, dirs_exist_ok=True)
+        folder = copy / export.folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        job = ExportJob(origin, target, folder, network, export)
+        yield job
+        others = [other for other in manifest.onnx if other.folder != export.folder]
+        hashes = {
+            file: digest
+            for file, digest in manifest.sha256.items()
+            if not file.startswith(f"{export.folder}/")
+        }
+        hashes |= {file: sha256_of(copy / file) for file in export.files}
+        changed = replace(manifest, onnx=(*others, job.export), sha256=dict(sorted(hashes.items())))
+        write_json(copy / MANIFEST, changed.as_json())
+
+
+def traced_graphs(
+    network: SpecialisedNetwork, tasks: Sequence[Task]
+) -> Iterator[tuple[str, OnnxModel]]:
+    """Yields the file name and the ONNX model of the encoder, then of each task."""
+    dtype = next(network.parameters()).dtype
+    height, width = (side * network.size_multiple for side in TRACED_LATENT)
+    encoder, image = _Encoder(network, dtype), torch.zeros(1, 3, height, width)
+    yield ONNX_ENCODER, _traced(encoder, image, "image", "latent")
+    with torch.inference_mode():
+        latent = encoder(image)
+    for task in tasks:
+        graph = _TaskGraph(network, task, dtype)
+        yield f"{task}.onnx", _traced(graph, latent.clone(), "latent", task)
+
+
+def _traced(module: nn.Module, example: torch.Tensor, given: str, answer: str) -> OnnxModel:
+    """The ONNX model of a module, with weights, for any batch and size."""
+    onnx = _import_onnx()
+    axes = {0: "batch", 2: "height", 3: "width"}
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        # The exporter warns of each shape that it takes as constant; a test compares other sizes.
+        warnings.simplefilter("ignore")
+        path = Path(scratch) / "graph.onnx"
+        torch.onnx.export(
+            module.eval(),
+            (example,),
+            str(path),
+            input_names=[given],
+            output_names=[answer],
+            dynamic_axes={given: axes, answer: {k: f"{v}_out" for k, v in axes.items()}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        return onnx.load(path)
+
+
+def save_graph(model: OnnxModel, path: Path, weights: WeightFile) -> None:
+    """Write a model whose weights are in `weights`, as fp16 where that loses nothing."""
+    onnx = _import_onnx()
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.nbytes < SMALLEST_EXTERNAL:
+            continue
+        if values.dtype == np.float32:
+            with np.errstate(over="ignore"):
+                half = values.astype(np.float16)
+            if np.array_equal(half.astype(np.float32), values):
+                name = tensor.name
+                tensor.name, values = f"{name}_fp16", half
+                tensor.data_type = onnx.TensorProto.FLOAT16
+                cast = onnx.helper.make_node(
+                    "Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT
+                )
+                casts.append(cast)
+        offset, length = weights.store(values)
+        for field in ("raw_data", "float_data", "int32_data", "int64_data", "external_data"):
+            tensor.ClearField(field)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        place = {"location": ONNX_WEIGHTS, "offset": str(offset), "length": str(length)}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=value)
+    nodes = [*casts, *graph.node]
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    path.write_bytes(model.SerializeToString())
+
+
+def save_check(job: ExportJob) -> dict[str, np.ndarray]:
+    """Write the self-check: an image, and what the plain network in float32 answers."""
+    network = load_bundle(job.origin, codec=job.export.codec).network
+    size = network.specs[job.export.tasks[0]].processing_size
+    pixels = check_image(size)
+    with torch.inference_mode():
+        decoded = network(to_network(torch.from_numpy(pixels), size), job.export.tasks)
+    answers = {str(task): decoded[task].numpy()[0] for task in job.export.tasks}
+    if "depth" in answers:
+        answers["depth"] = answers["depth"] / 2 + 0.5
+    check = {"image": pixels, **answers}
+    np.savez_compressed(job.folder / ONNX_CHECK, **check)  # type: ignore[arg-type]
+    return check
+
+
+def check_image(size: tuple[int, int]) -> np.ndarray:
+    """(height, width, 3) uint8: slopes, soft waves and boxes, the same for every export."""
+    height, width = size
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = [np.sin(9 * columns + phase) * np.cos(7 * rows - phase) for phase in (0.0, 1.0, 2.0)]
+    image = 90 + 100 * rows[..., None] + 40 * np.stack(waves, axis=-1)
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        bottom, right = top + height // 5, left + width // 6
+        image[top:bottom, left:right] = rng.integers(0, 256, 3)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _import_onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise DataError("the export needs the package onnx: pip install onnx") from error
+    return onnx

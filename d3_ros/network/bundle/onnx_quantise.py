@@ -1,0 +1,143 @@
+"""INT8 graphs of a bundle by static quantisation: fitted to images, and their loss measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d3_ros.errors import DataError
+from d3_ros.network.bundle.manifest import ONNX_ENCODER, ONNX_WEIGHTS, Codec, OnnxExport
+from d3_ros.network.bundle.onnx_export import (
+    OnnxModel,
+    WeightFile,
+    added_export,
+    save_check,
+    save_graph,
+    traced_graphs,
+)
+from d3_ros.network.inference.onnx_runtime import to_input
+from d3_ros.types import Task
+
+FEWEST_IMAGES = 4
+HELD_OUT_SHARE = 0.25  # of the images: the loss is measured on them, the ranges on the others
+SLACK = 0.005  # by which the self-check may differ more on another machine than here
+OPERATORS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+
+def export_int8(
+    path_or_name: str | Path,
+    images: Sequence[np.ndarray],
+    output: Path | None = None,
+    *,
+    max_loss: float,
+    codec: Codec = "vae",
+    tasks: Sequence[Task] | None = None,
+) -> tuple[Path, OnnxExport, dict[Task, float]]:
+    """Write INT8 graphs into a bundle.
+
+    Convolutions and matrix products with weights are quantised, except the first and the last
+    convolution of each graph. Norms, activations and attention stay in float. Weights have 7 bits:
+    with 8, processors without VNNI saturate.
+
+    Args:
+        path_or_name: the bundle.
+        images: (H, W, 3) uint8 RGB like those of the robot, at least `FEWEST_IMAGES`.
+        output: see `export_bundle`.
+        max_loss: refuse a larger loss.
+        codec: see `export_bundle`.
+        tasks: see `export_bundle`.
+
+    Returns:
+        The bundle's folder, what was written to it, and the loss of each task: the mean absolute
+        difference from the float graphs on held-out images, depth in [0, 1], normals in [-1, 1].
+
+    Raises:
+        BundleError: the bundle is damaged, has no such codec, or cannot be written.
+        DataError: there are too few images, or the loss is too large; nothing is written.
+    """
+    if len(images) < FEWEST_IMAGES:
+        raise DataError(f"int8 needs at least {FEWEST_IMAGES} images, got {len(images)}")
+    with (
+        added_export(path_or_name, output, "int8", codec, tasks) as job,
+        tempfile.TemporaryDirectory() as scratch,
+        (job.folder / ONNX_WEIGHTS).open("wb") as file,
+    ):
+        size = job.network.specs[job.export.tasks[0]].processing_size
+        weights, work, check = WeightFile(file), Path(scratch), save_check(job)
+        inputs = [to_input(rgb, size)[None] for rgb in (*images, check["image"])]
+        fitted = len(images) - max(1, round(len(images) * HELD_OUT_SHARE))
+        exact_latents, latents = inputs, inputs
+        losses: dict[Task, float] = {}
+        differences: dict[Task, float] = {}
+        for name, model in traced_graphs(job.network, job.export.tasks):
+            # A task is fitted to the latents that it will get: those of the quantised encoder.
+            quantised = _quantise(model, latents[:fitted], work)
+            exact, ours = _answers(model, exact_latents, work), _answers(quantised, latents, work)
+            save_graph(quantised, job.folder / name, weights)
+            if name == ONNX_ENCODER:
+                exact_latents, latents = exact, ours
+                continue
+            task = next(task for task in job.export.tasks if name == f"{task}.onnx")
+            each = [float(np.abs(a - b).mean()) for a, b in zip(ours, exact, strict=True)]
+            losses[task] = float(np.mean(each[fitted:-1]))
+            differences[task] = each[-1]
+        worst = max(losses, key=lambda task: losses[task])
+        if not losses[worst] <= max_loss:
+            raise DataError(
+                f"int8 changes {worst} by {losses[worst]:.4f} on average, more than --max-loss "
+                f"{max_loss:g}: give more images like the robot's, or stay with fp32"
+            )
+        job.export = replace(job.export, tolerance=2 * max(differences.values()) + SLACK)
+    return job.bundle, job.export, losses
+
+
+def _quantise(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> OnnxModel:
+    """The model with quantise-dequantise pairs, whose ranges are those of `inputs`."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            name = model.graph.input[0].name
+            self._feeds = iter([{name: values} for values in inputs])
+
+        def get_next(self) -> Any:
+            return next(self._feeds, None)
+
+    float_path, path = work / "float.onnx", work / "int8.onnx"
+    onnx.save(model, float_path)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    weights = {tensor.name for tensor in model.graph.initializer}
+    products = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul" and not weights & {*node.input}
+    ]
+    quantize_static(
+        float_path,
+        path,
+        Reader(),
+        op_types_to_quantize=[*OPERATORS],
+        per_channel=True,
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[convolutions[0], convolutions[-1], *products],
+    )
+    return onnx.load(path)
+
+
+def _answers(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> list[np.ndarray]:
+    import onnx
+    import onnxruntime
+
+    path = work / "answers.onnx"
+    onnx.save(model, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return [session.run(None, {name: values})[0] for values in inputs]
