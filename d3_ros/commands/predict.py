@@ -28,6 +28,8 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".p
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
+    from d3_ros.network.inference.choose_runtime import RUNTIMES
+    from d3_ros.network.inference.onnx_runtime import PROVIDERS
     from d3_ros.network.inference.processing_size import HELP
 
     parser.add_argument(
@@ -41,9 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         default="auto",
-        choices=("auto", "fp16", "bf16", "fp32"),
-        help="auto is fp16 on CUDA and fp32 on the CPU",
+        choices=("auto", "fp16", "bf16", "fp32", "int8"),
+        help="auto is fp16 with PyTorch on CUDA, else fp32; int8 needs a model exported to it",
     )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=RUNTIMES,
+        help="auto: onnx where the model has ONNX graphs for dtype and codec, else torch",
+    )
+    parser.add_argument(
+        "--providers",
+        nargs="+",
+        default=[],
+        choices=tuple(PROVIDERS),
+        help="ONNX execution providers, in order of preference; left out: by --device",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="of ONNX Runtime; 0 is one per core")
     parser.add_argument(
         "--codec",
         default="vae",
@@ -80,7 +96,14 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"--depth-range {near_m} {far_m}: needs 0 < NEAR < FAR")
     paths = _image_files(args.images)
     predictor = D3Predictor.from_pretrained(
-        args.model, args.device, args.dtype, args.processing_size, codec=args.codec
+        args.model,
+        args.device,
+        args.dtype,
+        args.processing_size,
+        codec=args.codec,
+        runtime=args.runtime,
+        providers=args.providers,
+        threads=args.threads,
     )
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -139,8 +162,10 @@ def _read_rgb(path: Path) -> np.ndarray:
 def _intrinsics(width: int, height: int, given: list[float] | None) -> CameraIntrinsics:
     if given is not None:
         fx, fy, cx, cy = given
-        if not (fx > 0 and fy > 0):
+        if not (0 < fx < math.inf and 0 < fy < math.inf):
             raise DataError(f"--intrinsics: focal lengths must be positive, got {fx} {fy}")
+        if not (math.isfinite(cx) and math.isfinite(cy)):
+            raise DataError(f"--intrinsics: the principal point must be finite, got {cx} {cy}")
         return CameraIntrinsics(width, height, fx, fy, cx, cy)
     focal = width / 2 / math.tan(math.radians(ASSUMED_FIELD_OF_VIEW_DEG) / 2)
     return CameraIntrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
@@ -157,9 +182,9 @@ def _write(
     import numpy as np
 
     from d3_ros.geometry.camera import ray_map
-    from d3_ros.geometry.point_cloud import write_ply
+    from d3_ros.geometry.point_cloud import ply_file
     from d3_ros.imaging.colour_maps import colour_depth, colour_normals
-    from d3_ros.imaging.image_file import write_image
+    from d3_ros.imaging.image_file import write_image, write_whole
 
     def save(suffix: str, image: np.ndarray) -> None:
         write_image(stem.with_name(f"{stem.name}_{suffix}.png"), image)
@@ -174,4 +199,5 @@ def _write(
     near_m, far_m = range_m
     depth_m = near_m + depth * (far_m - near_m)
     depth_m = np.where((depth > 0) & (depth < 1), depth_m, np.nan).astype(np.float32)
-    write_ply(f"{stem}.ply", ray_map(intrinsics) * depth_m[..., None], rgb, normals)
+    cloud = ply_file(ray_map(intrinsics) * depth_m[..., None], rgb, normals)
+    write_whole(stem.with_name(f"{stem.name}.ply"), cloud)

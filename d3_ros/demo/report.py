@@ -29,9 +29,9 @@ from d3_ros.demo.recording import (
     evenly,
 )
 from d3_ros.demo.score import DepthScore, Traffic, scale_states, score_depth, traffic
-from d3_ros.geometry.point_cloud import write_ply
+from d3_ros.geometry.point_cloud import ply_file
 from d3_ros.imaging.drawing import save_picture, strip
-from d3_ros.imaging.image_file import encode_jpeg
+from d3_ros.imaging.image_file import encode_jpeg, write_whole
 
 CAPTIONS = {
     "colour": "camera, dots: depth given",
@@ -95,7 +95,8 @@ def write_report(
                 stem = output / f"frame_{shown.index(sent.stamp_ns) + 1}"
                 figures.append(_figure(stem, recording, frame, rows[-1], cloud))
                 if cloud is not None and sent.stamp_ns == cloud_stamp:
-                    write_ply(output / "cloud.ply", cloud.xyz, cloud.rgb, cloud.normals)
+                    content = ply_file(cloud.xyz, cloud.rgb, cloud.normals)
+                    write_whole(output / "cloud.ply", content)
     rows.sort(key=lambda row: row["stamp_ns"])
     figures.sort(key=lambda figure: figure.stamp_ns)
 

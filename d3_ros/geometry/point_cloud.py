@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -100,19 +99,13 @@ def cloud_size(height: int, width: int, stride: int) -> tuple[int, int]:
     return -(-height // stride), -(-width // stride)
 
 
-def write_ply(
-    path: str | Path, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray | None = None
-) -> int:
-    """Write a binary little-endian PLY file; invalid points are left out.
+def ply_file(xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray | None = None) -> bytes:
+    """The content of a binary little-endian PLY file; invalid points are left out.
 
     Args:
-        path: file to write.
         xyz: (..., 3) metres; points with NaN or infinity are left out.
         rgb: (..., 3) uint8.
         normals: (..., 3) or None.
-
-    Returns:
-        The number of points written.
     """
     xyz = np.asarray(xyz).reshape(-1, 3)
     valid = np.isfinite(xyz).all(axis=1)
@@ -132,8 +125,7 @@ def write_ply(
         "ply\nformat binary_little_endian 1.0\ncomment optical frame: x right, y down, z forward\n"
         f"element vertex {len(vertices)}\n{properties}end_header\n"
     )
-    Path(path).write_bytes(header.encode("ascii") + vertices.tobytes())
-    return len(vertices)
+    return header.encode("ascii") + vertices.tobytes()
 
 
 def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import cv2
@@ -118,7 +120,13 @@ def test_a_folder_and_an_unreadable_image(
     [
         (["--depth-range", "3", "1"], "0 < NEAR < FAR"),
         (["--intrinsics", "0", "1", "1", "1"], "focal lengths must be positive"),
+        (["--intrinsics", "1", "1", "nan", "1"], "principal point must be finite"),
         (["--processing-size", "33x33"], "multiples of 8"),
+        (["--processing-size", "aspect:1000000000"], "at most 4096 pixels a side"),
+        (["--processing-size", "100000000x100000000"], "at most 4096 pixels a side"),
+        (["--processing-size", "1" * 5000 + "x8"], "is too long for a size"),
+        (["--runtime", "onnx"], "has no ONNX graphs for codec vae in fp32"),
+        (["--dtype", "int8"], "no ONNX graphs for codec vae in int8"),
         (["--device", "tpu"], "'tpu' is not one of auto, cpu, cuda"),
         (["--model", "no_such_model"], "unknown model 'no_such_model'"),
     ],
@@ -150,3 +158,28 @@ def test_images_that_would_overwrite_each_other(
     taken.write_text("a file")
     assert predict([photo], tiny_bundle, taken) == 1
     assert f"--output {taken}: File exists" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_cut_file(
+    photo: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if ".ply" not in path.name:
+            return write(path, content)
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    output = tmp_path / "out"
+    assert predict([photo], tiny_bundle, output) == 1
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("d3_ros predict:")]
+    assert lines == [
+        f"d3_ros predict: {output}/photo.ply cannot be written (No space left on device)"
+    ]
+    assert {path.suffix for path in output.iterdir()} == {".png"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from d3_ros.geometry.camera import project
-from d3_ros.geometry.point_cloud import cloud_size, pack_cloud, write_ply
+from d3_ros.geometry.point_cloud import cloud_size, pack_cloud, ply_file
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(4, 3, 2.0, 4.0, 1.0, 1.0)
@@ -116,13 +116,11 @@ def test_any_depth_is_valid_or_nan_in_all_three(depth, rgb):
 
 
 @pytest.mark.parametrize("with_normals", [False, True])
-def test_ply_reads_back(tmp_path, with_normals):
+def test_ply_reads_back(with_normals):
     xyz = np.array([[[1, 2, 3], [np.nan] * 3, [4, 5, 6.5]]], np.float32)
     rgb = np.array([[[10, 20, 30], [0, 0, 0], [40, 50, 60]]], np.uint8)
     normals = np.array([[[0, 0, -1], [0, 0, 0], [0, -1, 0]]], np.float32) if with_normals else None
-    path = tmp_path / "cloud.ply"
-    assert write_ply(path, xyz, rgb, normals) == 2
-    header, _, body = path.read_bytes().partition(b"end_header\n")
+    header, _, body = ply_file(xyz, rgb, normals).partition(b"end_header\n")
     assert header.startswith(b"ply\nformat binary_little_endian 1.0\n")
     assert b"element vertex 2\n" in header
     stride = 27 if with_normals else 15

@@ -41,7 +41,7 @@ def load_runtime(
     has_torch = find_spec("torch") is not None
     if runtime == "auto" and export is not None and has_torch and _gpu_is_wanted(device):
         export, obstacle = None, "PyTorch has a GPU"
-    if runtime == "onnx" and export is None:
+    if export is None and (runtime == "onnx" or dtype == "int8"):
         raise DeviceError(f"{folder} cannot run on ONNX Runtime: {obstacle}")
     if runtime != "torch" and export is not None:
         from d3_ros.network.inference.onnx_runtime import load_onnx_runtime
