@@ -29,19 +29,20 @@ def test_as_it_comes_the_network_is_specialised(tiny_bundle: Path) -> None:
     assert isinstance(predictor.runtime.network, SpecialisedNetwork)
     assert predictor.runtime.network.applied == EXACT
     assert predictor.latency == {}
-    assert said == [f"loading model {tiny_bundle}", "ready: depth and normals on cpu in float32"]
+    assert said == [f"loading model {tiny_bundle}", "ready: depth and normals on cpu in fp32"]
 
 
 def test_specialising_can_be_switched_off(tiny_bundle: Path) -> None:
-    assert not isinstance(load(tiny_bundle, specialise=False)[0].network, SpecialisedNetwork)
+    predictor, _ = load(tiny_bundle, specialise=False)
+    assert not isinstance(predictor.runtime.network, SpecialisedNetwork)
 
 
 def test_the_tiny_codec_is_taken_where_asked_for(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="has no tiny codec"):
         load(tiny_bundle, codec="tiny")
     bundle = add_codec(tiny_bundle, tmp_path / "fast", tiny_codec())
-    assert isinstance(load(bundle, codec="tiny")[0].network.vae, TinyCodec)
-    assert not isinstance(load(bundle)[0].network.vae, TinyCodec)
+    assert isinstance(load(bundle, codec="tiny")[0].runtime.network.vae, TinyCodec)
+    assert not isinstance(load(bundle)[0].runtime.network.vae, TinyCodec)
 
 
 def test_a_target_latency_is_measured_before_the_first_frame(tiny_bundle: Path) -> None:
