@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from d3_ros.data.labelled_frame import LabelledFrame
+from d3_ros.data.plain_folder import Split
 from d3_ros.errors import DataError, one_line
 from d3_ros.geometry.sparse_depth import project_points
 from d3_ros.imaging.image_file import read_rgb
@@ -30,7 +31,7 @@ class KittiReader:
     kind = "kitti"
     has_depth, has_normals = True, False
     strays: Sequence[str] = ()
-    split: None = None
+    split: Mapping[str, Split] | None = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,7 +69,7 @@ class CompletionReader:
     kind = "completion"
     has_depth, has_normals = True, False
     strays: Sequence[str] = ()
-    split: None = None
+    split: Mapping[str, Split] | None = None
 
     def __init__(self, folder: Path) -> None:
         """Find the picture.

@@ -77,7 +77,7 @@ def open_reader(kind: DatasetKind, folder: Path) -> Reader:
     Raises:
         DataError: no such folder, or no labelled frames of that kind in it.
     """
-    reader = FolderReader(folder) if kind == "folder" else OfficialReader(kind, folder)
+    reader: Reader = FolderReader(folder) if kind == "folder" else OfficialReader(kind, folder)
     return _with_labels(folder, reader)
 
 
@@ -183,7 +183,7 @@ class OfficialReader:
         Raises:
             DataError: no such folder, or no frames of that kind in it.
         """
-        self.kind = kind
+        self.kind: str = kind
         frames, strays = official_layout.list_official(folder, kind)
         self.strays: Sequence[str] = strays
         self._files = {frame.name: frame for frame in frames}

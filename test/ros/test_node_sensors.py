@@ -118,6 +118,18 @@ def test_a_lidar_gives_metres(robot: Robot) -> None:
     np.testing.assert_allclose(metres(robot, image.header), truth(ramp()), rtol=0.02)
 
 
+def test_an_organised_cloud_with_a_wrong_row_step_gives_metres(robot: Robot) -> None:
+    image = robot.new_image()
+    organised = cloud(image.header, in_lidar_frame(ramp()))
+    organised.height, organised.width = 12, organised.width // 12
+    organised.row_step = 0
+    robot.sense("points", organised)
+    robot.show(image, sensor=None)
+    row = told(robot, image.header)
+    assert (STATES[int(row["state"])], row["sources"]) == ("measured", POINTS)
+    robot.wait_for_line("row_step 0 contradicts the length of the data")
+
+
 def test_a_planar_scan_gives_metres(robot: Robot) -> None:
     robot.network.relative = columns_ramp()
     image = robot.new_image()

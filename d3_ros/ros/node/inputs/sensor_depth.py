@@ -145,7 +145,7 @@ class SensorReader:
     def _from_points(self, message: Any, camera: Header, *rest: Any) -> np.ndarray:
         topic = self._topics["points"]
         if wrong_row_step(message):
-            self._tell.warn(
+            self._log.warn(
                 f"'{topic}': row_step {message.row_step} contradicts the length of the data, which "
                 "is read as packed points: correct its publisher"
             )
