@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,42 @@ def test_wrong_files(tmp_path: Path) -> None:
     path.write_text("- 1\n")
     with pytest.raises(DataError, match="must be a mapping"):
         load_config(path)
+
+
+@pytest.mark.parametrize("name", ["train_depth", "train_normals"])
+def test_the_official_learning_rate(name: str) -> None:
+    """DESIGN, section 2: logarithmic to 3e-5 at step 2,000, then linear to 0 at step 30,000."""
+    config = load_config(CONFIGS / f"{name}.yaml")
+    optimizer = config.optimizer
+    for step, expected in {
+        0: 0.0,
+        1: math.log(2) / math.log(2000),
+        100: 0.607,
+        1000: 0.909,
+        1999: 1.0,
+        2000: 1.0,
+        16_000: 0.500,
+        29_999: 1 / 28_000,
+    }.items():
+        factor = learning_rate_factor(
+            optimizer.schedule,
+            step,
+            steps=config.steps,
+            warmup_steps=optimizer.warmup_steps,
+            final_share=optimizer.final_share,
+        )
+        assert factor == pytest.approx(expected, abs=5e-4 if 0.1 < expected < 1 else 1e-9), step
+
+
+def test_a_warm_up_longer_than_the_run() -> None:
+    for warmup_steps in (0, 1, 2, 10, 11, 2000):
+        factors = [
+            learning_rate_factor(
+                "warmup_decay", step, steps=10, warmup_steps=warmup_steps, final_share=0.0
+            )
+            for step in range(10)
+        ]
+        assert all(0 <= factor <= 1 for factor in factors), warmup_steps
 
 
 def test_learning_rate_by_hand() -> None:

@@ -31,7 +31,7 @@ from d3_ros.training.config.yaml_config import (
 from d3_ros.types import TASKS, Task
 
 DepthUnit: TypeAlias = Literal["metre", "mean", "pixel"]
-Schedule: TypeAlias = Literal["constant", "linear", "cosine"]
+Schedule: TypeAlias = Literal["constant", "linear", "cosine", "warmup_decay"]
 
 
 @dataclass(frozen=True)
