@@ -27,8 +27,11 @@ class DatasetConfig:
     derive_normals: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < float("inf"):
-            raise DataError(f"data: the weight of {self.path} must be positive, not {self.weight}")
+        if not 0 < self.weight <= 1e6:
+            raise DataError(
+                f"data: the weight of {self.path} must be positive and at most 1,000,000, "
+                f"not {self.weight}"
+            )
 
 
 @dataclass(frozen=True)
@@ -49,5 +52,5 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.datasets:
             raise DataError("data: name at least one dataset")
-        if not 0 <= self.cache_gb < float("inf"):
-            raise DataError(f"data.cache_gb must be 0 or more, not {self.cache_gb}")
+        if not 0 <= self.cache_gb <= 1e6:
+            raise DataError(f"data.cache_gb must be 0 to 1,000,000, not {self.cache_gb}")

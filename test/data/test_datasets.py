@@ -294,7 +294,7 @@ def test_decoded_frames_are_kept_as_far_as_memory_is_given(
         assert kept.depth is not None
         assert fresh.depth is not None
         assert torch.equal(kept.depth, fresh.depth)
-    with pytest.raises(DataError, match="cache_gb must be 0 or more"):
+    with pytest.raises(DataError, match="cache_gb must be 0 to 1,000,000"):
         config(root, cache_gb=-1.0)
 
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 INHERITS = "inherits"  # key of a YAML file: the file whose values it changes
 MAX_BYTES = 100_000
 MAX_FILES = 20  # that inherit from each other
-MAX_MERGED_KEYS = 1000  # by YAML's `<<`, whose copies can multiply
+MAX_MERGED_KEYS = 1000  # by YAML's `<<`, whose copies multiply in PyYAML before 6.0.4
 # PyYAML lets Python's own errors through: for dates and numbers that do not exist, for tags with
 # values that do not fit, and for brackets nested too deeply.
 YAML_ERRORS = (
