@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
+from helpers.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("colcon_core") is None,
@@ -90,14 +91,10 @@ def test_the_installed_node_loads_the_installed_model(prefix: Path, tmp_path: Pa
             stderr=subprocess.STDOUT,
         )
         try:
-            for _ in range(240):
-                if "active" in log.read_text() or node.poll() is not None:
-                    break
-                with pytest.raises(subprocess.TimeoutExpired):
-                    node.wait(0.5)
+            wait_until(lambda: "active" in log.read_text() or node.poll() is not None, "activation")
         finally:
             node.terminate()
-            code = node.wait(30)
+            code = node.wait(PATIENCE_S)
     assert "active" in log.read_text(), log.read_text()
     assert str(prefix) in log.read_text(), "the model did not come from the installed share folder"
     assert code == 0, log.read_text()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.paths import ROOT
+from helpers.waiting import PATIENCE_S, wait_until
 
 from d3_ros.demo.__main__ import main
 from d3_ros.demo.run import default_frames, device_in_use, prepared_output, start_viewer
@@ -57,7 +57,7 @@ def test_the_demo_end_to_end(tiny_bundle: Path, measured_folder: Path, tmp_path:
     report = json.loads((output / "report.json").read_text())
     assert report.keys() >= KEYS
     assert report["model"] == str(tiny_bundle)
-    assert report["device"] == "cpu, float32"
+    assert report["device"] == "cpu, fp32"
     assert report["sent"] == 7
     assert report["frames"] + report["dropped"] == 7
     assert report["frames"] >= 5
@@ -147,17 +147,18 @@ def test_no_process_is_left_behind(
         # A shell's background job ignores Ctrl-C, and so would everything that it starts.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as demo:
-        deadline = time.monotonic() + 30
-        children: dict[int, str] = {}
-        while len(children) < 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
-            children = children_of(demo.pid)
-        assert len(children) == 3, children
-        time.sleep(0.3)  # past the fork: each is its own program now
-        children = children_of(demo.pid)
+
+        def three_programs() -> dict[int, str]:
+            found = children_of(demo.pid)
+            # Right after the fork a child still has the demo's command line.
+            forked = "-m d3_ros.demo " in " ".join(found.values())
+            return found if len(found) == 3 and not forked else {}
+
+        wait_until(three_programs, "the demo starts its processes")
+        children = three_programs()
         target = next((pid for pid, command_line in children.items() if victim in command_line), 0)
         os.kill(demo.pid if victim == "demo" else target, how)
-        said, _ = demo.communicate(timeout=30)
+        said, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == exit_code, said
     assert says in said
     assert "Traceback" not in said
@@ -236,9 +237,7 @@ def test_a_stubborn_child_ends_too(tmp_path: Path) -> None:
     )
     with Family(tmp_path, dict(os.environ)) as family:
         child = family.start("stubborn", [sys.executable, "-c", code])
-        while "ready" not in child.last_lines():
-            assert child.exit_code is None
-            time.sleep(0.02)
+        wait_until(lambda: "ready" in child.last_lines() or child.exit_code, "the child is ready")
         child.stop(patience_s=0.3)
         assert child.exit_code == -signal.SIGTERM
 

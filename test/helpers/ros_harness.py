@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from helpers.waiting import PATIENCE_S, wait_until
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
@@ -35,7 +35,6 @@ from d3_ros.types import D3Prediction, Task
 
 WIDTH, HEIGHT = 64, 48
 SCALE, SHIFT = 4.0, 0.5
-PATIENCE_S = 20.0
 
 
 def ramp() -> np.ndarray:
@@ -79,14 +78,6 @@ class StandIn:
 
     def processing_size(self, task: Task, image_size: tuple[int, int]) -> tuple[int, int]:
         return image_size
-
-
-def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Return as soon as `condition` holds; fail with `what` when it never does."""
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for: {what}"
-        time.sleep(0.01)
 
 
 class Robot:
@@ -297,7 +288,7 @@ class Robot:
         client = self.peer.create_client(kind, f"predictor/{name}")
         assert client.wait_for_service(PATIENCE_S)
         future = client.call_async(request)
-        wait_until(future.done, f"{name} answers", patience_s=60.0)
+        wait_until(future.done, f"{name} answers")
         self.peer.destroy_client(client)
         return future.result()
 

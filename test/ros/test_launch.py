@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers.paths import ROOT
-from helpers.ros_harness import wait_until
+from helpers.waiting import PATIENCE_S, wait_until
 
 from d3_ros.ros.launching import (
     HANDED_ON,
@@ -305,10 +305,10 @@ def test_ros2_launch_configures_and_activates_the_node(tiny_bundle: Path, tmp_pa
         )
     try:
         line = "active, waiting for '/camera/image_raw'"
-        wait_until(lambda: line in log.read_text() or launch.poll() is not None, "activation", 90.0)
+        wait_until(lambda: line in log.read_text() or launch.poll() is not None, "activation")
         assert line in log.read_text(), log.read_text()
         launch.send_signal(signal.SIGINT)
-        assert launch.wait(30) == 0, log.read_text()
+        assert launch.wait(PATIENCE_S) == 0, log.read_text()
     finally:
         launch.kill()
         launch.wait()

@@ -18,8 +18,8 @@ from helpers.ros_harness import (
     StandIn,
     ramp,
     ros_context,
-    wait_until,
 )
+from helpers.waiting import PATIENCE_S, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
@@ -217,7 +217,7 @@ def test_colour_images_are_capped() -> None:
 def test_the_newest_frame_wins_and_every_frame_is_counted() -> None:
     network = StandIn()
     go_on = threading.Event()
-    network.before = lambda: go_on.wait(10.0) and None
+    network.before = lambda: go_on.wait(PATIENCE_S) and None
     with Robot(network, topics=(RELATIVE,)) as robot:
         first = robot.show()
         wait_until(lambda: network.asked, "the first image is in the network")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from helpers.ros_harness import wait_until
+from helpers.waiting import PATIENCE_S, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
@@ -54,18 +55,18 @@ def test_the_newest_item_wins_and_the_overtaken_are_dropped() -> None:
 
     def process(items: dict[str, int]) -> None:
         started.set()
-        go_on.wait(5.0)
+        go_on.wait(PATIENCE_S)
         done.append(items["a"])
 
     worker = LatestFrameWorker("a", process, lambda source, item: dropped.append(item))
     worker.submit("a", 1)
-    assert started.wait(5.0)
+    assert started.wait(PATIENCE_S)
     for item in (2, 3, 4):
         worker.submit("a", item)
     assert dropped == [2, 3]
     go_on.set()
     wait_until(lambda: done == [1, 4], "both are done")
-    assert worker.stop(5.0)
+    assert worker.stop(PATIENCE_S)
     worker.submit("a", 5)
     assert dropped == [2, 3, 5]
 
@@ -75,17 +76,17 @@ def test_stop_tells_whether_the_last_item_is_done() -> None:
 
     def process(items: dict[str, int]) -> None:
         started.set()
-        go_on.wait(5.0)
+        go_on.wait(PATIENCE_S)
 
     dropped: list[int] = []
     worker = LatestFrameWorker("a", process, lambda source, item: dropped.append(item))
     worker.submit("a", 1)
-    assert started.wait(5.0)
+    assert started.wait(PATIENCE_S)
     worker.submit("a", 2)
     assert not worker.stop(0.05)
     assert dropped == [2]
     go_on.set()
-    assert worker.stop(5.0)
+    assert worker.stop(PATIENCE_S)
 
 
 def test_what_waits_at_the_same_time_is_processed_together() -> None:
@@ -95,17 +96,17 @@ def test_what_waits_at_the_same_time_is_processed_together() -> None:
     def process(items: dict[str, int]) -> None:
         batches.append(items)
         started.set()
-        go_on.wait(5.0)
+        go_on.wait(PATIENCE_S)
 
     worker = LatestFrameWorker("ab", process, lambda source, item: None)
     worker.submit("a", 1)
-    assert started.wait(5.0)
+    assert started.wait(PATIENCE_S)
     for source, item in (("a", 2), ("b", 3), ("a", 4)):
         worker.submit(source, item)
     go_on.set()
     wait_until(lambda: len(batches) == 2, "a second batch")
     assert batches == [{"a": 1}, {"a": 4, "b": 3}]
-    assert worker.stop(5.0)
+    assert worker.stop(PATIENCE_S)
 
 
 def test_whatever_the_work_raises_the_thread_lives_and_says_so() -> None:
@@ -128,18 +129,18 @@ def test_whatever_the_work_raises_the_thread_lives_and_says_so() -> None:
     worker.submit("a", 2)
     wait_until(lambda: done == [2], "the next one is processed")
     wait_until(lambda: worker.fault == "", "and clears the fault")
-    assert worker.stop(5.0)
+    assert worker.stop(PATIENCE_S)
 
 
 def test_how_long_the_work_takes_can_be_seen_from_outside() -> None:
     go_on = threading.Event()
-    worker = LatestFrameWorker("a", lambda items: go_on.wait(20.0) and None, lambda *_: None)
+    worker = LatestFrameWorker("a", lambda items: go_on.wait(PATIENCE_S) and None, lambda *_: None)
     assert worker.busy_s == 0.0
     worker.submit("a", 1)
     wait_until(lambda: worker.busy_s > 0.05, "it is busy")
     go_on.set()
     wait_until(lambda: worker.busy_s == 0.0, "it is done")
-    assert worker.stop(5.0)
+    assert worker.stop(PATIENCE_S)
 
 
 class Patience:
@@ -149,13 +150,22 @@ class Patience:
         self.done: list[dict[str, int]] = []
         self.dropped: list[int] = []
         self.ready: set[int] = set()
-        self.patience_s = 60.0
+        self.looked_at: set[int] = set()
         self.worker = LatestFrameWorker(
             "ab",
             self.done.append,
             lambda source, item: self.dropped.append(item),
-            lambda source, item: 0.0 if item in self.ready else self.patience_s,
+            self.ready_in,
         )
+
+    def ready_in(self, source: str, item: int) -> float:
+        self.looked_at.add(item)
+        return 0.0 if item in self.ready else 600.0
+
+    def submit(self, source: str, item: int) -> None:
+        """Returns when the worker waits for the item."""
+        self.worker.submit(source, item)
+        wait_until(lambda: item in self.looked_at, f"the worker looks at {item}")
 
     def let(self, *items: int) -> None:
         self.ready.update(items)
@@ -170,28 +180,26 @@ def test_a_source_that_is_not_ready_holds_up_nobody() -> None:
     wait_until(lambda: patience.done == [{"b": 2}], "b is done")
     patience.let(1)
     wait_until(lambda: patience.done == [{"b": 2}, {"a": 1}], "a is done")
-    assert patience.worker.stop(5.0)
+    assert patience.worker.stop(PATIENCE_S)
 
 
 def test_an_item_that_waits_for_its_companions_is_not_overtaken_by_one_that_waits_too() -> None:
     """Else a sensor later than the next image would keep every image from its turn."""
     patience = Patience()
     for item in (1, 2, 3):
-        patience.worker.submit("a", item)
-        time.sleep(0.05)  # each finds the worker idle
+        patience.submit("a", item)
     assert patience.dropped == [2]
     patience.let(1)
     wait_until(lambda: patience.done == [{"a": 1}], "the first is done")
     patience.let(3)
     wait_until(lambda: patience.done == [{"a": 1}, {"a": 3}], "the newest is done")
     # But a newer one that is ready goes before one that is not.
-    patience.worker.submit("a", 4)
-    time.sleep(0.05)
+    patience.submit("a", 4)
     patience.ready.add(5)
     patience.worker.submit("a", 5)
     wait_until(lambda: patience.done[-1] == {"a": 5}, "the ready one is done")
     assert patience.dropped == [2, 4]
-    assert patience.worker.stop(5.0)
+    assert patience.worker.stop(PATIENCE_S)
 
 
 def test_an_item_is_processed_when_its_time_to_wait_is_over() -> None:
@@ -203,18 +211,17 @@ def test_an_item_is_processed_when_its_time_to_wait_is_over() -> None:
     worker.submit("a", 1)
     wait_until(lambda: done == [{"a": 1}], "nobody woke the worker")
     assert time.monotonic() >= deadline
-    assert worker.stop(5.0)
+    assert worker.stop(PATIENCE_S)
 
 
 def test_clearing_drops_all_that_waits() -> None:
     patience = Patience()
-    patience.worker.submit("a", 1)
-    time.sleep(0.05)
+    patience.submit("a", 1)
     patience.worker.submit("a", 2)
     patience.worker.submit("b", 3)
     patience.worker.clear()
     assert sorted(patience.dropped) == [1, 2, 3]
-    assert patience.worker.stop(5.0)
+    assert patience.worker.stop(PATIENCE_S)
     assert patience.done == []
 
 
@@ -374,14 +381,17 @@ class Log:
     error = warning
 
 
-def test_a_line_is_said_once_in_a_while() -> None:
+def test_a_line_is_said_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 5.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("d3_ros.ros.node.diagnostics.throttled_logger.time", clock)
     log = Log()
     tell = ThrottledLogger(log, period_s=0.1)
     for _ in range(3):
         tell.warn("a")
         tell.error("b")
     assert log.lines == ["a", "b"]
-    time.sleep(0.12)
+    now += 0.12
     tell.warn("a")
     assert log.lines == ["a", "b", "a"]
 

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import pytest
 from helpers.paths import ROOT
-from helpers.ros_harness import ros_context, wait_until
+from helpers.ros_harness import ros_context
+from helpers.waiting import PATIENCE_S, wait_until
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -82,9 +83,9 @@ class Rig:
 
     def call(self, kind: type, name: str, request: object) -> object:
         client = self.node.create_client(kind, f"predictor/{name}")
-        assert client.wait_for_service(60.0), f"no service {name}"
+        assert client.wait_for_service(PATIENCE_S), f"no service {name}"
         future = client.call_async(request)
-        wait_until(future.done, f"{name} answers", patience_s=90.0)
+        wait_until(future.done, f"{name} answers")
         self.node.destroy_client(client)
         return future.result()
 
@@ -140,7 +141,7 @@ class Rig:
             shown.append(self.show(name))
             return [h for h in shown if all(answer(output, h) for output in OUTPUTS)]
 
-        wait_until(answered, f"camera '{name}' is answered", patience_s=60.0)
+        wait_until(answered, f"camera '{name}' is answered")
         header = answered()[0]
         encodings = {
             "depth/relative": ("32FC1", 4),
@@ -224,7 +225,7 @@ def test_a_node_process_through_its_whole_life_twice(
             assert rig.change("cleanup")
         assert rig.change("unconfigured_shutdown")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30.0) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         rig.close()
 
@@ -234,7 +235,7 @@ def test_what_the_process_offers(start, tiny_bundle: Path) -> None:
     start("/offers", f"model:={tiny_bundle}", "device:=cpu", "autostart:=true")
     rig = Rig("/offers", {"": "raw"})
     try:
-        wait_until(rig.images[""].get_subscription_count, "the node listens", patience_s=90.0)
+        wait_until(rig.images[""].get_subscription_count, "the node listens")
         for output in OUTPUTS:
             (offer,) = rig.known(rig.node.get_publishers_info_by_topic, f"predictor/{output}")
             assert offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE

@@ -151,10 +151,8 @@ def test_a_killed_process_goes_on_bit_for_bit(frames: Path, tmp_path: Path) -> N
         env=ENVIRONMENT,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
     while (reached := checkpoints.latest(output)) is None:
         assert process.poll() is None, "the run ended by itself"
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
