@@ -1,9 +1,9 @@
-"""Draw the frame of each folder on which a bundle is worst: the failure pictures of its card.
+"""Draw the worst frame of each folder: the failure pictures of a bundle's card.
 
     .venv/bin/python scripts/worst_frames.py docs/d3_nano_worst.jpg FOLDER... --model models/d3_nano
 
-A row a folder: the image (left out of a folder named with --hide, whose frames may not be shown),
-the network's depth after its affine fit to the truth, how far it is off, and its normals.
+One row per folder: the image, the network's depth after its affine fit to the truth, its error, and
+its normals. A folder named with --hide, whose frames may not be shown, has no image.
 """
 
 from __future__ import annotations
@@ -19,34 +19,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from d3_ros.data.frame_set import FrameSet
 from d3_ros.evaluation.evaluate import evaluate, predict
-from d3_ros.evaluation.pictures import ERROR_LIMIT, colour_error
 from d3_ros.evaluation.scores import affine_depth
 from d3_ros.imaging.colour_maps import colour_depth, colour_normals
-from d3_ros.imaging.drawing import save_picture, strip, with_bar
+from d3_ros.imaging.drawing import panels, save_picture, with_bar
+from d3_ros.imaging.frame_pictures import error_picture
 from d3_ros.network import D3Predictor
 
 SCORE = "affine_depth.abs_rel"
 
 
 def row(predictor: D3Predictor, frames: FrameSet, hidden: bool) -> np.ndarray:
-    """The strip of pictures of the worst frame of a set."""
+    """The pictures of the worst frame of a set, side by side."""
     worst = max(evaluate(predictor, frames, points=100), key=lambda one: one.scores[SCORE])
     frame = frames.read(worst.name)
     answer, truth = predict(predictor, frame), frame.depth
     assert answer.depth is not None and answer.normals is not None and truth is not None
-    known = np.where(truth > 0, truth, np.float32(np.nan))
+    known = np.where(truth > 0, truth, np.float32(np.nan)).astype(np.float32)
     near, far = (float(q) for q in np.nanquantile(known, (0.02, 0.98)))
     fitted = affine_depth(answer.depth, truth).astype(np.float32)
-    error = np.abs(fitted - known) / known
     pictures = {} if hidden else {"image": frame.rgb}
     pictures |= {
         f"{frames.folder.name}/{worst.name}: depth, AbsRel {worst.scores[SCORE]:.3f}": with_bar(
             colour_depth(fitted, near, far), near, far, "m"
         ),
-        f"error, bright: {ERROR_LIMIT:.0%} and more": colour_error(error),
+        "error": error_picture(fitted, known),
         "normals": colour_normals(answer.normals),
     }
-    return strip(pictures, {})
+    return panels(pictures, columns=4)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""index.html of a run: one file without a single external resource, readable from a USB stick."""
+"""index.html of a run: one file without external resources, for people who did not run it."""
 
 from __future__ import annotations
 
@@ -8,83 +8,107 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from d3_ros.demo.verdict import next_steps, verdict, what_was_run
 from d3_ros.imaging import html_page as html
+from d3_ros.imaging.cloud_viewer import SCRIPT, cloud_viewer
+from d3_ros.imaging.frame_pictures import Cloud
 
 
 @dataclass(frozen=True)
 class Figure:
     """The pictures of one frame: (caption, bytes of a JPEG) in the order to show them."""
 
-    stamp_ns: int
+    index: int
     title: str
     pictures: list[tuple[str, bytes]]
 
 
-def write_page(path: Path, report: dict[str, Any], figures: Sequence[Figure]) -> None:
-    """Write the page of a run from the content of its report.json and its pictures."""
+def write_demo_page(
+    path: Path, report: dict[str, Any], figures: Sequence[Figure], cloud: tuple[str, Cloud] | None
+) -> None:
+    """Write the page of a run.
+
+    Args:
+        path: file to write.
+        report: the content of report.json.
+        figures: the frames to show.
+        cloud: title of a frame and its points, or None.
+    """
     body = [
-        f"<h1>d3_ros: {escape(report['model'])} on {escape(report['device'])}</h1>",
+        "<h1>d3_ros demo</h1>",
         f"<p>{escape(report['source'])}</p>",
+        f"<p>{escape(what_was_run(report))}</p>",
+        html.verdict(*verdict(report)),
         *(f"<p>Note: {escape(warning)}</p>" for warning in report["warnings"]),
         _cards(report),
-        f"<p>AbsRel and δ1: {escape(report['abs_rel_note'])}. Latency: from the camera's stamp to "
-        f"the arrival of ~/{escape(report['depth_topic'])} in another process.</p>",
+        "<h2>Frames</h2><p>Click a picture to enlarge it.</p>",
     ]
     for figure in figures:
-        body.append(f"<h2>{escape(figure.title)}</h2><div class=frame>")
+        body.append(f"<h3>{escape(figure.title)}</h3><div class=frame>")
         body += [html.figure(figure.title, caption, data) for caption, data in figure.pictures]
         body.append("</div>")
-    body += [
-        "<h2>Topics</h2>",
-        html.table(
-            ["topic", "messages", "Hz", "latency p50, ms", "p95, ms"],
-            [
-                [f"~/{name}", row["messages"], row["hz"], row.get("p50"), row.get("p95")]
-                for name, row in report["topics"].items()
-            ],
-        ),
-        "<h2>Frames</h2>",
-        _frames(report["per_frame"]),
-        "<h2>Made with</h2>",
-        html.table(
-            ["what", "value"],
-            [["hardware", report["hardware"]], *map(list, report["versions"].items())],
-        ),
-    ]
-    html.write_page(path, f"d3_ros: {report['model']}", body)
+    if cloud is not None:
+        title, points = cloud
+        caption = f"{title}. Drag to turn, wheel to zoom, double click to start again."
+        body += ["<h2>Point cloud</h2>", cloud_viewer(points.xyz, points.rgb, caption)]
+    steps = "".join(f"<li>{escape(step)}</li>" for step in next_steps(report))
+    body += [f"<h2>What to try next</h2><ul>{steps}</ul>", *_details(report)]
+    html.write_page(path, f"d3_ros demo: {report['model']}", body, SCRIPT)
 
 
 def _cards(report: dict[str, Any]) -> str:
     latency = report["latency_ms"] or {"p50": None, "p95": None}
     states = report["scale_states"]
+    alone = report["points_alone"]
     cards = [
-        (f"{report['frames']} / {report['sent']}", f"frames ({report['dropped']} dropped)"),
-        (html.number(report["depth_hz"], 3), "depth, Hz"),
-        (html.number(latency["p50"], 3), "latency p50, ms"),
-        (html.number(latency["p95"], 3), "latency p95, ms"),
-        (html.number(report["abs_rel"], 3), "AbsRel, held-out pixels"),
-        (html.number(report["delta1"], 3), "δ1, held-out pixels"),
-        (max(states, key=states.get) if states else "-", "scale state, most frames"),
+        (html.number(report["abs_rel"], 3), "AbsRel: mean relative error of depth"),
+        (
+            "-" if alone is None else html.number(alone["abs_rel"], 3),
+            "AbsRel of the same points, interpolated",
+        ),
+        (html.number(report["delta1"], 3), "δ1: share of pixels within 25 %"),
+        (html.number(report["depth_hz"], 3), "depth images per second"),
+        (html.number(latency["p50"], 3), "latency, ms, median"),
+        (html.number(latency["p95"], 3), "latency, ms, 95 %"),
+        (f"{report['frames']} / {report['sent']}", "images answered"),
+        (max(states, key=states.get) if states else "-", "state of the scale, most frames"),
     ]
     return html.cards(cards)
 
 
-def _frames(rows: list[dict[str, Any]]) -> str:
-    """The table of all frames, folded where it is long."""
-    table = html.table(
-        ["frame", "name", "latency, ms", "scale", "AbsRel", "δ1", "coverage", "pixels"],
+def _details(report: dict[str, Any]) -> list[str]:
+    """Tables for engineers, folded."""
+    topics = html.table(
+        ["topic", "messages", "Hz", "latency median, ms", "95 %, ms"],
         [
-            [
-                row["frame"],
-                row["name"],
-                row["latency_ms"],
-                row["scale_state"],
-                row["abs_rel"],
-                row["delta1"],
-                row["coverage"],
-                row["pixels"],
-            ]
-            for row in rows
+            [f"~/{name}", row["messages"], row["hz"], row.get("p50"), row.get("p95")]
+            for name, row in report["topics"].items()
         ],
     )
-    return html.folded(table, len(rows), "frames")
+    columns = {
+        "frame": "frame",
+        "name": "name",
+        "latency_ms": "latency, ms",
+        "scale_state": "scale",
+        "abs_rel": "AbsRel",
+        "points_alone_abs_rel": "AbsRel, points alone",
+        "delta1": "δ1",
+        "coverage": "coverage",
+        "pixels": "pixels",
+    }
+    frames = html.table(
+        list(columns.values()), [[row[key] for key in columns] for row in report["per_frame"]]
+    )
+    made_with = html.table(
+        ["what", "value"],
+        [["hardware", report["hardware"]], *map(list, report["versions"].items())],
+    )
+    return [
+        "<h2>Details</h2>",
+        "<p>Latency: from the stamp of the image to the arrival of "
+        f"~/{escape(report['depth_topic'])} in another process. Coverage: share of the measured "
+        "pixels that have depth.</p>",
+        html.folded(topics, "Topics"),
+        html.folded(frames, f"All {len(report['per_frame'])} answered images"),
+        html.folded(made_with, "Hardware and versions"),
+    ]

@@ -114,7 +114,7 @@ class Recorder(Node):
             if message is None:
                 self._recording.forget(stamp, forgettable)
             elif topic == POINTS:
-                self._recording.save_array(stamp, topic, rows_from_cloud(message))
+                self._recording.save_array(stamp, topic, organised_points(message))
             else:
                 self._recording.save_array(stamp, topic, pixels_from_image(message))
 
@@ -132,25 +132,23 @@ def pixels_from_image(message: Image) -> np.ndarray:
     return pixels[..., 0] if channels == 1 else pixels
 
 
-def rows_from_cloud(message: PointCloud2) -> np.ndarray:
-    """(N, 6) float32 rows x y z r g b of a cloud's valid points, (N, 9) where it has normals.
+def organised_points(message: PointCloud2) -> np.ndarray:
+    """(H, W, 6) float32 x y z r g b of a cloud, (H, W, 9) where it has normals; invalid is NaN.
 
-    Fields are found by name and offset; r g b are 0 to 255; points with NaN are left out.
+    Fields are found by name and offset; r g b are 0 to 255.
 
     Raises:
-        MessageError: x y z rgb are not all there, or the data is too short.
+        MessageError: a field is missing, or the data is too short.
     """
     names = ["x", "y", "z", "rgb"]
     if any(field.name == "normal_x" for field in message.fields):
         names += ["normal_x", "normal_y", "normal_z"]
-    points = cloud_fields(message, POINTS, names).ravel()
-    valid = np.isfinite(points["x"]) & np.isfinite(points["y"]) & np.isfinite(points["z"])
-    points = points[valid]
+    points = cloud_fields(message, POINTS, names)
     bits = points["rgb"].astype("<f4").view("<u4")
     columns = [points[name] for name in ("x", "y", "z")]
     columns += [(bits >> shift & 255) for shift in (16, 8, 0)]
     columns += [points[name] for name in names[4:]]
-    return np.stack([column.astype(np.float32) for column in columns], axis=1)
+    return np.stack([column.astype(np.float32) for column in columns], axis=-1)
 
 
 def plain_values(message: DiagnosticStatus | DiagnosticArray | Float32MultiArray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a recording to something to look at: pictures, cloud.ply, report.json and a table."""
+"""From a recording to its results: pictures, cloud.ply, report.json, index.html and a table."""
 
 from __future__ import annotations
 
@@ -17,35 +17,42 @@ import numpy as np
 
 import d3_ros
 from d3_ros.data.played_frame import FrameSource, PlayedFrame
-from d3_ros.demo.page import Figure, write_page
-from d3_ros.demo.pictures import Cloud, frame_pictures
-from d3_ros.demo.recording import (
-    METRIC,
-    NORMALS,
-    POINTS,
-    RELATIVE,
-    Recording,
-    Sent,
-    evenly,
+from d3_ros.demo.page import Figure, write_demo_page
+from d3_ros.demo.recording import METRIC, NORMALS, POINTS, RELATIVE, Recording, Sent, evenly
+from d3_ros.demo.score import (
+    DepthScore,
+    Traffic,
+    scale_states,
+    score_depth,
+    score_points_alone,
+    traffic,
 )
-from d3_ros.demo.score import DepthScore, Traffic, scale_states, score_depth, traffic
 from d3_ros.geometry.point_cloud import ply_file
-from d3_ros.imaging.drawing import save_picture, strip
+from d3_ros.imaging.drawing import panels, save_picture
+from d3_ros.imaging.frame_pictures import Cloud, frame_pictures
 from d3_ros.imaging.image_file import encode_jpeg, write_whole
 
-CAPTIONS = {
-    "colour": "camera, dots: depth given",
+# The file of each picture, by its caption.
+FILES = {
+    "camera": "colour",
+    "camera, dots: depth given": "colour",
     "depth": "depth",
-    "measured": "measured",
+    "relative depth, no scale": "depth",
+    "measured depth": "measured",
+    "error of depth": "error",
     "normals": "normals",
-    "cloud_above": "cloud from above",
-    "cloud_oblique": "cloud, oblique",
+    "cloud from above": "cloud_above",
+    "cloud, oblique": "cloud_oblique",
 }
+# Saved, but not shown in the strip and on the page, which has a cloud to turn.
+NOT_SHOWN = "cloud from above"
+# Interpolating the points of a frame takes a third of a second.
+MOST_INTERPOLATED = 20
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What only the one who started the processes knows."""
+    """What the user asked for, and where the node's log is."""
 
     model: str
     device: str
@@ -72,58 +79,74 @@ def write_report(
     numbers = traffic(sent_rows, received)
     states = scale_states(sent_rows, received, reported)
     latency = {row.stamp_ns: row.latency_ms for row in received if row.topic == numbers.depth_topic}
-    kept: dict[int, int] = {}  # a frame that was played several times is shown once
-    for row in numbers.answered:
-        if recording.array_path(row.stamp_ns, RELATIVE).is_file():
-            kept.setdefault(row.index, row.stamp_ns)
-    shown = sorted(evenly(list(kept.values()), pictures))
+    shown = _frames_to_show(recording, numbers.answered, pictures)
     by_index: dict[int, list[Sent]] = {}
     for row in numbers.answered:
         by_index.setdefault(row.index, []).append(row)
+    interpolated = set(evenly(sorted(by_index), MOST_INTERPOLATED))
 
     rows: list[dict[str, Any]] = []
     figures: list[Figure] = []
-    held_out = 0
-    cloud_stamp = _last_with_cloud(recording, shown)
+    shown_cloud: tuple[str, Cloud] | None = None
+    held_out, given_points = 0, []
     for frame in source:
         held_out += int(frame.truth is not None and np.isfinite(frame.truth).any())
+        if frame.sensor is not None:
+            given_points.append(int(np.isfinite(frame.sensor).sum()))
+        alone = None
         for sent in by_index.get(frame.index, []):
-            score = _score(recording, sent.stamp_ns, frame)
-            rows.append(_row(frame, sent.stamp_ns, latency, states, score))
+            metric = recording.load_array(sent.stamp_ns, METRIC)
+            score = None
+            if metric is not None and frame.truth is not None:
+                score = score_depth(metric, frame.truth)
+                if alone is None and score is not None and frame.index in interpolated:
+                    alone = score_points_alone(frame.sensor, metric, frame.truth)
+            rows.append(_row(frame, sent.stamp_ns, latency, states, score, alone))
             if sent.stamp_ns in shown:
                 cloud = read_cloud(recording, sent.stamp_ns)
                 stem = output / f"frame_{shown.index(sent.stamp_ns) + 1}"
                 figures.append(_figure(stem, recording, frame, rows[-1], cloud))
-                if cloud is not None and sent.stamp_ns == cloud_stamp:
-                    content = ply_file(cloud.xyz, cloud.rgb, cloud.normals)
-                    write_whole(output / "cloud.ply", content)
+                if cloud is not None and np.isfinite(cloud.xyz).any():
+                    shown_cloud = figures[-1].title, cloud
+    if shown_cloud is not None:
+        cloud = shown_cloud[1]
+        write_whole(output / "cloud.ply", ply_file(cloud.xyz, cloud.rgb, cloud.normals))
     rows.sort(key=lambda row: row["stamp_ns"])
-    figures.sort(key=lambda figure: figure.stamp_ns)
+    figures.sort(key=lambda figure: figure.index)
 
     diagnostics: dict[str, Any] = next(
         (row.values for row in reversed(reported) if row.topic == "/diagnostics"), {}
     )
     note = _note(numbers, rows, diagnostics, has_truth=held_out > 0)
     report = _summary(numbers, rows, source, info, note)
+    report["given_points"] = int(np.median(given_points)) if given_points else 0
     report["diagnostics"] = diagnostics
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    (output / "report.json").write_text(text + "\n", encoding="utf-8")
-    write_page(output / "index.html", report, figures)
+    write_whole(output / "report.json", text + "\n")
+    write_demo_page(output / "index.html", report, figures, shown_cloud)
     return report
 
 
+def _frames_to_show(recording: Recording, answered: Sequence[Sent], pictures: int) -> list[int]:
+    """Stamps of the frames to show, in the order of the source; none is shown twice."""
+    kept: dict[int, int] = {}
+    for row in answered:
+        if recording.array_path(row.stamp_ns, RELATIVE).is_file():
+            kept.setdefault(row.index, row.stamp_ns)
+    return evenly([kept[index] for index in sorted(kept)], pictures)
+
+
 def read_cloud(recording: Recording, stamp_ns: int) -> Cloud | None:
-    """The points of a kept frame, from the recorder's (N, 6 or 9) float32 rows."""
-    rows = recording.load_array(stamp_ns, POINTS)
-    if rows is None:
+    """The points of a kept frame, from the recorder's (H, W, 6 or 9) float32 array."""
+    points = recording.load_array(stamp_ns, POINTS)
+    if points is None:
         return None
-    rows = rows[np.isfinite(rows[:, :3]).all(axis=1)]
-    normals = rows[:, 6:9] if rows.shape[1] == 9 else None
-    return Cloud(rows[:, :3], rows[:, 3:6].astype(np.uint8), normals)
+    rgb = np.nan_to_num(points[..., 3:6]).astype(np.uint8)
+    return Cloud(points[..., :3], rgb, points[..., 6:9] if points.shape[2] == 9 else None)
 
 
 def table(report: dict[str, Any]) -> str:
-    """The summary for the terminal, a line a number."""
+    """The summary for the terminal, one line per number."""
     latency = report["latency_ms"]
     lines = [
         ("frames", f"{report['frames']} of {report['sent']} sent, {report['dropped']} dropped"),
@@ -139,16 +162,17 @@ def table(report: dict[str, Any]) -> str:
         lines.append(("AbsRel", f"none: {report['abs_rel_note']}"))
     else:
         lines.append(("AbsRel", f"{report['abs_rel']:.4f} on {report['abs_rel_note']}"))
+        if (alone := report["points_alone"]) is not None:
+            lines.append(
+                (
+                    "",
+                    f"{alone['abs_rel']:.4f} by interpolating the same points without a network, "
+                    f"against {alone['d3_abs_rel']:.4f} on those {alone['frames']} frames",
+                )
+            )
         lines.append(("delta1", f"{report['delta1']:.4f}"))
         lines.append(("coverage", f"{100 * report['coverage']:.1f} % of those pixels have depth"))
     return "\n".join(f"  {name:<10}{value}" for name, value in lines)
-
-
-def _score(recording: Recording, stamp_ns: int, frame: PlayedFrame) -> DepthScore | None:
-    metric = recording.load_array(stamp_ns, METRIC)
-    if metric is None or frame.truth is None:
-        return None
-    return score_depth(metric, frame.truth)
 
 
 def _row(
@@ -157,8 +181,9 @@ def _row(
     latency: dict[int, float],
     states: dict[int, str],
     score: DepthScore | None,
+    points_alone: tuple[float, float] | None,
 ) -> dict[str, Any]:
-    """One frame of report.json."""
+    """One answered image in report.json."""
     return {
         "frame": frame.index,
         "name": frame.name,
@@ -169,40 +194,42 @@ def _row(
         "delta1": None if score is None else score.delta1,
         "coverage": None if score is None else score.coverage,
         "pixels": 0 if score is None else score.pixels,
+        "points_alone_abs_rel": None if points_alone is None else points_alone[0],
+        "points_alone_d3_abs_rel": None if points_alone is None else points_alone[1],
     }
 
 
 def _figure(
     stem: Path, recording: Recording, frame: PlayedFrame, row: dict[str, Any], cloud: Cloud | None
 ) -> Figure:
-    """Make the pictures of one frame and save them as STEM_NAME.png."""
+    """Draw the pictures of one frame and save them as STEM_NAME.png."""
     stamp_ns = row["stamp_ns"]
+    metric, normals = (recording.load_array(stamp_ns, topic) for topic in (METRIC, NORMALS))
+    truth = frame.truth
+    if truth is not None and frame.sensor is not None:
+        # Given points are no truth to score with, but they were measured.
+        truth = np.where(np.isfinite(truth), truth, frame.sensor)
     made = frame_pictures(
         frame.rgb,
-        sensor=frame.sensor,
-        truth=frame.truth,
+        given=frame.sensor,
+        truth=truth,
+        depths={} if metric is None else {"depth": metric},
         relative=recording.load_array(stamp_ns, RELATIVE),
-        metric=recording.load_array(stamp_ns, METRIC),
-        normals=recording.load_array(stamp_ns, NORMALS),
+        normals={} if normals is None else {"normals": normals},
         cloud=cloud,
     )
-    captions = dict(CAPTIONS)
-    if not recording.array_path(stamp_ns, METRIC).is_file():
-        captions["depth"] = "relative depth, no scale"
-    elif row["abs_rel"] is not None:
-        captions["depth"] += f", AbsRel {row['abs_rel']:.3f}"
-    for name, picture in {**made, "strip": strip(made, captions)}.items():
-        save_picture(stem.with_name(f"{stem.name}_{name}.png"), picture)
+    for caption, picture in made.items():
+        save_picture(stem.with_name(f"{stem.name}_{FILES[caption]}.png"), picture)
+    made.pop(NOT_SHOWN, None)
+    save_picture(stem.with_name(f"{stem.name}_strip.png"), panels(made))
+    title = f"Frame {frame.index}: {frame.name}"
+    if row["abs_rel"] is not None:
+        title += f", AbsRel {row['abs_rel']:.3f}"
     return Figure(
-        stamp_ns=stamp_ns,
-        title=f"frame {frame.index} ({frame.name})",
-        pictures=[(captions[name], encode_jpeg(picture)) for name, picture in made.items()],
+        index=frame.index,
+        title=title,
+        pictures=[(caption, encode_jpeg(picture)) for caption, picture in made.items()],
     )
-
-
-def _last_with_cloud(recording: Recording, stamps: Sequence[int]) -> int | None:
-    having = [stamp for stamp in stamps if recording.array_path(stamp, POINTS).is_file()]
-    return having[-1] if having else None
 
 
 def _summary(
@@ -213,11 +240,8 @@ def _summary(
     note: str,
 ) -> dict[str, Any]:
     """The content of report.json."""
-    scored = [row for row in rows if row["abs_rel"] is not None]
-
-    def mean(key: str) -> float | None:
-        return float(np.mean([row[key] for row in scored])) if scored else None
-
+    means = {key: mean_over_frames(rows, key) for key in ("abs_rel", "delta1", "coverage")}
+    alone = mean_over_frames(rows, "points_alone_abs_rel")
     return {
         "frames": len(numbers.answered),
         "sent": numbers.sent,
@@ -225,15 +249,21 @@ def _summary(
         "model": info.model,
         "device": info.device,
         "source": source.title,
+        "source_frames": len(source),
         "warnings": list(source.warnings),
         "rate": info.rate,
         "depth_topic": numbers.depth_topic,
         "depth_hz": numbers.depth_hz,
         "latency_ms": numbers.latency_ms,
-        "abs_rel": mean("abs_rel"),
-        "delta1": mean("delta1"),
-        "coverage": mean("coverage"),
+        **means,
         "abs_rel_note": note,
+        "points_alone": None
+        if alone is None
+        else {
+            "abs_rel": alone,
+            "d3_abs_rel": mean_over_frames(rows, "points_alone_d3_abs_rel"),
+            "frames": len({r["frame"] for r in rows if r["points_alone_abs_rel"] is not None}),
+        },
         "scale_states": dict(Counter(row["scale_state"] for row in rows if row["scale_state"])),
         "topics": numbers.topics,
         "hardware": hardware(),
@@ -250,10 +280,11 @@ def _note(
     *,
     has_truth: bool,
 ) -> str:
-    """What the score was taken on, or why there is none."""
-    pixels = [row["pixels"] for row in rows if row["pixels"]]
+    """Which pixels were scored, or why none were."""
+    pixels = {row["frame"]: row["pixels"] for row in rows if row["pixels"]}
     if pixels:
-        return f"{sum(pixels)} measured pixels of {len(pixels)} frames that the node was not given"
+        total, frames = sum(pixels.values()), "frame" if len(pixels) == 1 else "frames"
+        return f"{total} measured pixels of {len(pixels)} {frames} that the node was not given"
     if not has_truth:
         return "the input has no measured depth that was held back from the node"
     if METRIC not in numbers.topics:
@@ -262,12 +293,23 @@ def _note(
     return "no pixel has both metric depth and a measurement that was held back"
 
 
+def mean_over_frames(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+    """Mean of a value over the frames that have it; a frame that was played twice counts once."""
+    by_frame: dict[int, list[float]] = {}
+    for row in rows:
+        if row[key] is not None:
+            by_frame.setdefault(row["frame"], []).append(row[key])
+    if not by_frame:
+        return None
+    return float(np.mean([np.mean(values) for values in by_frame.values()]))
+
+
 def _text(value: float | None, form: str) -> str:
     return "none" if value is None else form.format(value)
 
 
 def hardware() -> str:
-    """The processor's name and how many cores this process may use."""
+    """Name of the processor, and the number of cores that this process may use."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -279,7 +321,7 @@ def hardware() -> str:
 
 
 def versions() -> dict[str, str]:
-    """What this run was made with, as far as it can be known without importing it."""
+    """Versions of what the run used. Packages are not imported for it."""
     found = {
         "d3_ros": d3_ros.__version__,
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Numbers of a run: how fast, how late, how many lost, how far from the truth."""
+"""Numbers of a run: rate, latency, dropped images, and the error of depth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d3_ros.demo.recording import METRIC, RELATIVE, SCALE, Received, Reported, Sent
+from d3_ros.evaluation.scale import interpolate
 from d3_ros.metrics import abs_rel, delta
 
 
@@ -44,6 +45,27 @@ def score_depth(metric: np.ndarray, truth: np.ndarray) -> DepthScore | None:
         coverage=pixels / int(known.sum()),
         pixels=pixels,
     )
+
+
+def score_points_alone(
+    sensor: np.ndarray | None, metric: np.ndarray, truth: np.ndarray
+) -> tuple[float, float] | None:
+    """AbsRel of the interpolated sparse points, and of metric depth on the same pixels.
+
+    It shows what the network adds to the points. None where the points cannot be interpolated, or
+    cover a fifth of the image and more.
+
+    Args:
+        sensor: (H, W) metres that the node was given, NaN elsewhere; or None.
+        metric: (H, W) metres, NaN invalid.
+        truth: (H, W) metres to score with, NaN unknown.
+    """
+    if sensor is None or not 3 <= np.isfinite(sensor).sum() <= sensor.size // 5:
+        return None
+    compared = np.isfinite(truth) & (truth > 0) & np.isfinite(metric) & (metric > 0)
+    if not compared.any():
+        return None
+    return abs_rel(interpolate(sensor), truth, compared), abs_rel(metric, truth, compared)
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float] | None:

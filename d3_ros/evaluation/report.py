@@ -10,14 +10,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import d3_ros
 from d3_ros.data.frame_set import FrameSet
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.evaluation.compare import CONFIDENCE, Difference
 from d3_ros.evaluation.evaluate import FrameScores, mean_scores, points_seed, predict, write_csv
-from d3_ros.evaluation.pictures import frame_pictures
-from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS
+from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, affine_depth, sparse_fit
 from d3_ros.imaging import html_page as html
+from d3_ros.imaging.frame_pictures import frame_pictures
+from d3_ros.imaging.image_file import encode_jpeg
 from d3_ros.network import D3Predictor
 
 # The first of these that the frames have ranks them, and stands at the top of the page.
@@ -167,16 +170,39 @@ def _frame(
     title: str,
     points: int,
 ) -> list[str]:
-    """The pictures of one frame; it is read and predicted again, which gives the same."""
+    """The pictures of one frame. It is read and predicted again, with the same result."""
     row = bundles[0].rows[index]
     frames = next(one for one in frame_sets if str(one.folder) == row.folder)
     frame = frames.read(row.name)
     answers = {bundle.name: predict(bundle.predictor, frame) for bundle in bundles}
-    given = None
+    given = truth = true_normals = None
+    depths: dict[str, np.ndarray] = {}
     if frame.depth is not None:
         given = draw_points(frame.depth, points, seed=points_seed(row.name))
-    pictures = frame_pictures(frame, answers, given)
-    return [html.figure(title, caption, data) for caption, data in pictures]
+        truth = np.where(frame.depth > 0, frame.depth, np.float32(np.nan)).astype(np.float32)
+        for name, answer in answers.items():
+            if answer.depth is not None:
+                fitted = affine_depth(answer.depth, frame.depth).astype(np.float32)
+                depths[f"{name}: depth, fitted to the truth"] = fitted
+                depths[f"{name}: metric depth from the dots"] = sparse_fit(answer.depth, given)
+    if frame.normals is not None:
+        known = frame.normals.any(axis=2, keepdims=True)
+        true_normals = np.where(known, frame.normals, np.float32(np.nan)).astype(np.float32)
+    pictures = frame_pictures(
+        frame.rgb,
+        given=given,
+        truth=truth,
+        depths=depths,
+        true_normals=true_normals,
+        normals={
+            f"{name}: normals": answer.normals
+            for name, answer in answers.items()
+            if answer.normals is not None
+        },
+    )
+    return [
+        html.figure(title, caption, encode_jpeg(picture)) for caption, picture in pictures.items()
+    ]
 
 
 def _means(bundle: Evaluated, points: int) -> list[str]:
@@ -222,7 +248,7 @@ def _frames(bundles: Sequence[Evaluated], keys: Sequence[str]) -> str:
         ]
         for i, row in enumerate(bundles[0].rows)
     ]
-    return html.folded(html.table(["folder", "frame", *labels], rows), len(rows), "frames")
+    return html.folded(html.table(["folder", "frame", *labels], rows), f"All {len(rows)} frames")
 
 
 def _by_folder(rows: Sequence[FrameScores]) -> dict[str, dict[str, Any]]:

@@ -42,6 +42,15 @@ def colour_depth(
     return grey
 
 
+def colour_error(error: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Picture of an (H, W) float32 error: dark at `low`, bright at `high`, unknown is grey.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    return colour_depth(-np.asarray(error, np.float32), -high, -low)
+
+
 def colour_normals(normals: np.ndarray) -> np.ndarray:
     """Picture of surface normals in the field's usual colours.
 

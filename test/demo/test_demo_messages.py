@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from d3_ros.data.played_frame import PlayedFrame
 from d3_ros.demo.player import schedule
-from d3_ros.demo.recorder import pixels_from_image, plain_values, rows_from_cloud
+from d3_ros.demo.recorder import organised_points, pixels_from_image, plain_values
 from d3_ros.errors import MessageError
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.messages.camera_info import camera_info_from_intrinsics, intrinsics_from_camera_info
@@ -87,10 +87,13 @@ def test_recorder_reads_the_nodes_cloud() -> None:
     buffer = CloudBuffer()
     pack_cloud(depth, rgb, None, intrinsics, out=buffer.points(Header(), 1, 2, normals=False))
     # u = 0 is one pixel left of the centre: x = -1 / 2 * 2 m.
-    np.testing.assert_array_equal(rows_from_cloud(buffer.message), [[-1, 0, 2, 10, 20, 30]])
+    points = organised_points(buffer.message)
+    assert points.shape == (1, 2, 6)
+    np.testing.assert_array_equal(points[0, 0], [-1, 0, 2, 10, 20, 30])
+    assert np.isnan(points[0, 1, :3]).all()
     pack_cloud(depth, rgb, normals, intrinsics, out=buffer.points(Header(), 1, 2, normals=True))
     np.testing.assert_array_equal(
-        rows_from_cloud(buffer.message), [[-1, 0, 2, 10, 20, 30, 0, 0, -1]]
+        organised_points(buffer.message)[0, 0], [-1, 0, 2, 10, 20, 30, 0, 0, -1]
     )
 
 
@@ -115,14 +118,14 @@ def test_recorder_reads_any_layout_and_refuses_what_is_none() -> None:
     ]
     message.data = array.array("B", data)
     np.testing.assert_array_equal(
-        rows_from_cloud(message), [[1, 2, 3, 0x11, 0x22, 0x33], [4, 5, 6, 1, 2, 3]]
+        organised_points(message), [[[1, 2, 3, 0x11, 0x22, 0x33]], [[4, 5, 6, 1, 2, 3]]]
     )
     message.data = array.array("B", data[:-9])
     with pytest.raises(MessageError, match="need 56 bytes of data, got 55"):
-        rows_from_cloud(message)
+        organised_points(message)
     message.fields = message.fields[1:]
     with pytest.raises(MessageError, match="no field rgb"):
-        rows_from_cloud(message)
+        organised_points(message)
 
 
 def test_recorder_reads_the_nodes_images() -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from d3_ros.data.played_frame import PlayedFrame
-from d3_ros.demo.pictures import Cloud, frame_pictures
 from d3_ros.demo.recording import (
     METRIC,
     NORMALS,
@@ -29,9 +28,14 @@ from d3_ros.demo.recording import (
     evenly,
 )
 from d3_ros.demo.report import RunInfo, table, write_report
-from d3_ros.demo.score import DepthScore, scale_states, score_depth, traffic
-from d3_ros.imaging.cloud_view import view_from_above, view_oblique
-from d3_ros.imaging.drawing import BACKGROUND, strip
+from d3_ros.demo.score import (
+    DepthScore,
+    scale_states,
+    score_depth,
+    score_points_alone,
+    traffic,
+)
+from d3_ros.demo.verdict import next_steps, verdict, what_was_run
 
 MS = 1_000_000
 NAN = float("nan")
@@ -92,6 +96,19 @@ def test_depth_score_by_hand() -> None:
 def test_perfect_depth() -> None:
     truth = np.array([[1.0, 2.0]], np.float32)
     assert score_depth(truth, truth) == DepthScore(abs_rel=0.0, delta1=1.0, coverage=1.0, pixels=2)
+
+
+def test_points_alone_by_hand() -> None:
+    """Four corners of a plane say all of it; the network is 10 % off."""
+    v, u = np.mgrid[0:5, 0:5].astype(np.float32)
+    truth = 1 + u + 2 * v
+    sensor = np.full((5, 5), np.nan, np.float32)
+    sensor[::4, ::4] = truth[::4, ::4]
+    scores = score_points_alone(sensor, 1.1 * truth, truth)
+    assert scores == pytest.approx((0.0, 0.1), abs=1e-6)
+    assert score_points_alone(None, truth, truth) is None
+    assert score_points_alone(truth, truth, truth) is None, "dense depth is not interpolated"
+    assert score_points_alone(np.full((5, 5), np.nan), truth, truth) is None
 
 
 def test_scale_states_go_to_their_frames_or_nowhere() -> None:
@@ -157,104 +174,6 @@ def test_evenly() -> None:
     assert evenly(list(range(11)), 3) == [0, 5, 10]
 
 
-# --------------------------------------------------------------------------------------- pictures
-
-
-def brightest(picture: np.ndarray, channel: int) -> tuple[int, int]:
-    """(u, v) of the middle of the pixels in which one channel is 255 and the others 0."""
-    others = [c for c in range(3) if c != channel]
-    hit = (picture[..., channel] == 255) & (picture[..., others] == 0).all(axis=2)
-    v, u = np.nonzero(hit)
-    assert len(u), "the point is not in the picture"
-    return int(u.mean()), int(v.mean())
-
-
-def test_from_above_right_is_right_and_forward_is_up() -> None:
-    # Red ahead on the left, green ahead on the right, blue farther away in the middle.
-    xyz = np.array([[-1, 0, 2], [1, 0, 2], [0, 0, 4]], np.float32)
-    rgb = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-    picture = view_from_above(xyz, rgb, 320, 240)
-    red, green, blue = (brightest(picture, channel) for channel in range(3))
-    assert red[0] < blue[0] < green[0]
-    assert red[1] == green[1]
-    assert blue[1] < red[1]
-    # Equal scales: 2 m across are as many pixels as 2 m ahead.
-    assert abs((green[0] - red[0]) - (red[1] - blue[1])) <= 2
-
-
-def test_from_above_the_higher_point_covers_the_lower() -> None:
-    xyz = np.array([[0, -1, 2], [0, 1, 2], [1, 0, 3]], np.float32)  # y is down
-    rgb = np.array([[255, 0, 0], [0, 0, 255], [0, 255, 0]], np.uint8)
-    for order in ([0, 1, 2], [1, 0, 2]):
-        picture = view_from_above(xyz[order], rgb[order], 320, 240)
-        brightest(picture, 0)
-        with pytest.raises(AssertionError, match="not in the picture"):
-            brightest(picture, 2)
-
-
-def test_oblique_view_stands_upright_to_the_left() -> None:
-    # A pole: red above blue. Green stands as far to the right and at the same height as red.
-    xyz = np.array([[0, -1, 4], [0, 1, 4], [2, -1, 4]], np.float32)
-    rgb = np.array([[255, 0, 0], [0, 0, 255], [0, 255, 0]], np.uint8)
-    picture = view_oblique(xyz, rgb, 320, 240)
-    red, green, blue = (brightest(picture, channel) for channel in range(3))
-    assert red[1] < blue[1]
-    assert green[0] > red[0]
-    # From the left a near point lies to the right of a far one.
-    near_far = np.array([[0, 0, 3], [0, 0, 5], [0, 1, 4]], np.float32)
-    picture = view_oblique(near_far, rgb, 320, 240)
-    assert brightest(picture, 0)[0] > brightest(picture, 2)[0]
-
-
-def test_views_of_nothing_are_empty() -> None:
-    nothing = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8)
-    for view in (view_from_above, view_oblique):
-        assert (view(*nothing, 40, 30) == BACKGROUND).all()
-
-
-def test_pictures_say_what_there_is() -> None:
-    rgb = np.full((240, 320, 3), (200, 10, 10), np.uint8)
-    metric = np.tile(np.linspace(1, 3, 320, dtype=np.float32), (240, 1))
-    sensor = np.full((240, 320), np.nan, np.float32)
-    sensor[120, 160] = 2.0
-    truth = metric.copy()
-    truth[120, 160] = np.nan
-    normals = np.zeros((240, 320, 3), np.float32)
-    normals[..., 2] = -1
-    cloud = Cloud(np.array([[0, 0, 2.0]], np.float32), np.array([[9, 9, 9]], np.uint8))
-    everything = frame_pictures(
-        rgb,
-        sensor=sensor,
-        truth=truth,
-        relative=metric / 4,
-        metric=metric,
-        normals=normals,
-        cloud=cloud,
-    )
-    assert list(everything) == [
-        "colour",
-        "depth",
-        "measured",
-        "normals",
-        "cloud_above",
-        "cloud_oblique",
-    ]
-    assert all(p.shape[0] == 480 and p.dtype == np.uint8 for p in everything.values())
-    assert everything["colour"][10, 10].tolist() == [200, 10, 10]
-    assert everything["colour"][241, 321].tolist() == [90, 255, 90], "the given point's dot"
-    assert everything["normals"][5, 5].tolist() == [128, 128, 255]
-    # Near is bright: the left of the picture. Depth and its truth have the same colours.
-    assert everything["depth"][200, 20].sum() > everything["depth"][200, 600].sum()
-    np.testing.assert_array_equal(
-        everything["depth"][50, 100:600], everything["measured"][50, 100:600]
-    )
-    assert strip(everything, {}).shape[1] > 6 * 400
-    little = frame_pictures(
-        rgb, sensor=None, truth=None, relative=metric / 4, metric=None, normals=None, cloud=None
-    )
-    assert list(little) == ["colour", "depth"]
-
-
 # ----------------------------------------------------------------------------------------- report
 
 
@@ -290,7 +209,7 @@ def record(folder: Path, *, metric: bool) -> Recording:
         if metric:
             received.write(Received(METRIC, stamp, stamp + 20 * MS))
             recording.save_array(stamp, METRIC, np.full((4, 6), 1.1, np.float32))
-            points = np.array([[0, 0, 1, 10, 20, 30], [1, 0, 2, 40, 50, 60]], np.float32)
+            points = np.array([[[0, 0, 1, 10, 20, 30], [1, 0, 2, 40, 50, 60]]], np.float32)
             recording.save_array(stamp, POINTS, points)
         state = "measured" if metric else "relative"
         received.write(Reported(SCALE, stamp + 30 * MS, {"state": state}))
@@ -320,7 +239,9 @@ def test_report_of_a_run(tmp_path: Path) -> None:
     assert report["abs_rel"] == pytest.approx(0.1, abs=1e-6), "1.1 m for 1 m, in both rounds"
     assert report["delta1"] == 1.0
     assert report["scale_states"] == {"measured": 3}
-    assert "48 measured pixels of 2 frames" in report["abs_rel_note"]
+    assert "24 measured pixels of 1 frame " in report["abs_rel_note"], "one frame, played twice"
+    assert report["source_frames"] == 3
+    assert report["points_alone"] is None, "no points were given"
     assert [row["frame"] for row in report["per_frame"]] == [0, 2, 0]
     assert [row["pixels"] for row in report["per_frame"]] == [24, 0, 24]
 
@@ -344,11 +265,14 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     write_report(tmp_path, recording, ThreeFrames(), INFO, pictures=1)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|href)\s*=\s*["\']?([^"\'> ]{0,22})', page)
-    assert len(sources) >= 5
+    assert len(sources) >= 4
     assert all(source.startswith("data:image/jpeg;base64") for source in sources)
     assert "http" not in page
     assert "three &lt;frames&gt;" in page
     assert "a warning" in page
+    assert "Depth is off by 10 % of the distance on average." in page
+    assert "canvas class=cloud" in page
+    assert "dots: depth given" not in page, "the node was given no points"
 
 
 def test_report_without_metric_depth_says_why(tmp_path: Path) -> None:
@@ -382,3 +306,69 @@ def test_report_without_truth_and_without_answers(tmp_path: Path) -> None:
     assert report["dropped"] == 1
     assert report["latency_ms"] is None
     assert "0 of 1 sent, 1 dropped" in table(report)
+
+
+# ---------------------------------------------------------------------------------------- verdict
+
+
+def in_words(**changes: object) -> dict[str, object]:
+    """The part of a report that the verdict reads: 5 frames, played 8 times."""
+    return {
+        "frames": 40,
+        "sent": 40,
+        "source_frames": 5,
+        "given_points": 500,
+        "model": "d3_nano",
+        "device": "cpu",
+        "hardware": "a processor",
+        "log": "node.log",
+        "depth_topic": METRIC,
+        "depth_hz": 5.0,
+        "latency_ms": {"p50": 180.0, "p95": 200.0},
+        "abs_rel": 0.05,
+        "delta1": 0.95,
+        "abs_rel_note": "100 measured pixels",
+        "points_alone": {"abs_rel": 0.06, "d3_abs_rel": 0.05, "frames": 5},
+        **changes,
+    }
+
+
+def test_frames_that_were_played_again_are_told_once() -> None:
+    assert what_was_run(in_words()).startswith("5 frames, each played 8 times (40 images)")
+    assert what_was_run(in_words(sent=3)).startswith("the first 3 of 5 frames")
+    assert what_was_run(in_words(sent=5)).startswith("5 frames, published")
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        (0.06, "has a larger error"),
+        (0.04, "the points alone are enough"),
+        (0.051, "about the same"),
+    ],
+)
+def test_the_verdict_compares_with_the_points_alone(points: float, words: str) -> None:
+    alone = {"abs_rel": points, "d3_abs_rel": 0.05, "frames": 5}
+    report = in_words(points_alone=alone)
+    headline, sentences = verdict(report)
+    assert headline == "Depth is off by 5 % of the distance on average."
+    assert any(words in sentence for sentence in sentences)
+    assert ("Fewer points" in " ".join(next_steps(report))) == (points < 0.0526)
+
+
+def test_the_verdict_without_metres_or_answers() -> None:
+    headline, sentences = verdict(in_words(depth_topic=RELATIVE, abs_rel=None, points_alone=None))
+    assert headline.startswith("Relative depth only")
+    assert "No metric depth: 100 measured pixels." in sentences
+    assert verdict(in_words(frames=0))[0] == "No depth came back."
+    assert "nothing to compare" in verdict(in_words(abs_rel=None))[0]
+
+
+def test_frames_are_shown_in_the_order_of_the_source(tmp_path: Path) -> None:
+    """Frame 2 was first kept in the first round, frame 0 in the second."""
+    recording = record(tmp_path / "run", metric=True)
+    recording.array_path(1000 * MS, RELATIVE).unlink()
+    write_report(tmp_path, recording, ThreeFrames(), INFO, pictures=6)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<h3>(Frame \d)", page)
+    assert titles == ["Frame 0", "Frame 2"]

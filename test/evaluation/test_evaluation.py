@@ -110,14 +110,22 @@ def test_sparse_fit_is_scored_on_points_that_it_was_not_given() -> None:
 
 
 def test_a_refused_fit_has_no_answer_and_no_coverage() -> None:
-    """Relative depth that falls where the truth rises is refused."""
-    depth = wavy(0).astype(np.float32)
-    upside_down = D3Prediction(((4 - depth) / 4).astype(np.float32), None)
-    found = scores.frame_scores(upside_down, depth, None, points=50, seed=0)
+    """Measurements that contradict each other are refused."""
+    relative = ((wavy(0) - 1) / 3.5).astype(np.float32)
+    anything = np.random.default_rng(0).uniform(0.5, 20.0, relative.shape).astype(np.float32)
+    found = scores.frame_scores(D3Prediction(relative, None), anything, None, points=50, seed=0)
     assert np.isnan(found["sparse_fit.abs_rel"])
     assert found["sparse_fit.coverage"] == 0.0
     rows = [FrameScores("f", "a", found), FrameScores("f", "b", {"sparse_fit.abs_rel": 0.5})]
     assert mean_scores(rows)["sparse_fit.abs_rel"] == 0.5, "over the frames that have an answer"
+
+
+def test_a_network_that_says_the_opposite_leaves_the_points() -> None:
+    """Relative depth that falls where the truth rises: the metres are those of the points."""
+    depth = wavy(0).astype(np.float32)
+    upside_down = D3Prediction(((4 - depth) / 4).astype(np.float32), None)
+    found = scores.frame_scores(upside_down, depth, None, points=50, seed=0)
+    assert found["sparse_fit.abs_rel"] < 0.05
 
 
 def test_normals_by_hand() -> None:
@@ -289,7 +297,14 @@ def test_a_report_of_one_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for title in ("best frame", "median frame", "worst frame"):
         assert page.count(title) >= 1
     pictures = re.findall(r"<figcaption>(.*?)</figcaption>", page)
-    assert len(pictures) == 3 * 7
+    assert len(pictures) == 3 * 8
+    assert pictures[:5] == [
+        "camera, dots: depth given",
+        "knowing: depth, fitted to the truth",
+        "knowing: metric depth from the dots",
+        "measured depth",
+        "error of knowing: depth, fitted to the truth",
+    ]
     assert 'src="http' not in page
     assert page.count("<img") == len(pictures)
 
