@@ -17,7 +17,7 @@ GRID = (62, 66, 78)
 CAMERA = (255, 196, 0)
 # The views are fitted to these quantiles, so that a few far points do not shrink the scene. What
 # lies beyond is cropped.
-FIT_QUANTILES = (0.04, 0.96)
+FIT_QUANTILES = (0.02, 0.98)
 # Steepest surface that is drawn, as depth per height and depth per width: steeper ones are most
 # often the blur between a foreground and its background. A low camera sees far floor very steeply.
 STEEPEST = (16.0, 8.0)

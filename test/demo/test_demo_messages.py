@@ -60,7 +60,7 @@ def test_frames_at_a_given_rate() -> None:
     "intrinsics",
     [
         CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.25),
-        CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.5, "plumb_bob", (0.1, -0.02, 0.001, 0.002, 0.0)),
+        CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.5, "plumb_bob", (0.1, -0.02, 0.001, 0.002, 0.3)),
         CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.5, "equidistant", (0.1, -0.02, 0.001, 0.002)),
     ],
 )
