@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d3_ros.commands import bag
-from d3_ros.commands.train import training_package_missing
+from d3_ros.commands.train import output_that_cannot_be_written, training_package_missing
 from d3_ros.errors import D3Error
 
 if TYPE_CHECKING:
     from d3_ros.evaluation.compare import Difference
 
-TEST_SHARE = 0.3  # of the time, its end
+TEST_SHARE = 0.3  # of the recording's time, at its end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judge",
         default="affine_depth",
         choices=[name for name in PROTOCOLS if name != "normals"],
-        help="whose AbsRel decides: after an affine fit to the truth in depth or in disparity, or "
-        "after the fit to some measured points, which is what a robot with a depth sensor has",
+        help="the score whose AbsRel decides: after an affine fit to the true depth or disparity, "
+        "or after a fit to some measured points, as on a robot with a depth sensor",
     )
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replaces the file's")
+    parser.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE", help="any key of the configuration"
+    )
     bag.add_topic_arguments(parser)
     bag.add_choice_arguments(parser)
     parser.set_defaults(test_share=TEST_SHARE)
@@ -69,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
             print("\n".join(extraction.lines()))
     config = None if args.config is None else find_config(args.config)
     made = finetune_config(args.model, data, args.output, config, args.settings)
-    outcome = finetune(made, args.output, args.judge)
+    with output_that_cannot_be_written(args.output):
+        outcome = finetune(made, args.output, args.judge)
     told = _told(outcome.decisive)
     if not outcome.better:
         raise D3Error(

@@ -1,9 +1,9 @@
-"""Train a bundle as a configuration says; goes on where an earlier run was cut off.
+"""Train a bundle by a configuration. The same command goes on with a run that was cut off.
 
-Give the frames and the output folder as data=FOLDER output=FOLDER, and any other KEY=VALUE to
-replace what the configuration says: seed=2 optimizer.learning_rate=1e-5 ... The output folder gets
-best/ and last/ (bundles), checkpoints/, pictures/, log.jsonl and, where tensorboard is installed,
-its event files. Several GPUs: 'accelerate launch -m d3_ros train ...'. Several CPU processes:
+Give the frames and the output folder as data=FOLDER output=FOLDER. Any other KEY=VALUE replaces a
+value of the configuration: seed=2 optimizer.learning_rate=1e-5 ... The output folder gets the
+bundles best/ and last/, checkpoints/, pictures/, log.jsonl and, if TensorBoard is installed, its
+event files. For several GPUs use 'accelerate launch -m d3_ros train ...', for several CPU processes
 'torchrun --nproc-per-node 2 -m d3_ros train ...'.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from d3_ros.errors import D3Error
+from d3_ros.errors import D3Error, one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="do not train: print what a step costs, stage by stage (needs no data and no weights)",
+        help="do not train: print the cost of a step, part by part (needs no data and no weights)",
     )
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="data=, output=, others")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="data=FOLDER, output=FOLDER, any key",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,20 +61,32 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(table(config, profile(config))))
         return 0
     if not outputs:
-        raise D3Error("output=FOLDER is missing on the command line")
+        raise D3Error("give the output folder on the command line: output=FOLDER")
     output = Path(outputs[-1])
-    if args.stage == "codec":
-        from d3_ros.training.config.codec_config import load_codec_config
-        from d3_ros.training.loop.distil_codec import distil
+    with output_that_cannot_be_written(output):
+        if args.stage == "codec":
+            from d3_ros.training.config.codec_config import load_codec_config
+            from d3_ros.training.loop.distil_codec import distil
 
-        bundle = distil(load_codec_config(path, settings), output)
-    else:
-        with training_package_missing():
-            from d3_ros.training.loop.train import train
-        bundle = train(load_config(path, settings), output)
+            bundle = distil(load_codec_config(path, settings), output)
+        else:
+            with training_package_missing():
+                from d3_ros.training.loop.train import train
+            bundle = train(load_config(path, settings), output)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
         print(f"bundle in {bundle}")
     return 0
+
+
+@contextmanager
+def output_that_cannot_be_written(output: Path) -> Iterator[None]:
+    """Tell in one line that the output is a file, may not be written, or that the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise D3Error(
+            f"{output} cannot be written ({one_line(error)}): free space or give another output"
+        ) from error
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -350,6 +352,64 @@ def test_weights_that_overflow_reach_no_checkpoint(frames: Path, tmp_path: Path)
         train(config, tmp_path / "run")
     assert checkpoints.latest(tmp_path / "run") is None
     assert not (tmp_path / "run/last").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
+    frames: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files may grow to 200 kB: the second checkpoint's optimiser state does not fit."""
+    real, config, output = checkpoints.save, small_config(frames), tmp_path / "run"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(*arguments: Any) -> Path:
+        if checkpoints.latest(output) is None:
+            return real(*arguments)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+        try:
+            return real(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    with pytest.raises(DataError, match=r"step_00000004 cannot be written .*free some space") as e:
+        train(config, output)
+    assert "\n" not in str(e.value)
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000002"]
+    monkeypatch.undo()
+    train(config, output)
+    assert_same_bits(final_state(whole), final_state(output))
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    (tmp_path / "run/log.jsonl").mkdir(parents=True)
+    settings = ["model.start=d3_nano", "stages=[{size: [16, 16], batch: 1, steps: 1}]"]
+    settings += ["micro_batch=1", "workers=0", "every.log=1", f"data={frames}"]
+    for output in (file, file / "below", tmp_path / "run"):
+        command = ["train", "--config", "finetune.yaml", *settings, f"output={output}"]
+        assert main(command) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"{output} cannot be written" in error
+    assert file.read_text() == "mine"
+    codec = ["--stage", "codec", "--config", "train_codec.yaml", "model=d3_nano", "device=cpu"]
+    images = ["encoder_blocks=[0, 0, 1]", "decoder_blocks=[1, 0, 0]", f"data={frames}"]
+    assert main(["train", *codec, *images, f"output={file}"]) == 1
+    assert f"{file} cannot be written" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_one_line(frames: Path, whole: Path, tmp_path: Path) -> None:
+    for name in ("training_state.pt", "model.safetensors", "optimizer.bin"):
+        output = tmp_path / name
+        shutil.copytree(whole, output)
+        good = checkpoints.latest(output)
+        assert good is not None
+        (good / name).write_bytes((good / name).read_bytes()[:200])
+        with pytest.raises(DataError, match="step_00000004 does not fit this configuration") as e:
+            train(small_config(frames), output)
+        assert "\n" not in str(e.value)
 
 
 def test_another_network_does_not_take_a_checkpoint(

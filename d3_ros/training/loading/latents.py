@@ -1,4 +1,4 @@
-"""Latents of images that come again: a VAE that does not learn need not see them twice."""
+"""A cache of latents, for images that come again while the VAE is fixed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from d3_ros.errors import DataError, one_line
 from d3_ros.network import D3Network
 from d3_ros.training.loading.sample import Batch
 
 
 class LatentCache:
-    """Encodes images, each once where its sample says that it is unaltered (`image_key`).
+    """Encodes images, each only once if its sample has an `image_key` (it was not augmented).
 
-    Cached images are encoded one by one, so that a latent's bits do not depend on the batch in
-    which it was first seen.
+    Cached images are encoded one by one, so that the bits of a latent do not depend on the batch
+    in which it was first seen.
 
     Args:
-        network: whose VAE encodes; it must not be trained.
+        network: its VAE encodes; the VAE must not be trained.
         where: "memory", "disk" (`folder`, kept for the next run), or "none".
-        folder: for this VAE alone; files appear whole or not at all.
+        folder: has a subfolder per VAE; files in it are whole or absent.
     """
 
     def __init__(
@@ -59,7 +61,12 @@ class LatentCache:
         if self.where == "memory":
             return self.memory.get(name)
         path = self._path(name)
-        return load_file(path)["latent"] if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return load_file(path)["latent"]
+        except (OSError, SafetensorError, KeyError):  # damaged: encoded again, and overwritten
+            return None
 
     def _write(self, name: str, latent: torch.Tensor) -> None:
         stored = latent.to("cpu").contiguous()
@@ -68,8 +75,15 @@ class LatentCache:
             return
         path = self._path(name)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        save_file({"latent": stored}, unfinished)
-        unfinished.replace(path)
+        try:
+            save_file({"latent": stored}, unfinished)
+            unfinished.replace(path)
+        except (OSError, SafetensorError) as error:
+            unfinished.unlink(missing_ok=True)
+            raise DataError(
+                f"{path} cannot be written ({one_line(error)}): free some space, or set "
+                "latent_cache to none"
+            ) from error
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"

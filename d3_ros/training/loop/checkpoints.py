@@ -10,19 +10,34 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 
 from d3_ros.errors import DataError, one_line
 
 FOLDER = "checkpoints"
 STATE = "training_state.pt"
+# Loading a checkpoint that is damaged, or of another network or configuration.
+CHECKPOINT_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    UnpicklingError,
+    SafetensorError,
+)
 
 
 @dataclass
@@ -46,27 +61,51 @@ def latest(output: Path) -> Path | None:
 def save(
     accelerator: Accelerator, output: Path, state: TrainingState, ema: EMAModel | None
 ) -> Path:
-    """Write the run's state as of `state.step`; returns the checkpoint's folder."""
+    """Write the run as of `state.step`. Returns the checkpoint's folder.
+
+    Raises:
+        DataError: it cannot be written. It is removed, the checkpoint before it is kept.
+    """
     folder = output / FOLDER / f"step_{state.step:08d}"
     unfinished = folder.with_name(f"unfinished_{folder.name}")
-    if accelerator.is_main_process:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        content: dict[str, Any] = {"step": state.step, "best": state.best}
-        if ema is not None:
-            content["ema"] = ema.state_dict()
-        torch.save(content, unfinished / STATE)
-        _to_disk(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-        _to_disk(folder.parent)
-        _remove_all_but(folder)
+    with removed_on_failure(unfinished):
+        if accelerator.is_main_process:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(unfinished))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            content: dict[str, Any] = {"step": state.step, "best": state.best}
+            if ema is not None:
+                content["ema"] = ema.state_dict()
+            torch.save(content, unfinished / STATE)
+            _to_disk(unfinished)
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
+            _to_disk(folder.parent)
+            _remove_all_but(folder)
     accelerator.wait_for_everyone()
     return folder
+
+
+@contextmanager
+def removed_on_failure(unfinished: Path) -> Iterator[None]:
+    """Remove a file or folder if the block cannot write it to its end.
+
+    Raises:
+        DataError: with the reason, for example that the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise DataError(
+            f"{unfinished} cannot be written ({one_line(error, 200)}): free some space and give "
+            "the same command again; the run goes on from the checkpoint before"
+        ) from error
 
 
 def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> TrainingState:
@@ -84,7 +123,7 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Trai
         if ema is not None:
             ema.load_state_dict(content["ema"])
             ema.to(accelerator.device)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except CHECKPOINT_ERRORS as error:
         raise DataError(
             f"{folder} does not fit this configuration ({one_line(error, 200)}): "
             "give another output folder"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from d3_ros.errors import DataError, NonFiniteError
+from d3_ros.errors import DataError, NonFiniteError, one_line
 from d3_ros.imaging.image_file import read_rgb
 from d3_ros.network import D3Network
 from d3_ros.network.bundle.folder import add_codec, load_bundle
@@ -23,7 +23,7 @@ from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.config.codec_config import CodecTrainConfig
 from d3_ros.training.distillation.codec_losses import codec_losses, codec_targets, distance_to_vae
 from d3_ros.training.loading.unlabelled_images import crop, image_files
-from d3_ros.training.loop.checkpoints import all_finite
+from d3_ros.training.loop.checkpoints import CHECKPOINT_ERRORS, all_finite, removed_on_failure
 from d3_ros.training.loop.schedule import learning_rate_factor
 from d3_ros.training.loop.small_network import he_initialise
 
@@ -181,14 +181,18 @@ def _resume(
     path = output / CHECKPOINT
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True, map_location=next(codec.parameters()).device)
+    device = next(codec.parameters()).device
     try:
+        state = torch.load(path, weights_only=True, map_location=device)
         codec.load_state_dict(state["codec"])
         average.load_state_dict(state["average"])
-    except RuntimeError as error:
-        raise DataError(f"{path} is of another codec: choose another output folder") from error
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+    except CHECKPOINT_ERRORS as error:
+        raise DataError(
+            f"{path} does not fit this configuration ({one_line(error, 200)}): give another output "
+            "folder"
+        ) from error
 
 
 def _save(
@@ -202,6 +206,7 @@ def _save(
 
     Raises:
         NonFiniteError: weights overflowed. The checkpoint before is kept.
+        DataError: it cannot be written. The checkpoint before is kept.
     """
     if not all_finite([*codec.parameters(), *average.parameters()]):
         raise NonFiniteError(
@@ -214,5 +219,6 @@ def _save(
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(state, unfinished)
-    unfinished.replace(output / CHECKPOINT)
+    with removed_on_failure(unfinished):
+        torch.save(state, unfinished)
+        unfinished.replace(output / CHECKPOINT)

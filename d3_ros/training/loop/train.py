@@ -50,54 +50,53 @@ def train(config: TrainConfig, output: Path) -> Path:
     config, accelerator, state, every = run.config, run.accelerator, run.state, run.config.every
     rank, processes = accelerator.process_index, accelerator.num_processes
     batches = run_batches(config, state.step, rank, processes, say=accelerator.print)
-    bar = tqdm(
+    with tqdm(
         total=config.steps,
         initial=state.step,
         unit="step",
         desc=config.name,
         disable=not accelerator.is_main_process,
-    )
-    for step in range(state.step, config.steps):
-        # The learning rate of this step.
-        rate = config.optimizer.learning_rate * learning_rate_factor(
-            config.optimizer.schedule,
-            step,
-            steps=config.steps,
-            warmup_steps=config.optimizer.warmup_steps,
-            final_share=config.optimizer.final_share,
-        )
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
+    ) as bar:
+        for step in range(state.step, config.steps):
+            # The learning rate of this step.
+            rate = config.optimizer.learning_rate * learning_rate_factor(
+                config.optimizer.schedule,
+                step,
+                steps=config.steps,
+                warmup_steps=config.optimizer.warmup_steps,
+                final_share=config.optimizer.final_share,
+            )
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
 
-        # The gradient of the whole batch. It is applied only if it is finite.
-        losses = accumulate_gradient(run, batches, step)
-        norm = accelerator.clip_grad_norm_(run.learned, config.optimizer.clip_norm)
-        refuse_non_finite(run, losses, float(norm))
-        run.optimizer.step()
-        run.optimizer.zero_grad(set_to_none=True)
-        state.step = step + 1
+            # The gradient of the whole batch. It is applied only if it is finite.
+            losses = accumulate_gradient(run, batches, step)
+            norm = accelerator.clip_grad_norm_(run.learned, config.optimizer.clip_norm)
+            refuse_non_finite(run, losses, float(norm))
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
+            state.step = step + 1
 
-        # The moving average of the weights.
-        last = state.step == config.steps
-        if run.ema is not None and config.ema and (state.step % config.ema.every == 0 or last):
-            run.ema.step(learned_weights(run.network))
+            # The moving average of the weights.
+            last = state.step == config.steps
+            if run.ema is not None and config.ema and (state.step % config.ema.every == 0 or last):
+                run.ema.step(learned_weights(run.network))
 
-        # Log lines, pictures, scores, bundles and checkpoints, each every so many steps.
-        bar.update()
-        if state.step % every.log == 0 or last:
-            bar.set_postfix_str(in_words(losses), refresh=False)
-            record(run, {f"loss/{name}": value for name, value in losses.items()})
-        if state.step % every.pictures == 0 and config.objective == "d3":
-            draw(run)
-        validation_is_due = state.step % every.validation == 0 or last
-        checkpoint_is_due = state.step % every.checkpoint == 0 or last
-        if validation_is_due or checkpoint_is_due:
-            refuse_non_finite_weights(run)
-        if validation_is_due:
-            validate_and_export(run)
-        if checkpoint_is_due:
-            checkpoints.save(accelerator, output, state, run.ema)
-    bar.close()
+            # Log lines, pictures, scores, bundles and checkpoints, each every so many steps.
+            bar.update()
+            if state.step % every.log == 0 or last:
+                bar.set_postfix_str(in_words(losses), refresh=False)
+                record(run, {f"loss/{name}": value for name, value in losses.items()})
+            if state.step % every.pictures == 0 and config.objective == "d3":
+                draw(run)
+            validation_is_due = state.step % every.validation == 0 or last
+            checkpoint_is_due = state.step % every.checkpoint == 0 or last
+            if validation_is_due or checkpoint_is_due:
+                refuse_non_finite_weights(run)
+            if validation_is_due:
+                validate_and_export(run)
+            if checkpoint_is_due:
+                checkpoints.save(accelerator, output, state, run.ema)
     accelerator.end_training()
     return output / (BEST if (output / BEST).is_dir() else LAST)
 
