@@ -21,9 +21,15 @@ from d3_ros.imaging.image_file import (
     PictureError,
     decode_picture,
     encode_jpeg,
+    encode_png,
 )
 from d3_ros.messages.colour_encodings import PACKED, Packed, packed_to_rgb
-from d3_ros.messages.images import depth_from_image, metres_from_millimetres, rgb_from_image
+from d3_ros.messages.images import (
+    depth_from_image,
+    metres_from_millimetres,
+    millimetres_from_metres,
+    rgb_from_image,
+)
 
 if TYPE_CHECKING:  # bags are read where no ROS is installed
     from sensor_msgs.msg import CompressedImage
@@ -31,6 +37,7 @@ if TYPE_CHECKING:  # bags are read where no ROS is installed
 
 # ConfigHeader of compressed_depth_image_transport: an int, then the two floats of the quantiser.
 DEPTH_HEADER = struct.Struct("<iff")
+_INVERSE_DEPTH = 0  # the only value that the int takes, for millimetres too
 
 
 def rgb_from_any(
@@ -101,6 +108,40 @@ def jpeg_message(header: Header, rgb: np.ndarray, quality: int) -> CompressedIma
 
     message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
     message.data = array.array("B", encode_jpeg(rgb, quality))
+    return message
+
+
+def depth_message(
+    header: Header, depth_m: np.ndarray, encoding: str, max_m: float, quantization: float
+) -> CompressedImage:
+    """(H, W) float32 metres as compressed_depth_image_transport publishes a depth image.
+
+    What the message cannot hold is 0, no measurement: NaN, depth from `max_m` on, and in 32FC1
+    depth nearer than about `quantization`² / 65535 metres.
+
+    Args:
+        header: the message's.
+        depth_m: z-depth, NaN = unknown.
+        encoding: of the image that a subscriber gets. 32FC1: inverse depth in 16 bits, rounded down
+            as the plugin does, which makes depth z larger by up to z² / `quantization`² metres.
+            16UC1: millimetres.
+        max_m: largest depth, metres.
+        quantization: of 32FC1.
+    """
+    from sensor_msgs.msg import CompressedImage
+
+    a = b = np.float32(0.0)
+    if encoding == "16UC1":
+        stored = millimetres_from_metres(np.where(depth_m <= max_m, depth_m, np.float32(np.nan)))
+    else:
+        a = np.float32(quantization * (quantization + 1.0))
+        b = np.float32(1.0) - a / np.float32(max_m)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = a / depth_m + b
+            holds = (depth_m > 0) & (depth_m < max_m) & (inverse < 65536)
+        stored = np.where(holds, inverse, np.float32(0.0)).astype(np.uint16)
+    message = CompressedImage(header=header, format=f"{encoding}; compressedDepth png")
+    message.data = array.array("B", DEPTH_HEADER.pack(_INVERSE_DEPTH, a, b) + encode_png(stored))
     return message
 
 

@@ -108,6 +108,22 @@ def metres_from_millimetres(pixels: np.ndarray) -> np.ndarray:
     return np.take(_MILLIMETRES_TO_METRES, pixels)
 
 
+def millimetres_from_metres(depth_m: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """(H, W) float32 metres to uint16 millimetres, rounded, 0 = none (REP 118).
+
+    0 also for what 16 bits cannot hold: a depth is left out rather than made up.
+
+    Args:
+        depth_m: NaN = none.
+        out: (H, W) uint16 to write to; a new array otherwise.
+    """
+    out = np.empty(depth_m.shape, np.uint16) if out is None else out
+    millimetres = depth_m * np.float32(1000.0)
+    holds = (millimetres >= 0.5) & (millimetres < 65535.5)
+    np.copyto(out, np.rint(np.where(holds, millimetres, np.float32(0.0))), casting="unsafe")
+    return out
+
+
 class ImageBuffer:
     """One sensor_msgs/Image, filled in place and published again and again."""
 
@@ -146,16 +162,9 @@ class ImageBuffer:
         return self.message
 
     def fill_millimetres(self, header: Header, depth_m: np.ndarray) -> Image:
-        """The message as 16UC1 of (H, W) float32 metres (REP 118).
-
-        Rounded to the millimetre; 0, which means none, for NaN and for what 16 bits cannot hold:
-        a depth is left out rather than made up.
-        """
+        """The message as 16UC1 of (H, W) float32 metres: see `millimetres_from_metres`."""
         height, width = depth_m.shape
-        millimetres = depth_m * np.float32(1000.0)
-        holds = (millimetres >= 0.5) & (millimetres < 65535.5)
-        out = self.pixels(header, height, width, "16UC1")
-        np.copyto(out, np.rint(np.where(holds, millimetres, np.float32(0.0))), casting="unsafe")
+        millimetres_from_metres(depth_m, out=self.pixels(header, height, width, "16UC1"))
         return self.message
 
 

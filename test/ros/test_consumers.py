@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from d3_ros.messages.images import ImageBuffer, rgb_from_image
 from d3_ros.ros.topics import (
     DEPTH,
     DEPTH_COLOR,
+    DEPTH_COMPRESSED,
     DEPTH_INFO,
     DEPTH_JPEG,
     NAV_POINTS,
@@ -274,6 +276,19 @@ def test_image_transport(receive: Callable[..., list[Any]]) -> None:
     bgr = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_UNCHANGED)
     difference = bgr[..., ::-1].astype(int) - rgb_from_image(color, "color")
     assert np.abs(difference).mean() < 8
+
+
+def test_compressed_depth_image_transport(receive: Callable[..., list[Any]]) -> None:
+    """image_transport's `compressedDepth` on the far side: header, PNG, inverse depth."""
+    compressed, depth = receive(SENSOR_DATA, DEPTH_COMPRESSED, DEPTH)
+    encoding, _, how = compressed.format.partition("; ")
+    assert (encoding, how) == ("32FC1", "compressedDepth png")
+    data = bytes(compressed.data)
+    _, a, b = struct.unpack("=iff", data[:12])
+    inverse = cv2.imdecode(np.frombuffer(data[12:], np.uint8), cv2.IMREAD_UNCHANGED)
+    assert (inverse > 0).all()
+    metres = np.frombuffer(depth.data, "<f4").reshape(HEIGHT, WIDTH)
+    np.testing.assert_allclose(a / (inverse - b), metres, atol=4.2**2 / 10000)
 
 
 def test_sensor_msgs_py(receive: Callable[..., list[Any]]) -> None:

@@ -272,6 +272,7 @@ def test_diagnostics_come_once_a_second_and_status_is_latched() -> None:
 def test_topics_of_the_design_are_all_there() -> None:
     assert set(TOPICS) == {
         "~/depth/image",
+        "~/depth/image/compressedDepth",
         "~/depth/camera_info",
         "~/depth/relative",
         "~/rgb/image",

@@ -15,13 +15,14 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from d3_ros.geometry.camera import project, ray_map
-from d3_ros.messages.compressed import rgb_from_compressed
-from d3_ros.messages.images import ImageBuffer, rgb_from_image
+from d3_ros.messages.compressed import depth_from_any, rgb_from_compressed
+from d3_ros.messages.images import ImageBuffer, depth_from_image, rgb_from_image
 from d3_ros.ros.node.outputs import frame_messages
 from d3_ros.ros.topics import (
     CAPPED,
     DEPTH,
     DEPTH_COLOR,
+    DEPTH_COMPRESSED,
     DEPTH_INFO,
     DEPTH_JPEG,
     NAV_POINTS,
@@ -194,6 +195,31 @@ def test_the_quality_of_the_previews(robot: Robot, setting: Callable[..., None])
     assert len(robot.wait_for(DEPTH_JPEG, robot.show().header).data) < fine
 
 
+@pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
+def test_depth_comes_compressed_too(
+    robot: Robot, setting: Callable[..., None], encoding: str
+) -> None:
+    setting(depth__encoding=encoding, depth__compressed__depth_max=3.0)
+    header = robot.show().header
+    compressed = robot.wait_for(DEPTH_COMPRESSED, header)
+    assert compressed.format == f"{encoding}; compressedDepth png"
+    assert f"{DEPTH}/compressedDepth" == DEPTH_COMPRESSED, "image_transport looks for it there"
+    depth = depth_from_image(robot.wait_for(DEPTH, header), DEPTH)
+    decoded = depth_from_any(compressed, DEPTH_COMPRESSED)
+    near = depth < 3.0
+    assert 0 < near.sum() < near.size
+    assert np.isnan(decoded[~near]).all()
+    np.testing.assert_allclose(decoded[near], depth[near], atol=1.1e-3)
+
+
+def test_without_a_scale_there_is_no_compressed_depth() -> None:
+    with Robot(topics=(RELATIVE, DEPTH_COMPRESSED)) as robot:
+        header = robot.show(sensor=None).header
+        robot.wait_for(RELATIVE, header)
+        assert not robot.answers(DEPTH_COMPRESSED, header)
+        robot.wait_for(DEPTH_COMPRESSED, robot.show().header)
+
+
 LENS = CameraIntrinsics(WIDTH, HEIGHT, 50.0, 50.0, 32.0, 24.0, "plumb_bob", (-0.3, 0.1, 0, 0, 0))
 
 
@@ -255,12 +281,14 @@ def test_without_calibration_nothing_is_rectified(
 COUNTED = (
     *("colour_depth", "colour_normals", "pack_cloud", "light_cloud", "flying_pixels"),
     *("far_pixels", "clearing_points", "jpeg_message", "output_camera_info"),
+    "depth_message",
 )
 # What each topic alone makes the node do, once a frame.
 WORK: dict[str, set[str]] = {
     RELATIVE: set(),
     DEPTH: set(),
     DEPTH_INFO: {"output_camera_info"},
+    DEPTH_COMPRESSED: {"depth_message"},
     RGB: set(),
     RGB_INFO: {"output_camera_info"},
     NORMALS: set(),
@@ -323,7 +351,7 @@ def test_every_topic_is_in_one_group_of_caps() -> None:
 
 
 CAPS = {
-    "depth.max_rate": (DEPTH, DEPTH_INFO, RGB, RGB_INFO),
+    "depth.max_rate": (DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, RGB, RGB_INFO),
     "relative.max_rate": (RELATIVE,),
     "normals.max_rate": (NORMALS,),
     "points.max_rate": (POINTS,),

@@ -26,6 +26,27 @@ class OutputSettings:
 
 
 @dataclass(frozen=True)
+class CompressedDepthSettings:
+    """Parameters `depth.compressed.*`; named as those of compressed_depth_image_transport."""
+
+    depth_max: float = setting(
+        100.0,
+        "Depth from here on is unknown in ~/depth/image/compressedDepth",
+        low=1.0,
+        high=1000.0,
+        unit="m",
+    )
+    depth_quantization: float = setting(
+        100.0,
+        "Resolution of ~/depth/image/compressedDepth as 32FC1: a depth z is at most z*z / "
+        "(depth_quantization * depth_quantization) metres too large, and depth nearer than "
+        "depth_quantization * depth_quantization / 65535 metres is unknown",
+        low=1.0,
+        high=150.0,
+    )
+
+
+@dataclass(frozen=True)
 class DepthSettings:
     """Parameters `depth.*`."""
 
@@ -34,7 +55,10 @@ class DepthSettings:
         "Pixels of ~/depth/image: 32FC1 is metres, 16UC1 is millimetres with 0 for unknown",
         choices=("32FC1", "16UC1"),
     )
-    max_rate: float = _max_rate("~/depth/image, ~/rgb/image and their camera_info")
+    max_rate: float = _max_rate(
+        "~/depth/image, its compressedDepth, ~/rgb/image and their camera_info"
+    )
+    compressed: CompressedDepthSettings = field(default_factory=CompressedDepthSettings)
 
 
 @dataclass(frozen=True)

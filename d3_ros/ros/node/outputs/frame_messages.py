@@ -15,13 +15,14 @@ from d3_ros.geometry.point_cloud import cloud_size, pack_cloud
 from d3_ros.imaging.colour_maps import colour_depth, colour_normals
 from d3_ros.messages.camera_info import output_camera_info
 from d3_ros.messages.clouds import CloudBuffer, light_cloud_message
-from d3_ros.messages.compressed import jpeg_message
+from d3_ros.messages.compressed import depth_message, jpeg_message
 from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport, scale_message
 from d3_ros.ros.node.frame import NodeFrame
 from d3_ros.ros.topics import (
     DEPTH,
     DEPTH_COLOR,
+    DEPTH_COMPRESSED,
     DEPTH_INFO,
     DEPTH_JPEG,
     NAV_POINTS,
@@ -64,6 +65,7 @@ class FrameMessages:
             RELATIVE: self._relative,
             DEPTH: self._metric,
             DEPTH_INFO: self._camera_info,
+            DEPTH_COMPRESSED: self._compressed_metric,
             RGB: self._rgb,
             RGB_INFO: self._camera_info,
             NORMALS: self._normals,
@@ -93,6 +95,18 @@ class FrameMessages:
         if self._settings.depth.encoding == "16UC1":
             return self._images[DEPTH].fill_millimetres(header, metric)
         return self._images[DEPTH].fill(header, metric, "32FC1")
+
+    def _compressed_metric(self) -> CompressedImage | None:
+        metric, settings = self._depth.metric, self._settings.depth
+        if metric is None:
+            return None
+        return depth_message(
+            self._header,
+            metric,
+            settings.encoding,
+            settings.compressed.depth_max,
+            settings.compressed.depth_quantization,
+        )
 
     def _rgb(self) -> Image | None:
         if self._depth.metric is None:  # the pair of colour and depth image is complete or absent
