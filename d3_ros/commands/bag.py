@@ -1,4 +1,4 @@
-"""Look into a ROS 2 bag, or make training data of it. No ROS installation is needed.
+"""Look into a ROS bag, or make training data of it. No ROS installation is needed.
 
 'bag info BAG' lists the topics. 'bag extract BAG --output DIR' writes rgb/, depth/ (16-bit
 millimetres, 0 = not measured), intrinsics.json and contact_sheet.png, a picture to look at. Topics
@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     actions = parser.add_subparsers(dest="action", metavar="info|extract", required=True)
     info = actions.add_parser("info", help="list the topics", description="List a bag's topics.")
-    info.add_argument("bag", type=Path, help="folder with metadata.yaml, or .mcap, .db3, .bag file")
+    info.add_argument("bag", type=Path, help="a folder (ROS 2), or an .mcap, .db3 or .bag file")
     extract = actions.add_parser(
         "extract",
         help="write training data",
         description="Write the frames of one camera and its depth sensor as training data.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    extract.add_argument("bag", type=Path, help="folder with metadata.yaml, or .mcap, .db3, .bag")
+    extract.add_argument("bag", type=Path, help="a folder (ROS 2), or an .mcap, .db3 or .bag file")
     extract.add_argument("--output", type=Path, required=True, help="folder to make")
     add_topic_arguments(extract)
     add_choice_arguments(extract)
@@ -192,6 +192,8 @@ def extract_bag(camera: BagCameraOptions, choice: ExtractOptions, output: Path) 
 
     recording = BagCamera(camera)
     topics = recording.topics
+    for file in recording.cut:
+        print(f"{camera.path}: {file} was cut off; what is whole of it is read")
     print(f"{camera.path}: {topics.image} with {topics.kind} of {topics.sensor}")
     source = {field.name: _plain(getattr(camera, field.name)) for field in fields(camera)}
     source |= {"image": topics.image, "info": topics.info, "sensor": topics.sensor}
@@ -226,6 +228,8 @@ def _print_topics(bag: Path) -> None:
         SCAN: "--scan",
     }
     contents = read_contents(bag)
+    for file in contents.cut:
+        print(f"{bag}: {file} was cut off; what is whole of it is read")
     print(f"{bag}: {contents.duration_s:.1f} s, {len(contents.topics)} topics")
     width = max([5, *map(len, contents.topics)])
     for name, (kind, count) in sorted(contents.topics.items()):

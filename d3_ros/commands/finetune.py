@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from d3_ros.evaluation.scores import PROTOCOLS
 
     frames = parser.add_mutually_exclusive_group(required=True)
-    frames.add_argument("--bag", type=Path, help="folder with metadata.yaml, or .mcap, .db3, .bag")
+    frames.add_argument("--bag", type=Path, help="a folder (ROS 2), or an .mcap, .db3 or .bag file")
     frames.add_argument(
         "--data", type=Path, help="folder of frames with a split.txt (lines 'NAME train|test')"
     )

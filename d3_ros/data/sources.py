@@ -11,13 +11,12 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from d3_ros.data.bag.file import is_bag
 from d3_ros.data.bag.source import BagSource
 from d3_ros.data.held_out_points import split_depth
 from d3_ros.data.played_frame import FrameSource, PlayedFrame, SourceOptions, pinhole
 from d3_ros.data.readers import FolderReader
 from d3_ros.errors import DataError
-
-BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
 def open_source(options: SourceOptions) -> FrameSource:
@@ -29,7 +28,7 @@ def open_source(options: SourceOptions) -> FrameSource:
     path = options.path
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    if path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
+    if is_bag(path):
         return BagSource(options)
     if path.is_dir():
         return FolderSource(options)
@@ -114,7 +113,11 @@ class VideoSource:
             rate = float(video.get(cv2.CAP_PROP_FPS))
             self._rate_hz = rate if 0.1 < rate < 1000.0 else 30.0
             self.rate_hz: float | None = self._rate_hz
-            self._length = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+            self._length = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+            if self._length < 1:  # the container does not say: count, from the second frame on
+                self._length = 1
+                while video.grab():
+                    self._length += 1
         finally:
             video.release()
         self.title = f"{options.path} (video, {len(self)} frames, {self._rate_hz:.3g} Hz)"

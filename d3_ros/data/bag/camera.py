@@ -63,7 +63,10 @@ class BagCameraOptions:
 
 
 class BagCamera:
-    """The moments of one camera, in order; may be iterated again."""
+    """The moments of one camera, in order; may be iterated again.
+
+    `topics`: that are read. `cut`: names of files of the bag that were cut off.
+    """
 
     def __init__(self, options: BagCameraOptions) -> None:
         """Read what topics and static transforms there are.
@@ -86,6 +89,7 @@ class BagCamera:
                 f"{options.path}: no camera_info beside {self.topics.image}: name its topic or "
                 "give the intrinsics fx fy cx cy"
             )
+        self.cut = contents.cut
         self._length = contents.topics[self.topics.image][1]
         self._transforms = StaticTransforms(options.path)
         self._extrinsics: dict[tuple[str, str], np.ndarray] = {}

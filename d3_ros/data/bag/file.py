@@ -1,7 +1,7 @@
 """A bag's messages in time: what topics there are, and which messages belong to one image.
 
-Read by `rosbags`: no ROS process and no ROS installation is needed. The messages of `rosbags` have
-the fields of ROS's own, so the node's decoders read them too.
+Read by `rosbags`: no ROS process and no ROS installation is needed. Messages come with the fields
+of ROS 2's own, from ROS 1 bags too, so the functions of `d3_ros.messages` read them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
+from d3_ros.data.bag.cut_mcap import CutMcap, is_cut
 from d3_ros.errors import DataError, one_line
 
 Message: TypeAlias = Any  # rosbags makes its message classes at run time
@@ -24,16 +26,23 @@ Message: TypeAlias = Any  # rosbags makes its message classes at run time
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POINTS, SCAN = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"
+METADATA, STORAGE_SUFFIXES = "metadata.yaml", frozenset({".mcap", ".db3"})
 # A bag is in the order of reception: how much later than its image another message may arrive.
 LATE_NS = 500_000_000
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a bag holds: `topics` by name, each with its type and number of messages."""
+    """What a bag holds.
+
+    topics: by name, the type and the number of messages.
+    duration_s: from the first message to the last, seconds.
+    cut: names of its files that were cut off; what is whole of them is read.
+    """
 
     topics: dict[str, tuple[str, int]]
     duration_s: float
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,33 @@ class Moment:
     others: dict[str, Message]
 
 
+def is_bag(path: Path) -> bool:
+    """Whether a path is a bag by its name: an .mcap, .db3 or .bag file, or a folder of the former.
+
+    A folder is one with or without its metadata.yaml.
+    """
+    if path.is_dir():
+        return (path / METADATA).is_file() or bool(_storage_files(path))
+    return path.suffix in STORAGE_SUFFIXES or path.suffix == ".bag"
+
+
 def read_contents(path: Path) -> Contents:
-    """The topics of a bag (a folder with metadata.yaml, an .mcap or .db3 file, a .bag).
+    """The topics of a bag.
 
     Raises:
         DataError: not a readable bag.
     """
     with _opened(path) as reader:
         topics = {name: (info.msgtype or "", info.msgcount) for name, info in reader.topics.items()}
-        return Contents(topics, reader.duration / 1e9)
+        duration_s = reader.duration / 1e9 if topics else 0.0
+    files = _storage_files(path) if path.is_dir() else [path]
+    cut = tuple(file.name for file in files if file.suffix == ".mcap" and is_cut(file))
+    if cut and not topics:
+        raise DataError(
+            f"{path}: not a readable ROS bag ({cut[0]} was cut off, nothing is whole of it): "
+            "record it again or copy it anew"
+        )
+    return Contents(topics, duration_s, cut)
 
 
 def read_messages(path: Path, topics: Sequence[str]) -> Iterator[tuple[str, int, Message]]:
@@ -74,7 +101,7 @@ def read_messages(path: Path, topics: Sequence[str]) -> Iterator[tuple[str, int,
         while True:
             try:
                 connection, time_ns, raw = next(messages)
-                message = reader.deserialize(raw, connection.msgtype)
+                message = _as_ros2(reader.deserialize(raw, connection.msgtype))
             except StopIteration:
                 return
             except Exception as error:  # rosbags lets through what sqlite, zstd and struct raise
@@ -136,9 +163,7 @@ def stamp_ns(message: Message) -> int:
 def _opened(path: Path) -> Iterator[AnyReader]:
     """`AnyReader` whose faults, while opening, are told in one line."""
     try:
-        # Bags of Humble and older carry no message definitions.
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
+        reader = _open(path)
     except Exception as error:  # rosbags lets through what sqlite, YAML and struct raise
         raise _unreadable(path, error) from error
     try:
@@ -147,10 +172,73 @@ def _opened(path: Path) -> Iterator[AnyReader]:
         reader.close()
 
 
+def _open(path: Path) -> AnyReader:
+    """The bag, by its metadata.yaml; or its files alone where that is missing or of no use."""
+    files = _storage_files(path) if path.is_dir() else [path]
+    readable = [CutMcap(f) if f.suffix == ".mcap" and is_cut(f) else f for f in files]
+    if path.is_dir() and (path / METADATA).is_file() and readable == files:
+        try:
+            return _reader([path])
+        except Exception:
+            if not files:
+                raise
+    return _reader(readable or [path])
+
+
+def _reader(paths: Sequence[Any]) -> AnyReader:
+    # Bags of Humble and older carry no message definitions.
+    reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+    reader.open()
+    return reader
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in STORAGE_SUFFIXES)
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: not a readable ROS bag ({one_line(error)}); record it again or copy it anew"
+    return DataError(f"{path}: not a readable ROS bag ({one_line(error)}); {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    """What mends the file of a bag that is at fault."""
+    for file in _storage_files(path) if path.is_dir() else [path]:
+        if file.suffix == ".mcap" and is_cut(file):
+            return f"{file.name} was cut off: save what is in it with 'mcap recover {file} -o NEW'"
+        if file.suffix == ".db3":
+            check = f"sqlite3 {file} 'PRAGMA integrity_check'"
+            return f"check {file.name} with \"{check}\" and save what is in it with '.recover'"
+    if path.suffix == ".bag":
+        return f"if it was cut off, mend its index with 'rosbag reindex {path}'"
+    return "record it again or copy it anew"
+
+
+def _as_ros2(message: Message) -> Message:
+    """A message of a ROS 1 bag with the fields of ROS 2; others as they are.
+
+    Of the messages that are read here only CameraInfo changed its fields: D, K, R and P became d,
+    k, r and p.
+    """
+    if not hasattr(message, "K"):
+        return message
+    return _camera_info_type()(
+        header=message.header,
+        height=message.height,
+        width=message.width,
+        distortion_model=message.distortion_model,
+        d=message.D,
+        k=message.K,
+        r=message.R,
+        p=message.P,
+        binning_x=message.binning_x,
+        binning_y=message.binning_y,
+        roi=message.roi,
     )
+
+
+@lru_cache(maxsize=1)
+def _camera_info_type() -> Any:
+    return get_typestore(Stores.ROS2_HUMBLE).types[CAMERA_INFO]
 
 
 def _nearest(items: deque[tuple[int, Message]], stamp: int, tolerance_ns: int) -> Message | None:

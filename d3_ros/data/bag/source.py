@@ -1,11 +1,8 @@
-"""Camera frames from a ROS 2 bag (or a ROS 1 one), read by `rosbags`: no ROS process is needed.
-
-The messages of `rosbags` have the fields of ROS's own, so the node's decoders read them too.
-"""
+"""Camera frames from a bag for the demo."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,7 @@ SENSOR_TOLERANCE_NS = 20_000_000
 
 
 class BagSource:
-    """Frames of one camera in a bag (a folder with metadata.yaml, an .mcap or .db3 file, a .bag).
+    """Frames of one camera in a bag.
 
     The image topic is `options.image_topic` or the only colour topic of the bag; `camera_info`,
     `sensor_depth/image` and `truth/depth` beside it are found by name. Sensor depth belongs to
@@ -56,7 +53,7 @@ class BagSource:
         self.rate_hz: float | None = (
             (self._length - 1) / duration_s if self._length > 1 and duration_s > 0 else None
         )
-        self.warnings = self._warnings(topics)
+        self.warnings = self._warnings(topics, contents.cut)
         rate = "" if self.rate_hz is None else f", {self.rate_hz:.3g} Hz"
         self.title = f"{self._path} (bag, {self._image}, {self._length} frames{rate})"
 
@@ -117,8 +114,8 @@ class BagSource:
             )
         return asked
 
-    def _warnings(self, topics: dict[str, tuple[str, int]]) -> tuple[str, ...]:
-        warnings = []
+    def _warnings(self, topics: dict[str, tuple[str, int]], cut: Sequence[str]) -> tuple[str, ...]:
+        warnings = [f"{self._path}: {file} was cut off" for file in cut]
         if not self._info and self._options.intrinsics is None:
             warnings.append(f"{self._path}: no camera_info beside {self._image}: no cloud")
         if not self._sensor:
