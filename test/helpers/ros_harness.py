@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.waiting import PATIENCE_S, wait_until
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -118,6 +119,11 @@ class Robot:
         # As latched as its publishers: a line may be older than the connection.
         rosout = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.peer.create_subscription(Log, "/rosout", self._on_log, rosout)
+        self.statuses: list[DiagnosticStatus] = []
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.peer.create_subscription(
+            DiagnosticStatus, "predictor/status", self.statuses.append, latched
+        )
         for topic in topics:
             self.listen(topic)
         self._sensor_buffer, self._image_buffer = ImageBuffer(), ImageBuffer()
@@ -164,6 +170,7 @@ class Robot:
         inputs = (self.image, self.camera_info, self.sensor, self.points, self.scan)
         wait_until(lambda: all(p.get_subscription_count() for p in inputs), "the node subscribes")
         names = [s.topic_name for s in self.peer.subscriptions if "/predictor/" in s.topic_name]
+        names.remove(f"{self.namespace}/predictor/status")  # no output of the camera
         wait_until(
             lambda: all(self.peer.count_publishers(name) for name in names), "the node publishes"
         )
@@ -273,6 +280,20 @@ class Robot:
         wait_until(lambda: self.said(*words), f"a log line with {words} among {self.lines}")
         assert "\n" not in self.said(*words)[0]
         return self.said(*words)[0]
+
+    def wait_for_status(self, level: bytes, *words: str) -> DiagnosticStatus:
+        """The next status of this level whose message has all of the words."""
+        began = len(self.statuses)
+
+        def matching() -> list[DiagnosticStatus]:
+            return [
+                status
+                for status in self.statuses[began:]
+                if status.level == level and all(word in status.message for word in words)
+            ]
+
+        wait_until(matching, f"a status with {words}, the latest: {self.statuses[-1:]}")
+        return matching()[0]
 
     def state(self) -> str:
         """The lifecycle state, asked for over its service."""

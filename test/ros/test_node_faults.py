@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers.ros_harness import HEIGHT, WIDTH, Robot, StandIn, ros_context, wait_until
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
-from d3_ros.errors import NonFiniteError
+from d3_ros.errors import DeviceError, NonFiniteError
 from d3_ros.messages.images import ImageBuffer
+from d3_ros.ros.node.diagnostics.diagnostics import ERROR, OK
+from d3_ros.ros.node.predictor_node import PredictorNode
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS, RELATIVE
 
 pytestmark = pytest.mark.ros
@@ -183,6 +189,129 @@ def test_a_crash_in_the_work_is_logged_and_survived(robot: Robot) -> None:
     assert robot.settle(1).refused == 1
     robot.network.before = lambda: None
     is_alive(robot)
+
+
+def test_a_network_that_cannot_be_loaded_again_is_told_and_tried_again() -> None:
+    """Whatever loading raises, the inference thread lives and the diagnostics show the error."""
+    broken = StandIn()
+    broken.before = lambda: (_ for _ in ()).throw(DeviceError("too little free memory"))
+    loads = []
+
+    def load(settings: object, say: object) -> StandIn:
+        loads.append(settings)
+        if len(loads) == 2:
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+        return broken if len(loads) == 1 else StandIn()
+
+    with Robot(topics=(RELATIVE,), load=load) as robot:
+        robot.show()
+        assert robot.settle(1).refused == 1
+        robot.wait_for_line("cannot step down: RuntimeError: CUBLAS_STATUS_ALLOC_FAILED")
+        robot.wait_for_status(ERROR, "too little free memory")
+        robot.wait_for(RELATIVE, robot.show().header)
+        robot.wait_for_status(OK, "running")
+
+
+def test_a_mistake_in_the_inference_thread_is_told_and_survived(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even one outside of everything that catches: no thread dies in silence."""
+    processor = robot.node._session.cameras[""].processor
+
+    def fail(image: object) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(processor, "prepare", fail)
+    robot.show()
+    robot.wait_for_status(ERROR, "unexpected in the inference thread: KeyError: 'a mistake'")
+    monkeypatch.undo()
+    robot.wait_for(RELATIVE, robot.show().header)
+    robot.wait_for_status(OK, "running")
+
+
+def test_a_frame_that_takes_too_long_is_an_error_until_it_is_done() -> None:
+    network = StandIn()
+    go_on = threading.Event()
+    network.before = lambda: go_on.wait(20.0) and None
+    with Robot(
+        network, topics=(RELATIVE,), parameters={"diagnostics.max_frame_time": 0.1}
+    ) as robot:
+        image = robot.show()
+        message = robot.wait_for_status(ERROR, "a frame has been in work for").message
+        assert "at 'network', above 0.1 s (parameter diagnostics.max_frame_time)" in message
+        go_on.set()
+        robot.wait_for(RELATIVE, image.header)
+        robot.wait_for(RELATIVE, robot.show().header)
+        robot.wait_for_status(OK, "running")
+
+
+def test_the_status_does_not_go_stale(robot: Robot) -> None:
+    """Who subscribes late gets a latched status whose figures are those of now."""
+
+    def received() -> int:
+        values = {
+            entry.key: entry.value for status in robot.statuses[-1:] for entry in status.values
+        }
+        return int(values.get("received (frames)", -1))
+
+    for count in range(1, 4):
+        robot.wait_for(RELATIVE, robot.show().header)
+        wait_until(lambda count=count: received() == count, f"{count} in the status")
+    messages = {status.message for status in robot.statuses[-2:]}
+    assert len(messages) == 1, "the text is the same, the values are new"
+
+
+def test_a_second_node_of_the_same_name_is_told(robot: Robot) -> None:
+    line = f"2 nodes are called '{robot.namespace}/predictor' and publish to the same topics"
+    second = Node("predictor", namespace=robot.namespace)
+    robot.wait_for_status(ERROR, line)
+    robot.wait_for_line(line)
+    second.destroy_node()
+    robot.show()
+    robot.wait_for_status(OK, "running")
+
+
+def test_failed_configures_leave_no_publishers() -> None:
+    """`image` is remapped to a topic of compressed images: raw is refused, compressed works."""
+    with Robot(topics=(), start=False) as robot:
+        own = f"{robot.namespace}/predictor/points"
+        arguments = ["--ros-args", "-r", "image:=/cam/image/compressed"]
+        node = PredictorNode(
+            load=lambda settings, say: StandIn(), namespace="/remapped", cli_args=arguments
+        )
+        points = "/remapped/predictor/points"
+        assert own != points
+        for _ in range(2):
+            assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+            assert node._session is None
+        assert len(list(node.publishers)) == len(list(robot.node.publishers))
+        node.set_parameters([Parameter("image.transport", value="compressed")])
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        (publisher,) = (p for p in node.publishers if p.topic_name == points)
+        assert publisher.get_subscription_count() == 0
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        assert len(list(node.publishers)) == len(list(robot.node.publishers))
+        node.destroy_node()
+
+
+def test_publishers_of_a_camera_go_when_the_next_one_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parameters = {"cameras": ["front", "rear"]}
+    with Robot(topics=(), parameters=parameters, start=False) as robot:
+        before = len(list(robot.node.publishers))
+        create = robot.node.create_lifecycle_publisher
+
+        def fail(kind: type, name: str, *rest: object, **more: object) -> object:
+            if name == "~/rear/depth/image":
+                raise RuntimeError("no more")
+            return create(kind, name, *rest, **more)
+
+        monkeypatch.setattr(robot.node, "create_lifecycle_publisher", fail)
+        assert not robot.change("configure")
+        assert len(list(robot.node.publishers)) == before
+        monkeypatch.undo()
+        assert robot.change("configure")
 
 
 # What rclpy's own callback for the peer's side does on Kilted.

@@ -8,12 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from helpers.image_messages import compressed
 from helpers.ros_harness import HEIGHT, WIDTH, Robot, StandIn, ros_context, wait_until
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from d3_ros.ros.node.diagnostics.diagnostics import ERROR
 from d3_ros.ros.node.diagnostics.scale_report import STATES
 from d3_ros.ros.node.inputs.input_topics import resolve_input_topics
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
@@ -144,6 +147,66 @@ def test_one_of_several_cameras_has_its_own_compressed_topic() -> None:
         assert topics.camera_info == f"/bot/{camera}/camera_info"
         assert topics.sensors["scan"] == f"/bot/{camera}/sensor_depth/scan"
     node.destroy_node()
+
+
+def test_a_topic_of_another_type_is_named_in_status_and_log() -> None:
+    """`image` remapped to a topic of CompressedImage whose name does not tell."""
+    with Robot(topics=(), start=False, parameters={"diagnostics.input_timeout": 0.5}) as robot:
+        robot.peer.destroy_publisher(robot.image)
+        robot.peer.destroy_publisher(robot.scan)
+        # A participant of its own: one participant cannot have two types on one topic.
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        driver = Node("driver", namespace=robot.namespace, context=context)
+        driver.create_publisher(CompressedImage, "image", 5)
+        driver.create_publisher(PointCloud2, "sensor_depth/scan", 5)
+        robot.node.start()
+        topic = f"'{robot.namespace}/image'"
+        line = (
+            f"{topic} carries sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set the "
+            "parameter image.transport to compressed"
+        )
+        robot.wait_for_status(ERROR, "no image for", line)
+        robot.wait_for_line(line)
+        robot.wait_for_line(
+            f"'{robot.namespace}/sensor_depth/scan' carries sensor_msgs/msg/PointCloud2, not "
+            "sensor_msgs/msg/LaserScan: remap"
+        )
+        driver.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_a_topic_that_nobody_publishes_is_told_with_those_that_are_there() -> None:
+    with Robot(topics=(), start=False, parameters={"diagnostics.input_timeout": 0.5}) as robot:
+        robot.peer.destroy_publisher(robot.image)
+        other = f"{robot.namespace}/color/image_raw"
+        robot.peer.create_publisher(Image, other, 5)
+        robot.node.start()
+        robot.wait_for_status(ERROR, f"nobody publishes '{robot.namespace}/image'", other)
+        own = f"{robot.namespace}/predictor/depth/image"
+        assert own not in robot.statuses[-1].message, "the node's outputs are no inputs"
+        robot.image = robot.peer.create_publisher(Image, "image", 5)
+        robot.wait_for_status(ERROR, "has a publisher (peer) that sends nothing")
+
+
+def test_a_calibration_that_was_published_once_before_the_node_is_heard() -> None:
+    """As drivers with TRANSIENT_LOCAL do: neither the node's start nor a new start loses it."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    with Robot(topics=(POINTS,), start=False) as robot:
+        robot.peer.destroy_publisher(robot.camera_info)
+        robot.camera_info = robot.peer.create_publisher(CameraInfo, "camera_info", latched)
+        robot.camera_info.publish(robot.new_camera_info(robot.new_image()))
+        robot.node.start()
+        robot.wait_until_connected()
+        for _ in range(2):
+            inputs = robot.node._session.cameras[""].inputs
+            wait_until(lambda inputs=inputs: inputs._camera_infos, "the calibration")
+            header = robot.show(camera_info=None).header
+            robot.wait_for(POINTS, header)
+            assert robot.change("deactivate")
+            assert robot.change("activate")
+            robot.wait_until_connected()
+        assert not robot.said("offers less")
 
 
 def test_a_bayer_camera() -> None:

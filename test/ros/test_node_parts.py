@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers.waiting import PATIENCE_S, wait_until
@@ -434,6 +435,38 @@ def snapshot(**changes: object) -> Snapshot:
     return Snapshot(**{**usual, **changes})
 
 
+def figures(
+    snapshot: Snapshot, parameters: dict[str, object] | None = None, **rest: Any
+) -> CameraFigures:
+    return CameraFigures(
+        snapshot, {}, settings_from(parameters or {}), sensor_depth_seen=False, **rest
+    )
+
+
+def test_a_frame_that_takes_too_long_is_told_before_anything_else() -> None:
+    quiet = snapshot(since_input_s=7.0, published_hz=0.1)
+    camera = figures(quiet, busy_s=31.0, busy_with="scale alignment")
+    level, message = judge_frames(camera)
+    assert level == ERROR
+    assert message.startswith("a frame has been in work for 31 s, at 'scale alignment', above 30 s")
+    assert "diagnostics.max_frame_time" in message
+    assert judge_frames(figures(snapshot(), busy_s=29.0))[0] == OK
+
+
+def test_why_there_is_no_image_is_told() -> None:
+    camera = figures(snapshot(since_input_s=7.0), no_image_because="nobody publishes '/a'")
+    assert judge_frames(camera) == (ERROR, "no image for 7 s: nobody publishes '/a'")
+
+
+def test_an_exception_in_the_inference_thread_is_an_error() -> None:
+    network = NetworkFigures("fp32", "", "RuntimeError: CUDA")
+    report = active_report({"": figures(snapshot())}, network, enabled=True)
+    assert report["network"][:2] == (
+        ERROR,
+        "unexpected in the inference thread: RuntimeError: CUDA",
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "words"),
     [
@@ -447,7 +480,7 @@ def snapshot(**changes: object) -> Snapshot:
     ],
 )
 def test_the_flow_of_frames_is_judged(changes: dict, level: bytes, words: str) -> None:
-    judged, message = judge_frames(snapshot(**changes), NodeSettings())
+    judged, message = judge_frames(figures(snapshot(**changes)))
     assert judged == level
     assert words in message
 
@@ -495,27 +528,27 @@ def test_a_scale_that_fits_badly_is_warned_of(report: ScaleReport, words: str) -
 
 def test_old_output_is_warned_of_where_a_limit_is_set() -> None:
     old = snapshot(age_ms=(100.0, 900.0))
-    assert judge_frames(old, NodeSettings()) == (OK, "running")
-    level, message = judge_frames(old, settings_from({"diagnostics.max_age": 0.5}))
+    assert judge_frames(figures(old)) == (OK, "running")
+    level, message = judge_frames(figures(old, {"diagnostics.max_age": 0.5}))
     assert (level, message[:27]) == (WARN, "output is 0.90 s old (p95),")
 
 
 def test_a_paused_node_is_not_a_faulty_one() -> None:
     quiet = snapshot(since_input_s=7.0, published_hz=0.0)
-    assert judge_frames(quiet, NodeSettings(), enabled=False)[0] == OK
+    assert judge_frames(figures(quiet), enabled=False)[0] == OK
 
 
 def test_a_report_of_several_cameras_names_them() -> None:
-    figures = CameraFigures(snapshot(), {}, NodeSettings(), sensor_depth_seen=False)
+    one = figures(snapshot())
     network = NetworkFigures("fp16, 512x512 pixels", "")
-    report = active_report({"front": figures, "rear": figures}, network, enabled=True)
+    report = active_report({"front": one, "rear": one}, network, enabled=True)
     assert list(report) == ["front frames", "front scale", "rear frames", "rear scale", "network"]
-    assert list(active_report({"": figures}, network, enabled=True)) == [
+    assert list(active_report({"": one}, network, enabled=True)) == [
         "frames",
         "scale",
         "network",
     ]
-    stepped = active_report({"": figures}, NetworkFigures("bf16", "out of memory"), enabled=True)
+    stepped = active_report({"": one}, NetworkFigures("bf16", "out of memory"), enabled=True)
     assert stepped["network"][:2] == (WARN, "out of memory")
 
 

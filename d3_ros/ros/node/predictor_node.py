@@ -10,26 +10,22 @@ transition, service or parameter waits for it.
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from d3_ros.errors import D3Error, one_line
+from d3_ros.errors import D3Error
 from d3_ros.ros.node.diagnostics import diagnostics
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
+from d3_ros.ros.node.graph import namesakes
 from d3_ros.ros.node.inputs.input_topics import resolve_input_topics
 from d3_ros.ros.node.loading import free_memory, load_network
 from d3_ros.ros.node.network_guard import LoadedPredictor, NetworkGuard
@@ -49,8 +45,10 @@ SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR,
 )
-# How long a cleanup waits for the frame that is being inferred.
+# How long a cleanup waits for the frame that is being processed.
 LAST_FRAME_S = 5.0
+# How long the diagnostics tell of an exception in a callback.
+FAULT_SHOWN_S = 10.0
 
 
 class PredictorNode(LifecycleNode):
@@ -75,6 +73,8 @@ class PredictorNode(LifecycleNode):
         self._session: Session | None = None
         self._state = "unconfigured"
         self._failure = ""
+        self._callback_fault = ""
+        self._callback_fault_at = 0.0
         self._enabled = True
         self._log = ThrottledLogger(self.get_logger())
         self._faults = declare(self)
@@ -87,7 +87,7 @@ class PredictorNode(LifecycleNode):
         self._diagnostics = diagnostics.DiagnosticsPublisher(self)
         self.create_timer(
             diagnostics.PERIOD_S,
-            self._publish_diagnostics,
+            self._watch,
             clock=Clock(clock_type=ClockType.STEADY_TIME),  # simulated time may stand still
         )
 
@@ -141,9 +141,15 @@ class PredictorNode(LifecycleNode):
         """Whether the parameter `autostart` is set."""
         return bool(self.get_parameter("autostart").value)
 
-    def close(self) -> bool:
+    def close(self, timeout_s: float | None = None) -> bool:
         """Release everything before the process ends; False where the network is still busy."""
-        return self._release()
+        return self._release(timeout_s)
+
+    def report_fault(self, trace: str) -> None:
+        """Log and report an exception that a callback of this node raised."""
+        self._log.error(f"unexpected in a callback: {trace}")
+        self._callback_fault = f"unexpected in a callback: {trace.strip().splitlines()[-1]}"
+        self._callback_fault_at = time.monotonic()
 
     def _attempt(
         self,
@@ -193,15 +199,16 @@ class PredictorNode(LifecycleNode):
             self._session.deactivate()
         super().on_deactivate(state)
 
-    def _release(self) -> bool:
+    def _release(self, timeout_s: float | None = None) -> bool:
         """Free the session, if there is one."""
+        timeout_s = LAST_FRAME_S if timeout_s is None else timeout_s
         session, self._session = self._session, None
         if session is None:
             return True
-        finished = session.close(LAST_FRAME_S)
+        finished = session.close(timeout_s)
         if not finished:
             self.get_logger().warning(
-                f"the network is still busy after {LAST_FRAME_S:g} s: its memory is freed when "
+                f"the network is still busy after {timeout_s:g} s: its memory is freed when "
                 "its last frame is done"
             )
         del session
@@ -249,60 +256,29 @@ class PredictorNode(LifecycleNode):
         response.message = "enabled" if self._enabled else "paused: images are not processed"
         return response
 
-    def _publish_diagnostics(self) -> None:
+    def _watch(self) -> None:
+        """Once a second: look after what no message tells, and publish the diagnostics."""
         session = self._session
         if self._failure:
             report = diagnostics.plain_report(diagnostics.ERROR, self._failure)
         elif session is None or self._state != "active":
             report = diagnostics.plain_report(diagnostics.OK, self._state)
         else:
-            report = diagnostics.active_report(
-                {
-                    name: diagnostics.CameraFigures(
-                        self.statistics[name].snapshot(),
-                        self.statistics[name].stage.percentiles(),
-                        camera.state.settings,
-                        sensor_depth_seen=camera.inputs.sensor_depth_seen,
-                    )
-                    for name, camera in session.cameras.items()
-                },
-                diagnostics.NetworkFigures(session.network.step, session.network.reason),
-                enabled=self._enabled,
-            )
+            report = session.report(enabled=self._enabled)
+        report = diagnostics.with_node_faults(report, self._node_faults())
         self._diagnostics.publish(report, hardware_id=str(self.get_parameter("model").value))
 
-
-def main(args: list[str] | None = None) -> int:
-    """Run the node until Ctrl-C or SIGTERM; the exit code is 0 then, 1 for bad ROS arguments."""
-    # Both signals raise KeyboardInterrupt, also in the middle of loading a model.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        rclpy.init(args=args)
-    except RuntimeError as error:  # a file or a remapping that ROS cannot read
-        print(f"predictor: {one_line(error)}", file=sys.stderr)
-        return 1
-    node, finished = None, True
-    try:
-        with suppress(KeyboardInterrupt, ExternalShutdownException):
-            node = PredictorNode()
-            if node.starts_by_itself:
-                node.start()
-            executor = SingleThreadedExecutor()
-            executor.add_node(node)
-            executor.spin()
-    finally:
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, signal.SIG_IGN)  # the end is not to be interrupted
-        if node is not None:
-            finished = node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    if not finished:
-        # A thread inside torch cannot be ended, and the interpreter's own end under it may crash.
-        sys.stderr.flush()
-        os._exit(0)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    def _node_faults(self) -> list[str]:
+        """What is wrong with the node as a whole, each in one line."""
+        faults = []
+        if others := namesakes(self):
+            name = self.get_fully_qualified_name()
+            line = (
+                f"{others + 1} nodes are called '{name}' and publish to the same topics: end one "
+                "or give it another name or namespace"
+            )
+            self._log.error(line)
+            faults.append(line)
+        if self._callback_fault and time.monotonic() - self._callback_fault_at < FAULT_SHOWN_S:
+            faults.append(self._callback_fault)
+        return faults

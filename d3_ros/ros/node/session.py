@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from d3_ros.ros.node.camera import Camera
 from d3_ros.ros.node.context import NodeContext
+from d3_ros.ros.node.diagnostics import diagnostics
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.frame import NodeFrame, ReceivedImage
@@ -19,6 +20,7 @@ from d3_ros.ros.node.inputs.transforms import Transforms
 from d3_ros.ros.node.network_guard import NetworkGuard
 from d3_ros.ros.node.worker import LatestFrameWorker
 from d3_ros.ros.parameters.node_settings import NodeSettings
+from d3_ros.types import D3Prediction, Task
 
 
 class Session:
@@ -45,6 +47,7 @@ class Session:
         log: ThrottledLogger,
     ) -> None:
         self.network = network
+        self._statistics = statistics
         self._transforms = Transforms(node, log.warn)
         self._worker: LatestFrameWorker[ReceivedImage] = LatestFrameWorker(
             settings,
@@ -90,6 +93,24 @@ class Session:
         for camera in self.cameras.values():
             camera.state.enabled = enabled
 
+    def report(self, *, enabled: bool) -> diagnostics.Report:
+        """The diagnostics of all cameras and the network; called once a second while active."""
+        busy_s, fault = self._worker.busy_s, self._worker.fault
+        figures = {}
+        for name, camera in self.cameras.items():
+            snapshot = self._statistics[name].snapshot()
+            figures[name] = diagnostics.CameraFigures(
+                snapshot,
+                self._statistics[name].stage.percentiles(),
+                camera.state.settings,
+                sensor_depth_seen=camera.inputs.sensor_depth_seen,
+                no_image_because=camera.watch_inputs(snapshot.since_input_s),
+                busy_s=busy_s,
+                busy_with=self._statistics[name].stage.running,
+            )
+        network = diagnostics.NetworkFigures(self.network.step, self.network.reason, fault)
+        return diagnostics.active_report(figures, network, enabled=enabled)
+
     def close(self, timeout_s: float) -> bool:
         """Free everything; False where the network is still busy with its last frames.
 
@@ -112,12 +133,18 @@ class Session:
         for tasks in dict.fromkeys(frame.tasks for _, frame in frames):
             together = [(camera, frame) for camera, frame in frames if frame.tasks == tasks]
             started = time.perf_counter()
-            predictions = self.network.predict_each(
-                [frame.request.rgb for _, frame in together], tasks
-            )
+            predictions = self._predict([frame for _, frame in together], tasks)
             network_ms = (time.perf_counter() - started) * 1e3
             for (camera, frame), prediction in zip(together, predictions, strict=True):
                 if isinstance(prediction, Exception):
                     camera.processor.fail(prediction)
                 else:
                     camera.processor.complete(frame, prediction, network_ms)
+
+    def _predict(
+        self, frames: list[NodeFrame], tasks: tuple[Task, ...]
+    ) -> Sequence[D3Prediction | Exception]:
+        try:
+            return self.network.predict_each([frame.request.rgb for frame in frames], tasks)
+        except Exception as error:  # a mistake in the guard itself must not lose count of frames
+            return [error] * len(frames)

@@ -105,6 +105,13 @@ class DiagnosticsSettings:
         high=60.0,
         unit="s",
     )
+    max_frame_time: float = setting(
+        30.0,
+        "Time of work on one frame after which the diagnostics report an error",
+        low=0.1,
+        high=3600.0,
+        unit="s",
+    )
     max_abs_rel: float = setting(
         0.25,
         "AbsRel on held-out sensor points above which the diagnostics warn",

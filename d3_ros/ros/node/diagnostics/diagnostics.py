@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -21,30 +21,50 @@ TASKS_OF_ONE_CAMERA = 3  # frames, scale, network
 
 @dataclass(frozen=True)
 class CameraFigures:
-    """One camera's figures; `stages`: (p50, p95) in ms of each stage of the work."""
+    """One camera's figures.
+
+    `stages`: (p50, p95) in ms of each stage of the work. `no_image_because`: why no image comes, in
+    one line. `busy_s`: how long the inference thread has been working on the present frames, and
+    `busy_with`: at which stage of this camera's.
+    """
 
     snapshot: Snapshot
     stages: Mapping[str, tuple[float, float]]
     settings: NodeSettings
     sensor_depth_seen: bool
+    no_image_because: str = ""
+    busy_s: float = 0.0
+    busy_with: str = ""
 
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """How the network runs, and why not as the parameters ask for (empty where it does)."""
+    """How the network runs, and why not as the parameters ask for (empty where it does).
+
+    `fault`: an unexpected exception in the inference thread; empty without.
+    """
 
     step: str
     reason: str
+    fault: str = ""
 
 
-def judge_frames(
-    snapshot: Snapshot, settings: NodeSettings, *, enabled: bool = True
-) -> tuple[bytes, str]:
+def judge_frames(camera: CameraFigures, *, enabled: bool = True) -> tuple[bytes, str]:
     """Level and message of the flow of frames in an active node."""
+    snapshot, settings = camera.snapshot, camera.settings
     if not enabled:
         return OK, "paused (service ~/enable)"
+    longest_s = settings.diagnostics.max_frame_time
+    if camera.busy_s > longest_s:
+        stage = camera.busy_with or "network"
+        return ERROR, (
+            f"a frame has been in work for {camera.busy_s:.0f} s, at '{stage}', above "
+            f"{longest_s:g} s (parameter diagnostics.max_frame_time): no other frame is processed "
+            "meanwhile"
+        )
     if snapshot.since_input_s > settings.diagnostics.input_timeout:
-        return ERROR, f"no image for {snapshot.since_input_s:.0f} s"
+        why = camera.no_image_because and f": {camera.no_image_because}"
+        return ERROR, f"no image for {snapshot.since_input_s:.0f} s{why}"
     if snapshot.fault:
         return ERROR, snapshot.fault
     busy = snapshot.published > 0 and snapshot.observed_s > RATE_WINDOW_S
@@ -53,10 +73,10 @@ def judge_frames(
             f"{snapshot.published_hz:.2f} Hz is below {settings.diagnostics.min_rate:g} Hz "
             "(parameter diagnostics.min_rate)"
         )
-    age_s, longest_s = snapshot.age_ms[1] * 1e-3, settings.diagnostics.max_age
-    if 0 < longest_s < age_s:
+    age_s, oldest_s = snapshot.age_ms[1] * 1e-3, settings.diagnostics.max_age
+    if 0 < oldest_s < age_s:
         return WARN, (
-            f"output is {age_s:.2f} s old (p95), above {longest_s:g} s (parameter "
+            f"output is {age_s:.2f} s old (p95), above {oldest_s:g} s (parameter "
             "diagnostics.max_age)"
         )
     # Frames also count as idle where all subscribed outputs have a lower max_rate.
@@ -100,6 +120,8 @@ def judge_scale(
 
 def judge_network(network: NetworkFigures) -> tuple[bytes, str]:
     """Level and message of the network."""
+    if network.fault:
+        return ERROR, f"unexpected in the inference thread: {network.fault}"
     return (WARN, network.reason) if network.reason else (OK, network.step)
 
 
@@ -175,7 +197,7 @@ def active_report(
     for name, camera in cameras.items():
         snapshot, settings = camera.snapshot, camera.settings
         report[f"{name} frames".lstrip()] = (
-            *judge_frames(snapshot, settings, enabled=enabled),
+            *judge_frames(camera, enabled=enabled),
             frame_values(snapshot, camera.stages),
         )
         report[f"{name} scale".lstrip()] = (
@@ -186,8 +208,13 @@ def active_report(
     return report
 
 
+def with_node_faults(report: Report, faults: Sequence[str]) -> Report:
+    """The report with a task for what is wrong with the node as a whole, where anything is."""
+    return {**report, "node": (ERROR, "; ".join(faults), [])} if faults else report
+
+
 class DiagnosticsPublisher:
-    """Publishes /diagnostics, and `~/status`, latched, when it changes.
+    """Publishes /diagnostics, and the same in one status as `~/status`, latched.
 
     In every lifecycle state, so that a failed configure is seen there, too.
     """
@@ -196,7 +223,6 @@ class DiagnosticsPublisher:
         self._node = node
         self._array = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self._status = node.create_publisher(DiagnosticStatus, "~/status", LATCHED)
-        self._last: tuple[bytes, str] | None = None
 
     def publish(self, report: Report, hardware_id: str) -> None:
         """Publish a report task by task, and all of it in one as `~/status`."""
@@ -219,11 +245,9 @@ class DiagnosticsPublisher:
         if len(messages) > TASKS_OF_ONE_CAMERA:
             messages = {task: f"{task}: {message}" for task, message in messages.items()}
         message = "; ".join(messages.values())
-        if self._last != (level, message):
-            self._last = (level, message)
-            values = [value for status in array.status for value in status.values]
-            self._status.publish(
-                DiagnosticStatus(
-                    level=level, name=name, message=message, hardware_id=hardware_id, values=values
-                )
+        values = [value for status in array.status for value in status.values]
+        self._status.publish(
+            DiagnosticStatus(
+                level=level, name=name, message=message, hardware_id=hardware_id, values=values
             )
+        )

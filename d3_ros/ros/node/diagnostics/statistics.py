@@ -18,18 +18,23 @@ KEPT = 200  # percentiles are over so many of the latest frames
 
 
 class StageTimes:
-    """Milliseconds of each named stage of the work, for each of the latest frames."""
+    """Milliseconds of each named stage of the work, for each of the latest frames.
+
+    `running`: the stage that runs now, the innermost of nested ones; empty where none does.
+    """
 
     def __init__(self, kept: int = KEPT) -> None:
+        self.running = ""
         self.frames: deque[dict[str, float]] = deque([{}], maxlen=kept)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Measure one pass through a stage."""
-        started = time.perf_counter()
+        started, around, self.running = time.perf_counter(), self.running, name
         try:
             yield
         finally:
+            self.running = around
             self.add(name, (time.perf_counter() - started) * 1e3)
 
     def next_frame(self) -> None:
