@@ -3,8 +3,9 @@
 On a GPU everything has random weights of the official network's size; they do not matter to the
 time. On a CPU it is the bundled model, unless told otherwise. The modes: plain (diffusers' modules
 as they come), exact (specialised at load time, same numbers), fast (tiny codec instead of the VAE),
-and for comparison official (as the authors' code runs it), marigold (diffusers' pipeline, one step)
-and depth-anything-S, -B, -L (transformers). Each row is one frame of every camera, from the host's
+onnx and onnx-int8 (the graphs of a bundle that has them, on ONNX Runtime), and for comparison
+official (as the authors' code runs it), marigold (diffusers' pipeline, one step) and
+depth-anything-S, -B, -L (transformers). Each row is one frame of every camera, from the host's
 pixels to the host's answer.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d3_ros.errors import DataError
+from d3_ros.imaging.image_file import write_whole
 from d3_ros.types import TASKS, Task
 
 if TYPE_CHECKING:
@@ -75,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "side is 518/768 of it",
     )
     network.add_argument("--frames", type=int, default=30, help="frames measured per row")
+    network.add_argument(
+        "--in-turn",
+        action="store_true",
+        help="alternate between the modes frame by frame: for a machine with other load",
+    )
     ros = parser.add_argument_group("with --ros")
     ros.add_argument("--seconds", type=float, default=10.0, help="how long each run measures")
     ros.add_argument("--rate", type=float, default=15.0, help="frames per second of a camera")
@@ -97,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         report = _ros(args, width, height) if args.ros else _network(args, width, height)
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_whole(args.json, json.dumps(report, indent=2) + "\n")
     return 0
 
 
@@ -113,7 +120,7 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         args.model = args.model or CPU_MODEL
     sizes = _sizes(args, CPU_SIZES if args.model == CPU_MODEL else SIZES)
     modes = args.modes or run.available_modes(args.model)
-    run.check_modes(modes)
+    run.check_modes(modes, args.model)
     setting = run.Setting(
         bundle=args.model,
         architecture=args.architecture or OFFICIAL,
@@ -129,7 +136,8 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
     print(table.heading())
     results: list[run.Result] = []
     # The official way first: the others' last column is against it.
-    for result in run.measure(setting, sorted(wanted, key=lambda row: row.mode != "official")):
+    wanted.sort(key=lambda row: row.mode != "official")
+    for result in run.measure(setting, wanted, args.in_turn):
         results.append(result)
         print(table.line(result, results), flush=True)
     print(f"\n{table.stage_heading()}")

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from d3_ros import __version__
 from d3_ros.bench.network.flops import Work
 from d3_ros.network.inference.torch_runtime import WARM_UP_RUNS, deterministic_algorithms
 
-PACKAGES = ("torch", "diffusers", "transformers", "numpy")
+PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy")
 MIB = 1024**2
 
 
@@ -53,25 +53,29 @@ class Roofline:
         return max(work.flops / self.flops_per_s, work.bytes / self.bytes_per_s) * 1e3
 
 
-def time_frames(frame: Callable[[], object], device: torch.device, count: int) -> Times:
-    """Wall-clock time of single frames, each waited for; after a warm-up."""
-    for _ in range(WARM_UP_RUNS):
-        frame()
+def time_in_turn(
+    frames: Sequence[Callable[[], object]], device: torch.device, count: int
+) -> list[Times]:
+    """Wall-clock time of `count` frames of each, in turn, each waited for; after warm-ups."""
+    for frame in frames:
+        for _ in range(WARM_UP_RUNS):
+            frame()
     synchronize(device)
-    milliseconds = []
+    milliseconds: list[list[float]] = [[] for _ in frames]
     for _ in range(count):
-        began = time.perf_counter()
-        frame()
-        synchronize(device)
-        milliseconds.append((time.perf_counter() - began) * 1e3)
-    return Times.of(milliseconds)
+        for frame, measured in zip(frames, milliseconds, strict=True):
+            began = time.perf_counter()
+            frame()
+            synchronize(device)
+            measured.append((time.perf_counter() - began) * 1e3)
+    return [Times.of(measured) for measured in milliseconds]
 
 
 def time_stage(stage: Callable[[], object], device: torch.device, count: int, graph: bool) -> Times:
     """Time of one stage by itself; as a CUDA graph where the frame runs as one."""
     with torch.inference_mode(), deterministic_algorithms():
         if not (graph and device.type == "cuda"):
-            return time_frames(stage, device, count)
+            return time_in_turn([stage], device, count)[0]
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
@@ -81,7 +85,7 @@ def time_stage(stage: Callable[[], object], device: torch.device, count: int, gr
         captured = torch.cuda.CUDAGraph()
         with torch.cuda.graph(captured):
             stage()
-        return time_frames(captured.replay, device, count)
+        return time_in_turn([captured.replay], device, count)[0]
 
 
 def synchronize(device: torch.device) -> None:

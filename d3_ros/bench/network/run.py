@@ -12,9 +12,10 @@ import torch
 from d3_ros.bench.network import rivals
 from d3_ros.bench.network.architectures import ARCHITECTURES, Architecture, random_network
 from d3_ros.bench.network.flops import Work, counted, work_by_stage
-from d3_ros.bench.network.measuring import MemoryWatch, Times, time_frames, time_stage
+from d3_ros.bench.network.measuring import MemoryWatch, Times, time_in_turn, time_stage
 from d3_ros.errors import DataError
-from d3_ros.network.bundle.folder import Codec, has_codec, load_bundle
+from d3_ros.network.bundle.folder import has_codec, load_bundle
+from d3_ros.network.bundle.manifest import Codec, read_manifest
 from d3_ros.network.inference import image_transform as image
 from d3_ros.network.inference.predictor import D3Predictor
 from d3_ros.network.inference.specialise import EXACT
@@ -26,7 +27,10 @@ OURS = {
     "plain": "diffusers' modules as they come",
     "exact": "specialised at load time, same numbers; one CUDA graph",
     "fast": "the same with the tiny codec instead of the VAE",
+    "onnx": "the bundle's ONNX graphs on ONNX Runtime, float",
+    "onnx-int8": "the same, INT8",
 }
+ONNX_DTYPES = {"onnx": "fp32", "onnx-int8": "int8"}
 RIVALS = {
     "official": "as the authors' code runs it: bf16, eager, text encoder at each frame",
     "marigold": "diffusers' Marigold, one step, fp16",
@@ -109,15 +113,43 @@ def rows(
     return found
 
 
-def measure(setting: Setting, wanted: list[Row]) -> Iterator[Result]:
-    """Measure row by row; what a row needs is built before it and freed after it."""
+def measure(setting: Setting, wanted: list[Row], in_turn: bool = False) -> Iterator[Result]:
+    """Measure row by row; what a row needs is built before it and freed after it.
+
+    `in_turn`: the modes of one size, outputs and cameras are in memory together, and their frames
+    alternate. So all of them meet the same other load of the machine.
+    """
     rgb = np.random.default_rng(0).integers(0, 256, (*setting.image_size, 3), dtype=np.uint8)
+    groups: dict[object, list[Row]] = {}
     for row in wanted:
-        yield _ours(setting, row, rgb) if row.mode in OURS else _rival(setting, row, rgb)
+        kind = (row.size, row.tasks, row.cameras) if in_turn else row
+        groups.setdefault(kind, []).append(row)
+    for group in groups.values():
+        watch = MemoryWatch(setting.device)
+        built = [_built(setting, row, rgb) for row in group]
+        times = time_in_turn([one.frame for one in built], setting.device, setting.frames)
+        peak = watch.peak_mib()
+        for row, one, of_row in zip(group, built, times, strict=True):
+            work = Work(one.work.flops * row.cameras, one.work.bytes * row.cameras)
+            stages = one.stages() if row.cameras == 1 else ()
+            yield Result(row.mode, one.size, row.tasks, row.cameras, of_row, work, peak, stages)
+        del built
         gc.collect()
 
 
-def _ours(setting: Setting, row: Row, rgb: np.ndarray) -> Result:
+@dataclass(frozen=True)
+class _Built:
+    """A mode in memory: what runs one frame of every camera, and its work for one camera."""
+
+    size: str
+    frame: Callable[[], None]
+    work: Work
+    stages: Callable[[], tuple[BenchStage, ...]] = tuple
+
+
+def _built(setting: Setting, row: Row, rgb: np.ndarray) -> _Built:
+    if row.mode in RIVALS:
+        return _rival(setting, row, rgb)
     assert row.size is not None
     optimised = row.mode != "plain"
     network = _network(setting, row)
@@ -125,19 +157,26 @@ def _ours(setting: Setting, row: Row, rgb: np.ndarray) -> Result:
         network, setting.device, setting.dtype, EXACT if optimised else (), graphs=optimised
     )
     predictor = D3Predictor(runtime, row.size)
-    one_frame = sum(work_by_stage(runtime.network, row.size, row.tasks).values(), Work(0, 0))
+    work = sum(work_by_stage(runtime.network, row.size, row.tasks).values(), Work(0, 0))
+    if row.mode in ONNX_DTYPES:
+        assert setting.bundle is not None  # rows() has looked
+        predictor = D3Predictor.from_pretrained(
+            setting.bundle,
+            setting.device.type,
+            ONNX_DTYPES[row.mode],
+            row.size,
+            runtime="onnx",
+        )
 
     def frame() -> None:
         for _ in range(row.cameras):
             predictor(rgb, row.tasks)
 
-    watch = MemoryWatch(setting.device)
-    times = time_frames(frame, setting.device, setting.frames)
-    peak = watch.peak_mib()
-    stages = _stages(setting, row, runtime, rgb, optimised) if row.cameras == 1 else ()
+    def stages() -> tuple[BenchStage, ...]:
+        return _stages(setting, row, runtime, rgb, optimised)
+
     size = f"{row.size[0]}x{row.size[1]}"
-    work = Work(one_frame.flops * row.cameras, one_frame.bytes * row.cameras)
-    return Result(row.mode, size, row.tasks, row.cameras, times, work, peak, stages)
+    return _Built(size, frame, work, tuple if row.mode in ONNX_DTYPES else stages)
 
 
 def _network(setting: Setting, row: Row) -> D3Network:
@@ -183,7 +222,7 @@ def _stages(
     )
 
 
-def _rival(setting: Setting, row: Row, rgb: np.ndarray) -> Result:
+def _rival(setting: Setting, row: Row, rgb: np.ndarray) -> _Built:
     side, device, sizes = setting.rival_size, setting.device, setting.sizes
     if row.mode == "official":
         way = rivals.official_way(sizes, row.tasks, side, device)
@@ -198,20 +237,27 @@ def _rival(setting: Setting, row: Row, rgb: np.ndarray) -> Result:
             way(rgb)
 
     with torch.inference_mode():
-        _, work = counted(frame)
-    watch = MemoryWatch(device)
-    times = time_frames(frame, device, setting.frames)
-    return Result(row.mode, str(side), row.tasks, row.cameras, times, work, watch.peak_mib())
+        _, work = counted(lambda: way(rgb))
+    return _Built(str(side), frame, work)
 
 
 def available_modes(bundle: str | None) -> list[str]:
     """The modes that make sense: all with random weights; a bundle's own, fast where it can."""
     if bundle is None:
-        return [*OURS, *RIVALS]
-    return [mode for mode in OURS if mode != "fast" or has_codec(bundle)]
+        return [mode for mode in OURS if mode not in ONNX_DTYPES] + [*RIVALS]
+    onnx = {e.precision for e in read_manifest(bundle)[1].onnx if e.codec == "vae"}
+    modes = [mode for mode in OURS if mode != "fast" or has_codec(bundle)]
+    return [mode for mode in modes if mode not in ONNX_DTYPES or ONNX_DTYPES[mode] in onnx]
 
 
-def check_modes(modes: list[str]) -> None:
-    """Raises DataError when a mode is unknown."""
-    if unknown := [mode for mode in modes if mode not in OURS and mode not in RIVALS]:
-        raise DataError(f"unknown mode {unknown[0]}: choose of {', '.join([*OURS, *RIVALS])}")
+def check_modes(modes: list[str], bundle: str | None) -> None:
+    """Check the names of modes.
+
+    Raises:
+        DataError: a mode is unknown, or needs a bundle.
+    """
+    for mode in modes:
+        if mode not in OURS and mode not in RIVALS:
+            raise DataError(f"unknown mode {mode}: choose of {', '.join([*OURS, *RIVALS])}")
+        if mode in ONNX_DTYPES and bundle is None:
+            raise DataError(f"mode {mode} runs the ONNX graphs of a bundle: name it with --model")

@@ -40,6 +40,9 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
         codec="tiny" if settings.codec == "tiny" else "vae",
         optimisations=None if settings.specialise else (),
         target_latency_ms=settings.target_latency_ms or None,
+        runtime=settings.runtime,  # type: ignore[arg-type]  # one of the parameter's choices
+        providers=[name for name in settings.providers if name],
+        threads=settings.threads,
     )
     if "depth" not in predictor.tasks:
         raise BundleError(

@@ -22,8 +22,8 @@ from d3_ros.ros.node.loading import free_memory
 from d3_ros.ros.parameters.node_settings import NodeSettings
 from d3_ros.types import D3Prediction, Task
 
-# From the one that overflows first.
-PRECISIONS = ("fp16", "bf16", "fp32")
+# The precision to try after one whose answers are not finite.
+WIDER = {"int8": "fp32", "fp16": "bf16", "bf16": "fp32"}
 # Sides shrink to this share, and not below this many pixels.
 SHRINK = 0.75
 SMALLEST_SIDE = 128
@@ -196,8 +196,8 @@ class NetworkGuard:
         if len(self._steps) > MOST_STEPS:
             return None
         if isinstance(error, NonFiniteError):
-            wider = PRECISIONS[PRECISIONS.index(self._precision) + 1 :]
-            return replace(present, dtype=wider[0]) if wider else None
+            wider = WIDER.get(self._precision)
+            return replace(present, dtype=wider) if wider else None
         if isinstance(error, DeviceError) and self._precision == "fp32":
             return replace(present, dtype="fp16")
         if self._predictor is None:

@@ -169,8 +169,30 @@ class NodeSettings:
     )
     dtype: str = setting(
         "auto",
-        "Precision of the network: auto is fp16 on CUDA and fp32 elsewhere",
-        choices=("auto", "fp32", "fp16", "bf16"),
+        "Precision of the network: auto is fp16 with PyTorch on CUDA, else fp32; int8 needs a "
+        "model with ONNX graphs of it",
+        choices=("auto", "fp32", "fp16", "bf16", "int8"),
+        when="configure",
+    )
+    runtime: str = setting(
+        "auto",
+        "Library that computes the network: torch, onnx (ONNX Runtime), or auto: onnx where the "
+        "model has graphs for dtype and codec and PyTorch has no GPU",
+        choices=("auto", "torch", "onnx"),
+        when="configure",
+    )
+    providers: tuple[str, ...] = setting(
+        ("",),
+        "ONNX execution providers in order of preference: cpu, cuda, tensorrt, openvino, coreml. "
+        "One empty name: chosen by device",
+        when="configure",
+    )
+    threads: int = setting(
+        0,
+        "Threads of ONNX Runtime; 0: one per core",
+        low=0,
+        high=256,
+        unit="threads",
         when="configure",
     )
     processing_size: str = setting(
