@@ -16,6 +16,7 @@ from d3_ros.bench.network.architectures import SD21, SMALL, random_network
 from d3_ros.bench.network.flops import Work
 from d3_ros.bench.network.measuring import Roofline, Times
 from d3_ros.bench.network.run import BenchStage, Result, Row
+from d3_ros.network.bundle.onnx_export import export_bundle
 from d3_ros.network.inference.specialise import OPTIMISATIONS
 from d3_ros.types import TASKS
 
@@ -41,7 +42,7 @@ def test_every_mode_small_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "TFLOP/s in a matrix product" in out
     assert min(report["roofline"].values()) > 0
     results = {row["mode"]: row for row in report["results"]}
-    assert results.keys() == {*run.OURS, *run.RIVALS}
+    assert results.keys() == {"plain", "exact", "fast", *run.RIVALS}
     for mode, row in results.items():
         assert mode in out
         assert 0 < row["times"]["p50"] <= row["times"]["p95"]
@@ -80,10 +81,30 @@ def test_a_bundle_is_measured_in_its_own_modes(
     assert list(dict.fromkeys(rows)) == ["plain", "exact"]  # it has no codec
 
 
+@pytest.mark.usefixtures("no_warm_up")
+def test_onnx_and_pytorch_in_turn(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = export_bundle(tiny_bundle, tmp_path / "onnx")
+    arguments = ["--model", str(folder), "--sizes", "32x32", "--outputs", "both", "--in-turn"]
+    assert main(["bench", *SMALL_RUN, *arguments, "--cameras", "1"]) == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "32x32" in line]
+    assert list(dict.fromkeys(rows)) == ["plain", "exact", "onnx"]
+
+
+@pytest.mark.usefixtures("no_warm_up")
+def test_frames_alternate() -> None:
+    order: list[str] = []
+    frames = [lambda: order.append("a"), lambda: order.append("b")]
+    assert len(measuring.time_in_turn(frames, torch.device("cpu"), 3)) == 2
+    assert order == ["a", "b"] * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--modes", "warp"], "unknown mode warp: choose of plain, exact, fast, official"),
+        (["--modes", "onnx", "--architecture", "small"], "mode onnx runs the ONNX graphs of a"),
+        (["--modes", "warp"], "unknown mode warp: choose of plain, exact, fast, onnx, onnx-int8"),
         (["--sizes", "big"], "--sizes big: give HEIGHTxWIDTH"),
         (["--size", "4:3"], "--size 4:3: give WIDTHxHEIGHT"),
         (["--frames", "0"], "--frames and --cameras must be at least 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +16,10 @@ from helpers.full_size_network import Weights, full_size_parts
 from helpers.official_files import write_base, write_checkpoint
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, D3Predictor, TaskSpec
-from d3_ros.network.inference.specialise import EXACT
+from d3_ros.network.bundle.manifest import ONNX_CHECK, ONNX_WEIGHTS, Manifest, OnnxExport
+from d3_ros.network.bundle.onnx_export import OPSET, WeightFile, save_graph, traced_graphs
+from d3_ros.network.inference.onnx_runtime import OnnxRuntime
+from d3_ros.network.inference.specialise import EXACT, specialise
 from d3_ros.network.inference.torch_runtime import TorchRuntime
 from d3_ros.types import Task
 
@@ -134,6 +138,35 @@ def test_conversion_round_trip_at_full_size(
     for task, vector in vectors.items():
         check_prediction(converted, vector, task)
     shutil.rmtree(output)
+
+
+@pytest.mark.skipif(
+    "D3_ROS_FULL_SIZE" not in os.environ,
+    reason="writes 4 GB and takes 12 GB of memory; set D3_ROS_FULL_SIZE=1 to run it "
+    "(test_onnx.py does the same with small networks)",
+)
+def test_onnx_graphs_of_the_official_architecture(
+    sd21_weights: Weights, vectors: dict[Task, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Exported at full width, weights in a file of their own: the numbers are the official ones."""
+    network = conformance_network(sd21_weights, {"depth": vectors["depth"]})
+    network = specialise(network, [name for name in EXACT if name != "channels_last"])
+    export = OnnxExport("vae", "fp32", ("depth",), 8, 1e-4, OPSET, {})
+    folder = tmp_path / export.folder
+    folder.mkdir(parents=True)
+    with (folder / ONNX_WEIGHTS).open("wb") as file:
+        weights = WeightFile(file)
+        for name, model in traced_graphs(network, ("depth",)):
+            save_graph(model, folder / name, weights)
+            del model
+    vector = vectors["depth"]
+    size = (int(vector["processing_size"]),) * 2
+    np.savez(folder / ONNX_CHECK, image=np.zeros((*size, 3), np.uint8), depth=np.float32(0))
+    # The stored answer is not under test here.
+    export = dataclasses.replace(export, tolerance=float("inf"))
+    manifest = Manifest("n", "", "", network.specs, {f"{export.folder}/{ONNX_WEIGHTS}": "0" * 64})
+    predictor = D3Predictor(OnnxRuntime(tmp_path, manifest, export))
+    check_prediction(predictor, vector, "depth")
 
 
 def check_prediction(predictor: D3Predictor, vector: dict[str, Any], task: Task) -> None:

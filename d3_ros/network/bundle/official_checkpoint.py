@@ -6,7 +6,6 @@ the VAE and the learned timestep; the teacher, the adapters and their time embed
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Literal
 import torch
 
 from d3_ros.errors import BundleError, one_line
+from d3_ros.network.bundle.files import regular_size
 from d3_ros.network.bundle.folder import (
+    STORED_DTYPES,
     UNET_CLASSES,
     VAE_CLASSES,
     Bundle,
@@ -54,17 +55,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
         BundleError: the file cannot be read, or holds a tensor that is neither needed nor known to
             be for training only.
     """
+    regular_size(path)
     try:
         # Memory-mapped: 8 GB of teacher and adapters are never read from the disk.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         raise BundleError(
             f"{path} cannot be read as a PyTorch state dict: {one_line(error, 200)}"
         ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
+    ):
         raise BundleError(f"{path} is not a state dict of tensors: give an official checkpoint")
     unet, vae, timestep = {}, {}, None
     for name, tensor in state.items():
+        kept = name == TIMESTEP or name.startswith((UNET_PREFIX, VAE_PREFIX))
+        if kept and (tensor.layout is not torch.strided or tensor.dtype not in STORED_DTYPES):
+            raise BundleError(f"{path}: {one_line(name, 80)} is no tensor of floats: get it again")
         if name.startswith(UNET_PREFIX):
             unet[name.removeprefix(UNET_PREFIX)] = tensor
         elif name.startswith(VAE_PREFIX):
@@ -72,9 +79,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         elif name == TIMESTEP and tensor.numel() == 1:
             timestep = float(tensor)
         elif not name.startswith(TRAINING_ONLY):
-            raise BundleError(f"{path} has an unknown tensor {name}: give an official checkpoint")
-    if timestep is None:
-        raise BundleError(f"{path} has no scalar '{TIMESTEP}': give an official checkpoint")
+            raise BundleError(
+                f"{path} has an unknown tensor {one_line(name, 80)}: give an official checkpoint"
+            )
+    if timestep is None or not 0 <= timestep < 1000:
+        raise BundleError(
+            f"{path} has no scalar '{TIMESTEP}' in [0, 1000): give an official checkpoint"
+        )
     return Checkpoint(path, unet, vae, timestep)
 
 

@@ -32,7 +32,7 @@ class PromptEncoder:
             encoder = CLIPTextModel.from_pretrained(
                 base / "text_encoder", local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever transformers meets in a damaged file
             raise BundleError(
                 f"{base}: tokenizer or text encoder cannot be read: {one_line(error)}"
             ) from error
