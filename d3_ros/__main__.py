@@ -1,14 +1,14 @@
 """The command line: `python -m d3_ros COMMAND`. Each command is a module of d3_ros.commands.
 
-A command module has `add_arguments(parser)` and `run(args) -> int` and is imported only when it is
-the one asked for, so that `--help` answers at once and a robot without training packages can
-still predict.
+A command module has `add_arguments(parser)` and `run(args) -> int`. It is imported only if its
+command is asked for: `--help` answers at once, and `predict` needs no training packages.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +35,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     130 an interruption.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    name = " ".join(["d3_ros", *arguments[:1]])
+    try:
+        args = _parsed(arguments)
+        return int(args.run(args))
+    except D3Error as error:
+        print(f"{name}: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "d3_ros":
+            raise
+        print(
+            f"{name}: the Python package '{error.name}' is not installed for {sys.executable}: use "
+            "the Python of the environment that scripts/setup made, .venv/bin/python, or install "
+            "the package",
+            file=sys.stderr,
+        )
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    return 1
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """The arguments; `run` is the function of the command."""
     parser = argparse.ArgumentParser(
         prog="d3_ros",
         description="Depth, surface normals and metric point clouds with D³-Predictor.",
@@ -51,15 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             subparser.description = module.__doc__
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    args = parser.parse_args(arguments)
-    try:
-        return int(args.run(args))
-    except D3Error as error:
-        print(f"d3_ros {args.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"d3_ros {args.command}: interrupted", file=sys.stderr)
-        return 130
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

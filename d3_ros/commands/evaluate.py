@@ -11,7 +11,6 @@ alone; --data may then be a folder of such folders, and --time prints how long i
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 # Where --scale looks when no --data is given, from the folder that the command is run in.
 FRAMES = Path("../shared/data")
 TIMED_FRAMES = 100
+# Options that only one of the two kinds of score reads.
+ONLY_WITH_SCALE = ("csv", "json", "seeds", "limit")
+NOT_WITH_SCALE = ("against", "output", "split", "points", "intrinsics")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time", action="store_true", help="time the stages of the alignment, with --scale"
     )
-    parser.add_argument("--csv", type=Path, help="write the table of --scale here")
-    parser.add_argument("--json", type=Path, help="write it here as JSON")
+    parser.add_argument("--csv", type=Path, help="file for the table of --scale")
+    parser.add_argument("--json", type=Path, help="file for the table of --scale, as JSON")
+    names = (*ONLY_WITH_SCALE, *NOT_WITH_SCALE)
+    parser.set_defaults(defaults={name: parser.get_default(name) for name in names})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,8 +89,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         D3Error: a bundle or a folder is not usable.
     """
-    if args.time and not args.scale:
-        raise D3Error("--time measures the alignment: give --scale too")
+    _check_options(args)
     table: list[dict[str, float | str]] = _time_scale() if args.time else []
     folders = args.data
     if args.scale:
@@ -182,17 +185,24 @@ def _time_scale() -> list[dict[str, float | str]]:
     return rows
 
 
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that the chosen kind of score does not read."""
+    if args.time and not args.scale:
+        raise D3Error("--time measures the alignment: give --scale too")
+    for name in NOT_WITH_SCALE if args.scale else ONLY_WITH_SCALE:
+        if getattr(args, name) != args.defaults[name]:
+            remedy = "it is not for --scale" if args.scale else "it belongs to --scale"
+            raise D3Error(f"--{name} would have no effect: {remedy} (see --help)")
+    for path in (args.csv, args.json):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise D3Error(f"{path} cannot be written: name a file in a folder that exists")
+
+
 def _write(args: argparse.Namespace, table: list[dict[str, float | str]]) -> None:
-    _write_csv(args.csv, table)
+    from d3_ros.evaluation.output_folder import write_table
+    from d3_ros.imaging.image_file import write_whole
+
+    if args.csv is not None:
+        write_table(args.csv, table)
     if args.json is not None:
-        args.json.write_text(json.dumps(table, indent=1))
-
-
-def _write_csv(path: Path | None, table: list[dict[str, float | str]]) -> None:
-    if path is None:
-        return
-    with path.open("w", newline="") as file:
-        keys = list(dict.fromkeys(key for row in table for key in row))
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(table)
+        write_whole(args.json, json.dumps(table, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""Play camera frames to a d3_ros node over DDS, record what it answers, and show it.
+"""Play camera frames to a d3_ros node over DDS, record its outputs, and show them as a page.
 
-Three processes: the node, a player that publishes the input as a camera, and a recorder. Results go
-to demo_out/: pictures, cloud.ply, report.json and index.html.
+The demo runs three processes: the node, a player that publishes the input as a camera, and a
+recorder. It writes index.html, report.json, cloud.ply and pictures into the output folder.
 """
 
 from __future__ import annotations
@@ -32,52 +32,68 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         default=SAMPLE,
         metavar="PATH",
-        help="a ROS 2 bag, a video, or a folder with rgb/ and perhaps depth/ (uint16 millimetres, "
-        "0 = none; same stems); default: the sample, a rendered walk",
+        help="a ROS bag, a video, or a folder with rgb/NAME.* and optionally depth/NAME.png "
+        "(uint16 millimetres, 0 = not measured); default: the sample, a rendered walk",
     )
     add_source_arguments(parser)
-    parser.add_argument("--model", default="d3_nano", help="bundle, by name or path (%(default)s)")
+    parser.add_argument(
+        "--model", default="d3_nano", help="model bundle, name or folder (%(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("demo_out"), help="(%(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("demo_out"),
+        help="folder for the results; only files of an earlier demo are replaced (%(default)s)",
+    )
     parser.add_argument(
         "--rate",
         type=pace,
-        help="source: the input's own times, frames that come too fast are dropped by the node; "
-        "auto: the next frame when the last is answered; or Hz "
-        "(default: source, auto for a folder)",
+        help="pace of the images. source: the times of the input; the node drops images that come "
+        "too fast. auto: each image when the one before is answered. Or a number, Hz. "
+        "(default: source; auto for a folder)",
     )
     parser.add_argument(
         "--frames",
         type=whole_number,
         default=0,
-        help="how many to send (default: all, at least 40, at most 600)",
+        help="how many images to send (default: all frames, repeated up to 40 images, at most 600)",
     )
     parser.add_argument(
-        "--pictures", type=whole_number, default=6, help="of how many frames (default: %(default)s)"
+        "--pictures",
+        type=whole_number,
+        default=6,
+        help="how many frames to show (default: %(default)s)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=900.0, metavar="S", help="for all (default: %(default)s)"
+        "--timeout",
+        type=float,
+        default=900.0,
+        metavar="S",
+        help="seconds until the demo gives up (default: %(default)s)",
     )
     parser.add_argument("--view", action="store_true", help="open rviz2 on the node's topics")
     args = parser.parse_args(argv)
     # A terminated demo must end its children as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
+    options = DemoOptions(
+        source=source_options(args.input, args),
+        output=args.output,
+        model=args.model,
+        device=args.device,
+        rate=args.rate,
+        frames=args.frames,
+        pictures=args.pictures,
+        timeout_s=args.timeout,
+        view=args.view,
+    )
     try:
-        run(
-            DemoOptions(
-                source=source_options(args.input, args),
-                output=args.output,
-                model=args.model,
-                device=args.device,
-                rate=args.rate,
-                frames=args.frames,
-                pictures=args.pictures,
-                timeout_s=args.timeout,
-                view=args.view,
-            )
-        )
+        run(options)
     except D3Error as error:
         print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"demo: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)

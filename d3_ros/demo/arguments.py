@@ -1,4 +1,4 @@
-"""The input's command line arguments, the same for the demo and for the player it starts."""
+"""Command line arguments of the input, for the demo and for the player that it starts."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from d3_ros.data.played_frame import SourceOptions
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `source_options` reads, but for the path, which each command names itself."""
+    """Add the arguments that `source_options` reads. The path is each command's own."""
     group = parser.add_argument_group("input")
     group.add_argument(
         "--intrinsics",
         nargs=4,
         type=float,
         metavar=("FX", "FY", "CX", "CY"),
-        help="the camera, in pixels of the input's images; a bag has its own",
+        help="focal lengths and principal point, pixels, of a folder or video; a bag has its own",
     )
     group.add_argument(
         "--points",
         type=whole_number,
         metavar="N",
-        help="measured depth pixels given to the node, at random; 0: none "
-        f"(default: {DEFAULT_POINTS} of dense depth, at most half; all where the truth is apart)",
+        help="how many measured pixels, at random, the node is given as sparse depth; 0: none "
+        f"(default: {DEFAULT_POINTS}, at most half; all if the truth is a topic of its own)",
     )
-    group.add_argument("--seed", type=int, default=0, help="of that random choice (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
     group.add_argument("--image-topic", metavar="TOPIC", help="colour images in a bag")
     group.add_argument(
         "--sensor-topic",
@@ -54,7 +54,7 @@ def source_options(path: Path, args: argparse.Namespace) -> SourceOptions:
 
 
 def source_argv(options: SourceOptions) -> list[str]:
-    """The arguments from which another process reads the same options."""
+    """The command line that gives another process the same options."""
     argv = [str(options.path), "--seed", str(options.seed)]
     if options.intrinsics is not None:
         argv += ["--intrinsics", *(repr(value) for value in options.intrinsics)]

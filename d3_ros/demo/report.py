@@ -27,11 +27,14 @@ from d3_ros.demo.score import (
     score_points_alone,
     traffic,
 )
+from d3_ros.evaluation.output_folder import REPORT
 from d3_ros.geometry.point_cloud import ply_file
 from d3_ros.imaging.drawing import panels, save_picture
 from d3_ros.imaging.frame_pictures import Cloud, frame_pictures
 from d3_ros.imaging.image_file import encode_jpeg, write_whole
 
+MADE_BY = "the d3_ros demo"
+LOGS = ("node.log", "player.log", "recorder.log", "rviz2.log")
 # The file of each picture, by its caption.
 FILES = {
     "camera": "colour",
@@ -66,7 +69,7 @@ def write_report(
     """Write everything of one run into `output` and return the content of report.json.
 
     Args:
-        output: an existing folder.
+        output: a folder that `claim_output` prepared for `output_files(pictures)`.
         recording: what the player and the recorder left.
         source: the frames that were played; read once more for colour and truth.
         info: what was asked for.
@@ -118,13 +121,24 @@ def write_report(
         (row.values for row in reversed(reported) if row.topic == "/diagnostics"), {}
     )
     note = _note(numbers, rows, diagnostics, has_truth=held_out > 0)
-    report = _summary(numbers, rows, source, info, note)
+    report = {
+        "made_by": MADE_BY,
+        "files": [REPORT, *output_files(len(shown))],
+        **_summary(numbers, rows, source, info, note),
+    }
     report["given_points"] = int(np.median(given_points)) if given_points else 0
     report["diagnostics"] = diagnostics
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(output / "report.json", text + "\n")
+    write_whole(output / REPORT, text + "\n")
     write_demo_page(output / "index.html", report, figures, shown_cloud)
     return report
+
+
+def output_files(pictures: int) -> list[str]:
+    """Names of all files that a run with this many shown frames may write."""
+    names = [*sorted(set(FILES.values())), "strip"]
+    frames = [f"frame_{i + 1}_{name}.png" for i in range(pictures) for name in names]
+    return ["index.html", "cloud.ply", *LOGS, *frames]
 
 
 def _frames_to_show(recording: Recording, answered: Sequence[Sent], pictures: int) -> list[int]:

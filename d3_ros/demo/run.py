@@ -1,8 +1,9 @@
-"""The demo as a whole: node, player and recorder as three processes, then the report."""
+"""The whole demo: it starts node, player and recorder as processes, then writes the report."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 import sys
@@ -15,8 +16,10 @@ from d3_ros.data.played_frame import FrameSource, SourceOptions
 from d3_ros.data.sources import open_source
 from d3_ros.demo.arguments import source_argv
 from d3_ros.demo.recording import RELATIVE, Recording
-from d3_ros.demo.report import RunInfo, table, write_report
+from d3_ros.demo.report import MADE_BY, RunInfo, output_files, table, write_report
 from d3_ros.errors import D3Error, DataError
+from d3_ros.evaluation.output_folder import claim_output
+from d3_ros.network.bundle.manifest import read_manifest
 from d3_ros.ros.child_processes import (
     Child,
     Family,
@@ -28,22 +31,12 @@ from d3_ros.ros.child_processes import (
 )
 
 NAMESPACE, NODE = "/camera", "predictor"
-# Long enough for a rate, short enough for a first look: short inputs are played again.
+# Short inputs are played several times, so that a rate can be measured.
 LEAST_FRAMES, MOST_FRAMES = 40, 600
-# The last frame's other outputs follow its depth: the recorder is done when it has been quiet for
-# so long.
+# A frame's other outputs follow its depth: the recorder is done when nothing has come for so long.
 QUIET_S, MOST_QUIET_WAIT_S = 1.0, 15.0
-# So that the window is there for the first frames.
+# rviz2 needs this long to open its window before the first frames.
 VIEWER_START_S = 3.0
-OUR_FILES = (
-    "cloud.ply",
-    "report.json",
-    "index.html",
-    "node.log",
-    "player.log",
-    "recorder.log",
-    "rviz2.log",
-)
 
 
 class DemoError(D3Error):
@@ -52,10 +45,11 @@ class DemoError(D3Error):
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the user asked for. `rate`: "auto", "source" or Hz; None: fits the source.
+    """What the user asked for.
 
-    `frames`: how many to send, 0: the source once, short ones several times. `pictures`: of how
-    many frames. `timeout_s`: for everything between start and report.
+    `rate`: "auto", "source" or Hz; None chooses by the source. `frames`: how many images to send; 0
+    plays the source once, or several times if it is short. `pictures`: how many frames to show.
+    `timeout_s`: for everything from the start of the processes to the report.
     """
 
     source: SourceOptions
@@ -76,12 +70,14 @@ def run(options: DemoOptions) -> None:
         D3Error: the input cannot be read, a process failed, or no depth came back.
     """
     source = open_source(options.source)
-    # A source without time has no rate of its own: there the node sets the pace.
+    # A source without stamps has no rate of its own: there the node sets the pace.
     rate = options.rate or ("auto" if source.rate_hz is None else "source")
     if rate == "source" and source.rate_hz is None:
         raise DataError(f"{options.source.path}: its frames have no times: say --rate auto or HZ")
     total = options.frames or default_frames(len(source))
-    output = prepared_output(options.output)
+    read_manifest(options.model)  # a wrong name is told before any process is started
+    output = options.output
+    claim_output(output, MADE_BY, output_files(options.pictures))
     say(f"input    {source.title}")
     for warning in source.warnings:
         say(f"         note: {warning}")
@@ -90,7 +86,8 @@ def run(options: DemoOptions) -> None:
         domain = free_domain()
         if not has_shared_memory():
             say("note     /dev/shm is too small for images: some will get lost between processes")
-        say(f"node     {options.model} on {options.device}, ROS_DOMAIN_ID={domain}")
+        say(f"node     {options.model} on {options.device}")
+        say(f"         {domain_note(domain, os.environ.get('ROS_DOMAIN_ID'))}")
         with Family(output, private_environment(domain, Path(folder) / "ros_log")) as family:
             _play(family, options, recording, rate, total, all_depth=has_truth(source))
             say("writing  pictures and report")
@@ -111,35 +108,26 @@ def run(options: DemoOptions) -> None:
                 _wait_for_viewer(family)
 
 
+def domain_note(domain: int, of_user: str | None) -> str:
+    """Which ROS domain the demo runs in, and how to look on."""
+    replaced = f"instead of your ROS_DOMAIN_ID={of_user}, " if of_user else ""
+    return f"{replaced}in a domain of its own: look on with ROS_DOMAIN_ID={domain} ros2 topic list"
+
+
 def default_frames(length: int) -> int:
-    """How many frames of a source of this length to send: whole rounds, within limits."""
+    """How many images to send of a source of this length: whole rounds, within limits."""
     return min(length * math.ceil(LEAST_FRAMES / length), MOST_FRAMES)
 
 
 def has_truth(source: FrameSource) -> bool:
-    """Whether the first frame has depth to score with; also finds out if it can be read."""
+    """Whether the first frame has depth to score with. Raises D3Error if it cannot be read."""
     return next(iter(source)).truth is not None
 
 
 def device_in_use(node_log: Path) -> str:
-    """What `auto` came to be, as the node's log says it; empty where it does not."""
+    """The device that `auto` chose, from the node's log; empty if the log does not name it."""
     said = re.search(r"ready: .* on (\S+) in (\w+)", node_log.read_text(encoding="utf-8"))
     return "" if said is None else f"{said[1]}, {said[2]}"
-
-
-def prepared_output(folder: Path) -> Path:
-    """The folder, made if need be, without what an earlier demo left there.
-
-    Raises:
-        DataError: it is a file, or it cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in [*folder.glob("frame_*_*.png"), *(folder / name for name in OUR_FILES)]:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be used for the results ({error.strerror})") from error
-    return folder
 
 
 def say(text: str) -> None:
@@ -237,7 +225,7 @@ class Progress:
         self._started = time.monotonic()
 
     def show(self) -> None:
-        """Show how far it is, if it is time to."""
+        """Show the progress, at most once per period."""
         now = time.monotonic()
         if now - self._shown_at < self._period_s:
             return
@@ -258,7 +246,7 @@ class Progress:
             say(text)
 
     def _trouble(self) -> str:
-        """What the node last complained of on ~/status, if that still stands."""
+        """The node's last message on ~/status, if it is a warning or an error."""
         status = [row.values for row in self._recording.reported() if row.topic == "status"]
         return str(status[-1]["message"]) if status and status[-1]["level"] > 0 else ""
 

@@ -1,12 +1,10 @@
-"""Scores of a predictor on folders of frames, frame by frame and in the mean."""
+"""Scores of a predictor on folders of frames: of each frame, and their means."""
 
 from __future__ import annotations
 
-import csv
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,7 +19,7 @@ from d3_ros.types import D3Prediction
 
 @dataclass(frozen=True)
 class FrameScores:
-    """The scores of one frame by PROTOCOL.SCORE; NaN: it has no answer."""
+    """The scores of one frame by PROTOCOL.SCORE; NaN where the bundle gave no answer."""
 
     folder: str
     name: str
@@ -32,8 +30,8 @@ def evaluate(predictor: D3Predictor, frames: FrameSet, points: int) -> list[Fram
     """Score every frame of a set, with a progress bar.
 
     Args:
-        predictor: who is scored.
-        frames: on what.
+        predictor: the bundle to score.
+        frames: labelled frames.
         points: measured pixels that the sparse fit is given.
 
     Raises:
@@ -51,7 +49,7 @@ def evaluate(predictor: D3Predictor, frames: FrameSet, points: int) -> list[Fram
 
 
 def predict(predictor: D3Predictor, frame: LabelledFrame) -> D3Prediction:
-    """What the predictor says of a frame, at the size of the frame's labels."""
+    """The prediction for a frame, resized to its labels."""
     prediction = predictor(frame.rgb)
     height, width = frame.label_size
     if frame.rgb.shape[:2] == (height, width):
@@ -67,7 +65,7 @@ def predict(predictor: D3Predictor, frame: LabelledFrame) -> D3Prediction:
 
 
 def points_seed(name: str) -> int:
-    """The same points for the same frame, whoever is scored and in whatever company."""
+    """Seed of a frame's sparse points, from its name: all bundles get the same points."""
     return zlib.crc32(name.encode())
 
 
@@ -78,18 +76,6 @@ def mean_scores(rows: Iterable[FrameScores]) -> dict[str, float]:
         for key, value in row.scores.items():
             values.setdefault(key, []).append(value)
     return {key: _mean(numbers) for key, numbers in values.items()}
-
-
-def write_csv(path: Path, rows: Sequence[FrameScores], more: Mapping[str, Sequence[str]]) -> None:
-    """A line a frame: folder, frame, what `more` says by column, and every score."""
-    keys = list(dict.fromkeys(key for row in rows for key in row.scores))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["folder", "frame", *more, *keys])
-        for i, row in enumerate(rows):
-            extra = [column[i] for column in more.values()]
-            values = [row.scores.get(key, "") for key in keys]
-            writer.writerow([row.folder, row.name, *extra, *values])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: report.json, frames.csv and index.html in one folder."""
+"""The results of an evaluation: report.json, frames.csv and index.html in one folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ import d3_ros
 from d3_ros.data.frame_set import FrameSet
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.evaluation.compare import CONFIDENCE, Difference
-from d3_ros.evaluation.evaluate import FrameScores, mean_scores, points_seed, predict, write_csv
+from d3_ros.evaluation.evaluate import FrameScores, mean_scores, points_seed, predict
+from d3_ros.evaluation.output_folder import REPORT, write_table
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, affine_depth, sparse_fit
 from d3_ros.imaging import html_page as html
 from d3_ros.imaging.frame_pictures import frame_pictures
-from d3_ros.imaging.image_file import encode_jpeg
+from d3_ros.imaging.image_file import encode_jpeg, write_whole
 from d3_ros.network import D3Predictor
 
+MADE_BY, FILES = "d3_ros evaluate", ("frames.csv", "index.html")
 # The first of these that the frames have ranks them, and stands at the top of the page.
 RANKING = ("affine_depth.abs_rel", "normals.mean_deg")
 CARDS = ("affine_depth.abs_rel", "affine_depth.delta1", "sparse_fit.abs_rel", "normals.mean_deg")
@@ -48,17 +50,23 @@ def write_report(
     """Write the report of one bundle, or of two side by side, into the folder `output`.
 
     Args:
-        output: made where it is not there; files of an earlier report in it are replaced.
+        output: a folder that `claim_output` prepared for `FILES`.
         bundles: one, or two scored on the same frames.
         frame_sets: what they were scored on.
         differences: between two bundles; empty for one.
         points: measured pixels that the sparse fit was given.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    rows = [row for bundle in bundles for row in bundle.rows]
-    names = [bundle.name for bundle in bundles for _ in bundle.rows]
-    write_csv(output / "frames.csv", rows, {"bundle": names})
+    write_table(
+        output / "frames.csv",
+        [
+            {"folder": row.folder, "frame": row.name, "bundle": bundle.name, **row.scores}
+            for bundle in bundles
+            for row in bundle.rows
+        ],
+    )
     content = {
+        "made_by": MADE_BY,
+        "files": [REPORT, *FILES],
         "d3_ros": d3_ros.__version__,
         "bundles": [
             {"name": bundle.name, "folders": _by_folder(bundle.rows)} for bundle in bundles
@@ -68,9 +76,8 @@ def write_report(
         "confidence": CONFIDENCE,
         "differences": [asdict(difference) for difference in differences],
     }
-    (output / "report.json").write_text(
-        json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
+    write_whole(output / REPORT, text + "\n")
     _write_page(output / "index.html", bundles, frame_sets, differences, points)
 
 

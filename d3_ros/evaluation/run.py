@@ -9,7 +9,8 @@ from d3_ros.data.frame_set import FrameSet, Part
 from d3_ros.errors import D3Error
 from d3_ros.evaluation.compare import CONFIDENCE, Difference, compare
 from d3_ros.evaluation.evaluate import FrameScores, evaluate, mean_scores
-from d3_ros.evaluation.report import Evaluated, write_report
+from d3_ros.evaluation.output_folder import claim_output
+from d3_ros.evaluation.report import FILES, MADE_BY, Evaluated, write_report
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS
 from d3_ros.network import D3Predictor
 
@@ -37,11 +38,14 @@ def evaluate_bundles(
         each bundle's scores, and the differences of the second from the first.
 
     Raises:
-        D3Error: a folder has no usable frame, the two bundles have one name, or a network fails.
+        D3Error: a folder has no usable frame, the two bundles have one name, a network fails, or
+            `output` cannot be written or holds files of the user's that would be replaced.
     """
     if len({name for name, _ in bundles}) < len(bundles):
         raise D3Error("the two bundles have one name: rename the folder of one of them")
     sets = [FrameSet(folder, part, intrinsics) for folder in folders]
+    if output is not None:
+        claim_output(output, MADE_BY, FILES)
     for frames in sets:
         print(frames.summary)
     evaluated = [

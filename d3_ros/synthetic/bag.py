@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +17,7 @@ from tqdm import tqdm
 from d3_ros.data.plain_folder import encode_depth
 from d3_ros.errors import D3Error
 from d3_ros.imaging.image_file import encode_jpeg
-from d3_ros.synthetic.dataset import check_kinds, render_walk
+from d3_ros.synthetic.dataset import Photo, check_kinds, render_walk
 from d3_ros.synthetic.mesh.rig import Rig
 from d3_ros.types import CameraIntrinsics
 
@@ -27,10 +30,16 @@ START_S = 1_700_000_000
 def sparse_sensor(
     depth: np.ndarray, rng: np.random.Generator, *, points: int = 500, scan: bool = True
 ) -> np.ndarray:
-    """What a cheap depth sensor would add to a camera: few pixels of a dense depth map.
+    """Sparse, noisy depth of a cheap sensor, drawn from a dense depth map.
 
-    `points` random pixels and, with `scan`, every fourth pixel of the middle row, as a planar
-    laser sees it; noise of 0.5 % and 2 mm. (H, W) float32 metres in and out, 0 = none.
+    Args:
+        depth: (H, W) float32 metres, 0 = none.
+        rng: draws pixels and noise (0.5 % and 2 mm).
+        points: number of random pixels.
+        scan: also every fourth pixel of the middle row, as a planar laser scanner sees it.
+
+    Returns:
+        (H, W) float32 metres, 0 = not measured.
     """
     chosen = np.zeros(depth.shape, dtype=bool)
     chosen.ravel()[rng.choice(depth.size, size=min(points, depth.size), replace=False)] = True
@@ -51,14 +60,32 @@ def write_walk(
         /camera/sensor_depth/image  Image 16UC1, sparse, noisy: what the node may use
         /camera/truth/depth         Image 16UC1, dense, exact: for the score only
 
+    The bag appears under its name only when it is complete.
+
     Raises:
-        D3Error: `bag` exists, or there is no such walk.
+        D3Error: `bag` exists or cannot be written, or there is no such walk.
     """
     if bag.exists():
         raise D3Error(f"{bag} exists: give another --bag, or remove it first")
     check_kinds([kind])
     photos = render_walk(seed, frames, rig, kind, jobs)
-    bag.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        bag.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{bag.name}.", dir=bag.parent) as folder:
+            unfinished = Path(folder) / bag.name  # its files are named after the folder
+            bar = tqdm(photos, total=frames, unit="frame", desc="render")
+            _write_bag(unfinished, bar, np.random.default_rng([seed, 2]), rate_hz)
+            unfinished.rename(bag)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise D3Error(f"{bag} cannot be written ({reason})") from error
+    return frames
+
+
+def _write_bag(
+    bag: Path, photos: Iterable[Photo], rng: np.random.Generator, rate_hz: float
+) -> None:
+    """Write photos as a bag; `rng` draws the noise and the places of the sparse depth."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = {
         "/camera/image/compressed": "sensor_msgs/msg/CompressedImage",
@@ -68,13 +95,12 @@ def write_walk(
     }
     writer = Writer(bag, version=9, storage_plugin=StoragePlugin.SQLITE3)
     writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
-    rng = np.random.default_rng([seed, 2])
     with writer:
         topics = {
             topic: writer.add_connection(topic, kind, typestore=store)
             for topic, kind in types.items()
         }
-        for i, photo in enumerate(tqdm(photos, total=frames, unit="frame", desc="render")):
+        for i, photo in enumerate(photos):
             stamp = START_S * 1_000_000_000 + round(i / rate_hz * 1e9)
             header = _header(store, stamp)
             depth = photo.frame.depth
@@ -88,7 +114,6 @@ def write_walk(
             }
             for topic, message in messages.items():
                 writer.write(topics[topic], stamp, store.serialize_cdr(message, types[topic]))
-    return frames
 
 
 def _header(store: Typestore, stamp_ns: int) -> Message:

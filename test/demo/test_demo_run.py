@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from helpers.paths import ROOT
 from helpers.waiting import PATIENCE_S, wait_until
 
 from d3_ros.demo.__main__ import main
-from d3_ros.demo.run import default_frames, device_in_use, prepared_output, start_viewer
+from d3_ros.demo.report import output_files
+from d3_ros.demo.run import default_frames, device_in_use, domain_note, start_viewer
 from d3_ros.network import D3Predictor
 from d3_ros.ros.child_processes import DOMAINS, Family, free_domain, private_environment
 
@@ -91,17 +93,20 @@ def test_the_demo_end_to_end(tiny_bundle: Path, measured_folder: Path, tmp_path:
 
 
 @pytest.mark.ros
-def test_an_unknown_model_is_told_with_the_nodes_own_words(
-    measured_folder: Path, tmp_path: Path
+def test_a_damaged_model_is_told_with_the_nodes_own_words(
+    tiny_bundle: Path, measured_folder: Path, tmp_path: Path
 ) -> None:
-    command = [*DEMO, "--input", str(measured_folder), "--model", "no_such_model"]
+    model = shutil.copytree(tiny_bundle, tmp_path / "model")
+    damaged = next(model.rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    command = [*DEMO, "--input", str(measured_folder), "--model", str(model)]
     command += ["--output", str(tmp_path / "out"), "--timeout", "60"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert done.returncode == 1
-    assert "unknown model 'no_such_model'" in done.stdout
+    assert damaged.name in done.stdout, "the end of the node's log"
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not (tmp_path / "out" / "index.html").exists()
 
 
 def children_of(pid: int) -> dict[int, str]:
@@ -204,13 +209,44 @@ def test_short_inputs_are_played_in_whole_rounds() -> None:
     assert [default_frames(n) for n in (1, 5, 30, 40, 45, 5000)] == [40, 40, 60, 40, 45, 600]
 
 
-def test_the_output_folder_loses_only_what_the_demo_wrote(tmp_path: Path) -> None:
-    for name in ("report.json", "frame_1_depth.png", "node.log", "notes.txt", "my.log", "me.png"):
-        (tmp_path / name).write_text("x")
-    prepared_output(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["me.png", "my.log", "notes.txt"]
-    with pytest.raises(Exception, match=r"notes\.txt: cannot be used for the results"):
-        prepared_output(tmp_path / "notes.txt")
+@pytest.mark.parametrize("name", ["index.html", "report.json", "cloud.ply", "frame_1_depth.png"])
+def test_the_demo_replaces_no_file_of_the_users(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("mine")
+    before = signal.getsignal(signal.SIGTERM)
+    code = main(["--output", str(tmp_path)])
+    signal.signal(signal.SIGTERM, before)
+    assert code == 1
+    assert f"{name} was not written by the d3_ros demo" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_every_picture_of_a_run_is_listed_for_the_next_one() -> None:
+    names = output_files(2)
+    assert {"index.html", "cloud.ply", "node.log", "frame_1_colour.png"} <= set(names)
+    assert {"frame_2_strip.png", "frame_2_error.png", "frame_2_cloud_above.png"} <= set(names)
+    assert "frame_3_strip.png" not in names
+
+
+def test_a_wrong_model_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Family, "start", lambda *_: pytest.fail("a process was started"))
+    before = signal.getsignal(signal.SIGTERM)
+    code = main(["--model", "d3_nan", "--output", str(tmp_path / "out")])
+    signal.signal(signal.SIGTERM, before)
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "d3_nan" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_domain_is_told() -> None:
+    assert "ROS_DOMAIN_ID=9 ros2 topic list" in domain_note(9, None)
+    assert "instead of your ROS_DOMAIN_ID=42" in domain_note(9, "42")
 
 
 def test_children_see_each_other_and_nobody_else(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sqlite3
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,7 @@ from d3_ros.types import CameraIntrinsics
 pytest.importorskip("embreex", reason="the optional package embreex is not installed")
 
 from d3_ros.data import plain_folder
+from d3_ros.synthetic import bag as render_bag
 from d3_ros.synthetic import dataset as render_dataset
 from d3_ros.synthetic.mesh import random_textures
 from d3_ros.synthetic.mesh.mesh import Mesh, ball, box, capsule, cylinder, join, quad
@@ -321,6 +324,40 @@ def test_a_frame_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="cannot be written"):
         render_dataset._write(photo, tmp_path / "gone", "000000")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("full")]
+)
+def test_a_bag_on_a_full_disk_is_one_line_and_no_half_bag(
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def write(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(render_bag.Writer, "write", write)
+    options = ["--walk", "--frames", "1", "--size", "48x36", "--jobs", "1", "--kind", "corridor"]
+    assert main(["render", "--bag", str(tmp_path / "walk"), *options]) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if "d3_ros render:" in line]
+    assert len(told) == 1
+    assert f"{tmp_path / 'walk'} cannot be written" in told[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--bag", "--output"])
+def test_an_output_below_a_file_is_one_line(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    options = ["--walk", "--frames", "1", "--size", "48x36", "--jobs", "1", "--kind", "corridor"]
+    assert main(["render", option, str(tmp_path / "file" / "out"), *options]) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if "d3_ros render:" in line]
+    assert len(told) == 1
+    assert str(tmp_path / "file") in told[0]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_sample_bag_is_small_and_what_the_renderer_makes() -> None:
