@@ -18,9 +18,15 @@ def tree(folder: str) -> list[tuple[str, list[str]]]:
     return list(rows.items())
 
 
+def requirements(name: str) -> list[str]:
+    """The packages that scripts/requirements/NAME.txt lists; their pins are there alone."""
+    lines = (HERE / "scripts" / "requirements" / f"{name}.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -30,11 +36,17 @@ setup(
         *tree("models"),
     ],
     python_requires=">=3.10",
+    # What a robot needs comes with rosdep (package.xml). colcon test looks for the extra "test".
     install_requires=["setuptools"],
+    extras_require={
+        **{name: requirements(name) for name in ("torch", "training", "render", "docs")},
+        "test": requirements("tests"),
+    },
     zip_safe=False,
     maintainer="d3_ros maintainers",
     maintainer_email="d3-ros@users.noreply.github.com",
     description="Depth, surface normals and metric point clouds with D3-Predictor on ROS 2.",
+    url="https://github.com/d3-ros/d3_ros",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [

@@ -7,4 +7,4 @@ import os
 # this comes before numpy; whoever wants it otherwise sets it in the environment.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

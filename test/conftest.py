@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from helpers.ros_domain import enter_own_domain
 
 enter_own_domain()
 
+NO_TORCH = "PyTorch is not installed"
 DATA_VARIABLE = "D3_ROS_TEST_DATA"
 # They share 4 GB of weights, so one worker runs them; and it begins with them.
 FULL_SIZE = ("test_network_conformance.py", "test_specialise.py", "test_training_conformance.py")
@@ -50,6 +52,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FilesToWorkers(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """Where PyTorch is not installed, as on a robot, files that import it are skipped."""
+    report = yield
+    if report.failed and find_spec("torch") is None and "named 'torch'" in str(report.longrepr):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, NO_TORCH)
+    return report
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real frames with measured depth, which the repository must not contain."""
@@ -68,6 +79,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with random weights, both tasks, a UNet each; 64 x 96 processing size."""
+    pytest.importorskip("torch", reason=NO_TORCH)
     from helpers.tiny_network import tiny_network
 
     from d3_ros.network import write_bundle

@@ -262,6 +262,7 @@ def test_package_xml_names_every_ros_package_that_is_imported(house: House) -> N
         for element in ElementTree.parse(ROOT / "package.xml").getroot()
         if element.tag.endswith("depend")
     }
+    declared |= {"tf2_ros"} & {name.removesuffix("_py") for name in declared}  # its Python module
     used = {
         name.split(".")[0]
         for place in (house, House(ROOT / "launch"))
@@ -270,6 +271,11 @@ def test_package_xml_names_every_ros_package_that_is_imported(house: House) -> N
     } & (CLIENT_LIBRARY | MESSAGES)
     assert used <= declared
     assert {"rclpy", "sensor_msgs", "launch"} <= used
+
+
+def test_package_xml_is_valid() -> None:
+    linter = pytest.importorskip("ament_xmllint.main", reason="ament_xmllint comes with ROS")
+    assert linter.main(argv=[str(ROOT / "package.xml")]) == 0
 
 
 def test_every_command_is_there_and_helps(capsys: pytest.CaptureFixture[str]) -> None:

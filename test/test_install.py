@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,11 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("colcon_core") is None,
     reason="colcon is not installed in this environment",
 )
+
+
+def colcon() -> str:
+    beside_python = Path(sys.executable).with_name("colcon")
+    return str(beside_python) if beside_python.exists() else "colcon"
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +39,8 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).symlink_to(ROOT / name)
-    beside_python = Path(sys.executable).with_name("colcon")
-    colcon = beside_python if beside_python.exists() else "colcon"
     built = subprocess.run(
-        [str(colcon), "build"], cwd=workspace, capture_output=True, text=True, check=False
+        [colcon(), "build"], cwd=workspace, capture_output=True, text=True, check=False
     )
     assert built.returncode == 0, built.stdout + built.stderr
     return workspace / "install" / "d3_ros"
@@ -49,6 +54,29 @@ def installed_environment(prefix: Path) -> dict[str, str]:
         check=True,
     ).stdout.decode()
     return dict(line.split("=", 1) for line in printed.split("\0") if "=" in line)
+
+
+def test_colcon_test_runs_the_tests_beside_broken_plugins(prefix: Path, tmp_path: Path) -> None:
+    """ROS installs pytest plugins of these names, which new releases of pytest cannot load."""
+    for name in ("launch_testing", "launch_ros", "launch_pytest"):
+        information = tmp_path / f"{name}_plugin-1.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}_plugin\n")
+        (information / "entry_points.txt").write_text(f"[pytest11]\n{name} = no_such_module\n")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tested = subprocess.run(
+        [colcon(), "test", "--pytest-args", "test/test_metrics.py"],
+        cwd=prefix.parents[1],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    result = ElementTree.parse(prefix.parents[1] / "build" / "d3_ros" / "pytest.xml").getroot()
+    suite = next(result.iter("testsuite"))
+    assert int(suite.attrib["tests"]) > 3
+    assert suite.attrib["failures"] == suite.attrib["errors"] == "0"
 
 
 def test_share_holds_launch_config_and_models(prefix: Path) -> None:

@@ -102,7 +102,7 @@ def packed_to_rgb(pixels: np.ndarray, encoding: Packed, bit_depth: int) -> np.nd
     brightest pixel would make a still scene flicker.
 
     Raises:
-        cv2.error: the size does not suit the encoding (4:2:2 of an odd width).
+        cv2.error: the size does not suit the encoding.
     """
     if encoding.dtype is np.uint16:
         pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / (2**bit_depth - 1))

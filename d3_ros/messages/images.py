@@ -67,6 +67,11 @@ def rgb_from_image(message: Image, topic: str, bit_depth: int = 16) -> np.ndarra
         )
     try:
         if packed := PACKED.get(message.encoding):
+            if packed.channels == 2 and message.width % 2:  # OpenCV 4.5 would not refuse it
+                raise MessageError(
+                    f"'{topic}': {message.width} x {message.height} {message.encoding} cannot be "
+                    "converted: two pixels share a colour, so the width must be even"
+                )
             pixels = _view(message, topic, np.dtype(packed.dtype), packed.channels)
             return packed_to_rgb(pixels, packed, bit_depth)
         if planar := PLANAR.get(message.encoding):

@@ -161,7 +161,8 @@ def test_nv24_has_a_colour_for_every_pixel() -> None:
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (image(np.zeros((2, 3, 2), np.uint8), "yuyv"), "3 x 2 yuyv cannot be converted"),
+        (image(np.zeros((2, 3, 2), np.uint8), "yuyv"), "3 x 2 yuyv cannot be converted: two"),
+        (image(np.zeros((2, 5, 2), np.uint8), "uyvy"), "5 x 2 uyvy cannot be converted: two"),
         (planes(0, 0, 0, "nv21", -1), "nv21 needs a step of at least 4 bytes, got 3"),
         (Image(height=2, width=4, encoding="nv24", step=4), "nv24 with step 4 needs 24 bytes"),
         (Image(height=3, width=4, encoding="nv21", step=4), "4 x 3 nv21 has an odd width or"),
