@@ -41,8 +41,9 @@ BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "a device in inherits": (b"inherits: /dev/zero", "inherits /dev/zero: there is no such file"),
     "a name of 10,000 characters in inherits": (
         b"inherits: " + b"x" * 10000,
-        "inherits [Errno 36] File name",
+        "inherits a configuration cannot have this name",
     ),
+    "the home of nobody in inherits": (b'inherits: "~nobody_/c.yaml"', "there is no such file"),
     "brackets without end": (b"[" * 5000, "is not YAML"),
     "an alias to itself": (b"name: &a [*a]", "name must be str, not this list"),
     "copies that multiply": (BOMB, ""),  # refused by us, or taken once by PyYAML 6.0.4
@@ -194,7 +195,7 @@ def one_line_at_most() -> Any:
         assert len(str(error)) < 1000
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(st.sampled_from(PLACES), VALUES)
 def test_any_value_in_any_place(place: tuple[Any, ...], value: Any) -> None:
     number, *way, key = place
@@ -217,7 +218,7 @@ PIECES = st.sampled_from(
 
 
 @settings(
-    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(PIECES | st.binary(max_size=4), max_size=12))
 def test_any_bytes_in_a_file(tmp_path: Path, pieces: list[bytes]) -> None:
@@ -227,7 +228,7 @@ def test_any_bytes_in_a_file(tmp_path: Path, pieces: list[bytes]) -> None:
         read_yaml(path)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.lists(PIECES | st.binary(max_size=4) | st.just(b"."), max_size=8))
 def test_any_override(pieces: list[bytes]) -> None:
     text = b"".join(pieces).decode("utf-8", errors="surrogateescape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers.bag_messages import camera_info, compressed, image, write_bag
@@ -49,7 +50,11 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bgr = np.clip(ramp[..., None] * 50 + noise, 0, 255).astype(np.uint8)
         depth = (ramp * 1000).astype("<u2")
         messages += [
-            ("/camera/image/compressed", stamp, compressed(stamp, bgr)),
+            (
+                "/camera/image/compressed",
+                stamp,
+                compressed(stamp, cv2.imencode(".jpg", bgr)[1].tobytes(), "jpeg"),
+            ),
             ("/camera/camera_info", stamp, camera_info(stamp, 40, 30)),
             ("/camera/sensor_depth/image", stamp, image(stamp, depth, "16UC1")),
         ]

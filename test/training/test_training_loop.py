@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,13 +35,19 @@ from d3_ros.training.loop import checkpoints
 from d3_ros.training.loop import run as runs
 from d3_ros.training.loop.train import attention_kernel, train
 
-RUN = """
-import sys
+# Trains, one after the other, the runs of a JSON list: [data, output, [overrides ...]].
+SCRIPT = """
+import json, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+from accelerate import Accelerator
 from helpers.training_configs import small_config
 from d3_ros.training.loop.train import train
-train(small_config(Path(sys.argv[1]), *sys.argv[3:]), Path(sys.argv[2]))
+Accelerator.end_training = lambda self: None  # which ends the group of processes
+for data, output, overrides in json.loads(sys.argv[1]):
+    train(small_config(Path(data), *overrides), Path(output))
+if "stay" in sys.argv:
+    signal.pause()
 """
 
 
@@ -49,18 +56,17 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_frames(tmp_path_factory.mktemp("frames") / "data")
 
 
-def command(*launcher: str, data: Path, output: Path, overrides: tuple[str, ...]) -> list[str]:
-    """A run in processes of its own."""
-    script = output.with_suffix(".py")
-    script.write_text(RUN.format(tests=str(ROOT / "test")))
-    return [sys.executable, *launcher, str(script), str(data), str(output), *overrides]
-
-
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
-}
+def start_process(
+    runs_to_train: list[tuple[Path, Path, tuple[str, ...]]], *options: str, **environment: str
+) -> subprocess.Popen[bytes]:
+    """Train in another process: data, output and overrides of each run."""
+    text = json.dumps([(str(data), str(output), rest) for data, output, rest in runs_to_train])
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(tests=str(ROOT / "test")), text, *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def final_state(output: Path) -> dict[str, Any]:
@@ -141,53 +147,63 @@ def test_a_run_that_is_cut_off_goes_on_bit_for_bit(
 
 
 def test_a_killed_process_goes_on_bit_for_bit(frames: Path, tmp_path: Path) -> None:
-    """SIGKILL while it runs, wherever that may be; another process finishes the run."""
+    """SIGKILL after the first checkpoint, wherever it is then; another process goes on."""
     overrides = (
-        "stages=[{size: [16, 16], batch: 2, steps: 30}]",
-        "every={checkpoint: 3, validation: 30, log: 30}",
+        "stages=[{size: [16, 16], batch: 2, steps: 12}]",
+        "every={checkpoint: 2, validation: 12, log: 12}",
     )
-    train(small_config(frames, *overrides), tmp_path / "whole")
     output = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(data=frames, output=output, overrides=overrides),
-        env=ENVIRONMENT,
-        stderr=subprocess.DEVNULL,
-    )
-    while (reached := checkpoints.latest(output)) is None:
-        assert process.poll() is None, "the run ended by itself"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process = start_process([(frames, output, overrides)], "stay")
+    try:
+        while checkpoints.latest(output) is None:
+            assert process.poll() is None, "the run ended by itself"
+            time.sleep(0.01)
+    finally:
+        process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert reached.name < "step_00000030"
+    train(small_config(frames, *overrides), tmp_path / "whole")
     train(small_config(frames, *overrides), output)
     assert_same_bits(final_state(tmp_path / "whole"), final_state(output))
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_two_processes_learn_what_one_does(frames: Path, tmp_path: Path, kind: str) -> None:
-    """gloo, the same global batch: 2 processes x 2 images = 1 x 2 accumulated twice = 1 x 4."""
-    shared = (
+def shared_batch(kind: str) -> tuple[str, ...]:
+    """A run of three steps of four images for one or two processes."""
+    return (
         "stages=[{size: [24, 32], batch: 4, steps: 3}]",
         "tasks={depth: 1.0, normals: 1.0}",
         f"optimizer.kind={kind}",
     )
-    subprocess.run(
-        command(
-            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-            data=frames,
-            output=tmp_path / "two",
-            overrides=(*shared, "micro_batch=2"),
-        ),
-        env=ENVIRONMENT,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    train(small_config(frames, *shared, "micro_batch=2"), tmp_path / "accumulated")
-    train(small_config(frames, *shared, "micro_batch=4"), tmp_path / "one")
-    two, accumulated, one = (
-        final_state(tmp_path / run)["weights"] for run in ("two", "accumulated", "one")
-    )
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two processes joined by gloo, as torchrun starts them: one for each optimiser."""
+    root = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    wanted = [
+        (frames, root / kind, (*shared_batch(kind), "micro_batch=2")) for kind in ("adamw", "muon")
+    ]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    processes = [start_process(wanted, RANK=r, LOCAL_RANK=r, **group) for r in ("0", "1")]
+    assert [process.wait() for process in processes] == [0, 0]
+    return root
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_two_processes_learn_what_one_does(
+    frames: Path, of_two_processes: Path, tmp_path: Path, kind: str
+) -> None:
+    """The same global batch: 2 processes x 2 images = 1 x 2 accumulated twice = 1 x 4."""
+    train(small_config(frames, *shared_batch(kind), "micro_batch=2"), tmp_path / "accumulated")
+    train(small_config(frames, *shared_batch(kind), "micro_batch=4"), tmp_path / "one")
+    outputs = {
+        "two": of_two_processes / kind,
+        "accumulated": tmp_path / "accumulated",
+        "one": tmp_path / "one",
+    }
+    two, accumulated, one = (final_state(output)["weights"] for output in outputs.values())
     assert two.keys() == one.keys()
     # Muon computes in bfloat16, where a last bit is 1/256 of a step.
     tight = 1e-6 if kind == "adamw" else 1e-5
@@ -199,7 +215,7 @@ def test_two_processes_learn_what_one_does(frames: Path, tmp_path: Path, kind: s
         loose = 1e-4 if kind == "adamw" else 3e-4
         torch.testing.assert_close(tensor, one[name], rtol=1e-4, atol=loose, msg=name)
         assert (tensor - one[name]).square().mean().sqrt() < 5e-5, name
-    lines = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("one", "two")]
+    lines = [(outputs[run] / "log.jsonl").read_text().splitlines() for run in ("one", "two")]
     for first, second in zip(*lines, strict=True):
         assert json.loads(second) == pytest.approx(json.loads(first), rel=1e-4)
 

@@ -142,8 +142,9 @@ def tiny_unet_weight(base: Path) -> torch.Tensor:
 def test_starts_that_are_not_there(frames: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="unknown model 'd3_nanno'"):
         start_from(tuned(frames, "d3_nanno"))
-    with pytest.raises(BundleError, match="neither a folder nor in the local"):
-        start_from(tuned(frames, "nobody/nothing"))
+    for nothing in ("nobody/nothing", "~nobody_/x", "x" * 300 + "/y"):
+        with pytest.raises(D3Error, match=r"neither a folder nor in the local|name too long"):
+            start_from(tuned(frames, nothing))
     one = tiny_network()
     depth_only = D3Network(
         one.vae,

@@ -71,7 +71,9 @@ def test_the_teacher_costs_three_passes_and_checkpointing_one_more(tmp_path: Pat
     kept, recomputed = (
         {
             c.name: c
-            for c in profile(small_config(tmp_path, *settings, f"gradient_checkpointing={on}"))
+            for c in profiling._count(
+                small_config(tmp_path, *settings, f"gradient_checkpointing={on}")
+            )
         }
         for on in ("false", "true")
     )
@@ -88,14 +90,18 @@ def test_the_teacher_costs_three_passes_and_checkpointing_one_more(tmp_path: Pat
     assert kept["teacher"].flop == 3 * counter.get_total_flops()
 
 
-def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiling, "REPEATS", 1)
     small = (
         "objective=d3",
-        "stages=[{size: [32, 64], batch: 16, steps: 1}]",
+        "micro_batch=4",
+        "stages=[{size: [32, 64], batch: 4, steps: 1}]",
         "model.new={vae_channels: 8, unet_channels: [16, 16, 16, 16], norm_groups: 4, "
         "head_width: 8}",
     )
     assert main(["train", "--config", str(NANO), "--profile", *small]) == 0
     told = capsys.readouterr().out
-    assert "a step of 16 images" in told
+    assert "a step of 4 images" in told
     assert "steps/s" in told

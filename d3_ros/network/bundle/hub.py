@@ -19,6 +19,7 @@ from huggingface_hub.utils import hf_raise_for_status
 from tqdm import tqdm
 
 from d3_ros.errors import BundleError, DataError, one_line
+from d3_ros.network.bundle.lookup import expanded
 from d3_ros.types import Task
 
 CHECKPOINT_COLLECTION = "X-GenGroup/d3-predictor-model"  # named in the official README
@@ -70,10 +71,10 @@ def base_folder(folder_or_repo: str) -> Path:
     Raises:
         BundleError: it is neither.
     """
-    folder = Path(folder_or_repo).expanduser()
-    if folder.is_dir():
-        return folder
+    folder = expanded(folder_or_repo)
     try:
+        if folder.is_dir():
+            return folder
         return Path(
             snapshot_download(folder_or_repo, local_files_only=True, allow_patterns=[*BASE_FILES])
         )

@@ -40,7 +40,7 @@ def find_bundle(path_or_name: str | Path) -> Path:
     Raises:
         BundleError: there is no such bundle; the message lists the names that there are.
     """
-    path = _expanded(path_or_name)
+    path = expanded(path_or_name)
     if _is_bundle(path):
         return path
     name = str(path_or_name)
@@ -60,11 +60,12 @@ def _model_folders() -> Iterator[Path]:
         yield Path(prefix) / "share" / "d3_ros" / "models"
     yield Path(__file__).resolve().parents[3] / "models"
     for folder in filter(None, os.environ.get("D3_ROS_MODELS", "").split(os.pathsep)):
-        yield _expanded(folder)
+        yield expanded(folder)
     yield user_cache()
 
 
-def _expanded(path: str | Path) -> Path:
+def expanded(path: str | Path) -> Path:
+    """`path` with the home directory for `~`; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~ of a user that is not there

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
+from d3_ros.network.bundle.lookup import expanded
 
 
 def find_config(path_or_name: str | Path) -> Path:
@@ -15,17 +16,21 @@ def find_config(path_or_name: str | Path) -> Path:
     Raises:
         DataError: there is no such file. If a recipe was renamed, the message has its new name.
     """
-    path = Path(path_or_name).expanduser()
+    path = expanded(path_or_name)
     prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
     shares = [Path(prefix) / "share" / "d3_ros" for prefix in prefixes]
     folders = [
         share / "config" / "training" for share in (*shares, Path(__file__).resolve().parents[3])
     ]
     shipped = [folder / path.name for folder in folders if len(path.parts) == 1]
-    for candidate in (path, *shipped):
-        if candidate.is_file():
-            return candidate
     today = re.sub(r"^nano_(\d)_", r"nano_0\1_", path.name)
-    if any((folder / today).is_file() for folder in folders):
+    try:
+        for candidate in (path, *shipped):
+            if candidate.is_file():
+                return candidate
+        renamed = any((folder / today).is_file() for folder in folders)
+    except (OSError, ValueError) as error:  # a name too long for the file system, or with a NUL
+        raise DataError(f"a configuration cannot have this name: {one_line(error, 200)}") from error
+    if renamed:
         raise DataError(f"{path}: there is no such file; the recipe is now called {today}")
     raise DataError(f"{path}: there is no such file, nor a recipe of that name in config/training")

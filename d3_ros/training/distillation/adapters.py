@@ -1,8 +1,8 @@
 """Adapters from the student's features to the teacher's, conditioned on the teacher's timestep.
 
-The student sees a clean image, the teacher a noised one: an adapter per feature explains the
-difference, so that the student need not imitate the noise. Its output starts at zero and is added
-to its input: untrained, an adapter changes nothing. Parameter names are the official checkpoints'.
+The student sees a clean image, the teacher a noised one. An adapter per feature learns the
+difference, so that the student need not imitate the noise. Adapters are residual and start at zero:
+untrained, an adapter changes nothing. Parameter names are those of the official checkpoints.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from d3_ros.training.config.model_config import AdapterConfig
 
-EPSILON = 1e-6  # of the root mean squares
-MAX_TIMESTEP = 999  # becomes 1
+EPSILON = 1e-6  # added to mean squares
+MAX_TIMESTEP = 999  # mapped to 1
 
 
 class FourierFeatures(nn.Module):
@@ -46,7 +46,7 @@ class RMSNorm(nn.Module):
 
 
 class AdaptiveRMSNorm(nn.Module):
-    """The same with a scale that follows from a condition (B, width); starts at 1."""
+    """RMSNorm whose scale is computed from a condition (B, width). The scale starts at 1."""
 
     def __init__(self, channels: int, condition_width: int) -> None:
         super().__init__()
@@ -59,9 +59,9 @@ class AdaptiveRMSNorm(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """A residual SwiGLU layer on (B, ..., channels); its output starts at zero.
+    """A residual SwiGLU layer on (B, ..., channels), whose residual starts at zero.
 
-    With a `condition_width` its norm is conditioned, on (B, n, channels).
+    With `condition_width` its norm is an AdaptiveRMSNorm, and the input is (B, n, channels).
     """
 
     def __init__(self, channels: int, hidden: int, condition_width: int | None = None) -> None:
@@ -76,7 +76,7 @@ class GatedFeedForward(nn.Module):
         nn.init.zeros_(self.down_proj.weight)
 
     def forward(self, x: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
-        """x and what the layer adds to it; `condition` where its norm has one."""
+        """x plus the residual. `condition` (B, width) is given if the norm is adaptive."""
         value, gate = self.up_proj(self.norm(x, *condition)).chunk(2, dim=-1)
         return x + self.down_proj(value * F.silu(gate))
 
@@ -143,7 +143,7 @@ class FeatureAdapters(nn.Module):
     def forward(
         self, features: Mapping[str, torch.Tensor], timesteps: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Features (B, C, h, w) by name, as the teacher at `timesteps` (B,) might have them."""
+        """Features (B, C, h, w) by name, adapted to the teacher's at `timesteps` (B,)."""
         condition = self.condition(timesteps)
         adapted = {}
         for name, feature in features.items():

@@ -1,8 +1,8 @@
-"""The features at which the student is held to its teacher, read from a diffusers UNet by hooks.
+"""The UNet features in which the student follows its teacher, read from diffusers by hooks.
 
-`mid` is the mid block's output; `us1`, `us2`, ... are the outputs of the layers of the up blocks in
-the order in which they run. Where a block ends in an upsampler, its last one is taken after it. The
-last two are not used: of Stable Diffusion 2.1's twelve, `us1` to `us10` remain.
+`mid` is the output of the mid block. `us1`, `us2`, ... are the outputs of the layers of the up
+blocks, in the order in which they run. The last layer of a block with an upsampler is read after
+the upsampler. The last two outputs are not used: Stable Diffusion 2.1 has `us1` to `us10`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import nn
 
 from d3_ros.network.model.d3_network import DiffusersModel
 
-UNUSED = 2  # of the last outputs of the up blocks
+UNUSED = 2  # last outputs of the up blocks
 
 
 def tapped_modules(unet: DiffusersModel) -> dict[str, nn.Module]:
-    """The modules whose outputs are the features, by the features' names."""
+    """The modules whose outputs are the features, by name of the feature."""
     outputs: list[nn.Module] = []
     for block in unet.up_blocks:
         layers = getattr(block, "attentions", None) or block.resnets
@@ -32,7 +32,7 @@ def tapped_modules(unet: DiffusersModel) -> dict[str, nn.Module]:
 
 
 def feature_channels(unet: DiffusersModel) -> dict[str, int]:
-    """Channels of every feature."""
+    """The number of channels of every feature, by name."""
     widths = list(unet.config.block_out_channels)
     per_block = [
         width
@@ -45,9 +45,9 @@ def feature_channels(unet: DiffusersModel) -> dict[str, int]:
 
 @contextmanager
 def tapped(unet: DiffusersModel, features: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Put the features, (B, C, h, w) each, of the forward pass made inside into `features`.
+    """Inside the block, a forward pass puts its features (B, C, h, w) by name into `features`.
 
-    Leave the block before `backward`: gradient checkpointing runs the layers a second time.
+    Leave the block before `backward`, since gradient checkpointing runs the layers again.
     """
 
     def keep(name: str) -> Any:

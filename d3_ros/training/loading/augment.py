@@ -1,4 +1,4 @@
-"""Random changes of a labelled frame: another part of it, under another light and camera."""
+"""Random augmentation of a labelled frame: crop, mirror, light, sensor and margin."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def augmented(
 ) -> LabelledFrame:
     """The frame cropped, mirrored and relit at random, at `size` (height, width).
 
-    `rgb` of the result is float32 in [0, 1]. `derive_normals`: of the part that is left, before it
-    is resized.
+    `rgb` of the result is float32 in [0, 1]. With `derive_normals`, the normals are derived from
+    the depth of the crop, before it is resized.
     """
     height, width = frame.rgb.shape[:2]
-    # Little cropping: that a robot's camera is upright, its floor below, is worth knowing.
+    # Small crops only: the network should learn that a robot's floor is below.
     zoom = rng.uniform(0.75, 1.0) if rng.random() < 0.5 else 1.0
     crop_w = round(width * zoom * rng.uniform(0.93, 1.0))
     crop_h = round(height * zoom * rng.uniform(0.93, 1.0))
@@ -38,7 +38,7 @@ def augmented(
 
 
 def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
-    """With a black or white margin that is not image, as registered and rectified images have."""
+    """The frame with a black or white margin, as registered and rectified images have."""
     height, width = frame.rgb.shape[:2]
     top, bottom = (int(rng.integers(round(0.04 * height) + 1)) for _ in range(2))
     left, right = (int(rng.integers(round(0.04 * width) + 1)) for _ in range(2))
@@ -61,12 +61,12 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     exposure = rng.normal(-1.2, 0.4) if rng.random() < 0.2 else rng.normal(-0.15, 0.35)
     pools = _pools_of_light(rgb, rng) if rng.random() < 0.35 else None
     colours = np.diag(np.exp(exposure) * white)
-    if rng.random() < 0.3:  # colours leak into each other: another sensor
+    if rng.random() < 0.3:  # crosstalk between colours, as in another sensor
         colours = (np.eye(3) + rng.normal(0, 0.12, (3, 3))) @ colours
     saturation = rng.uniform(0.0, 0.6) if rng.random() < 0.15 else rng.uniform(0.6, 1.5)
     grey = np.full((3, 3), 1 / 3)
     colours = (grey + saturation * (np.eye(3) - grey)) @ colours
-    # What is linear in the colours goes over the picture once.
+    # All that is linear in the colours is applied in one pass.
     image: np.ndarray = cv2.transform(np.ascontiguousarray(rgb), colours)
     if pools is not None:
         image = image * pools
@@ -85,13 +85,13 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pools_of_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 1) float32, about 1: brightness that varies smoothly, as that of a few lamps does."""
+    """(H, W, 1) float32, about 1: smooth changes of brightness, as from a few lamps."""
     stops = rng.normal(0, rng.uniform(0.1, 0.6), (3, 4)).astype(np.float32)
     height, width = rgb.shape[:2]
     return np.exp(cv2.resize(stops, (width, height), interpolation=cv2.INTER_CUBIC))[..., None]
 
 
 def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1] as it comes back from a JPEG."""
+    """(H, W, 3) float32 in [0, 1], compressed as JPEG and decoded."""
     pixels = np.rint(image * 255).astype(np.uint8)
     return jpeg_artefacts(pixels, quality).astype(np.float32) / 255

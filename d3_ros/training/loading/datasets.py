@@ -1,4 +1,4 @@
-"""Samples to train on: several datasets mixed by weight, deterministic, each frame judged first."""
+"""Training samples: datasets mixed by weight, deterministically, every frame checked first."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def open_source(config: DataConfig, size: tuple[int, int], split: Split) -> Mixe
     """The samples that a configuration names.
 
     Args:
-        config: which datasets, and how they are mixed and changed.
+        config: the datasets, their weights and the augmentation.
         size: (H, W) of `Sample.image`.
-        split: "train": the frames that split.txt says are trained on, all where there is none;
-            "test": those that it keeps for testing, perhaps none. Tested frames are never altered.
+        split: "train": the frames for training by split.txt, all frames without that file.
+            "test": its frames for testing, perhaps none. They are never augmented.
 
     Raises:
-        DataError: a dataset has no usable frame to train on, or with `config.strict` any other.
+        DataError: a dataset has no usable frame for training, or, with `config.strict`, an unusable
+            one.
     """
     cache = _FrameCache(round(config.cache_gb * 1e9))
     augment = config.augment and split == "train"
@@ -46,10 +47,10 @@ def open_source(config: DataConfig, size: tuple[int, int], split: Split) -> Mixe
 
 
 class MixedSource:
-    """Several datasets as one `SampleSource`; `summary` has a line for each."""
+    """Several datasets as one `SampleSource`. `summary` has a line for each."""
 
     def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float]) -> None:
-        """Mix `datasets` by `weights`; empty ones take no part."""
+        """Mix `datasets` by `weights`. Empty datasets are left out."""
         self._datasets = list(datasets)
         self._starts = np.concatenate([[0], np.cumsum([len(d) for d in datasets])]).astype(int)
         chances = np.where([len(d) > 0 for d in datasets], weights, 0.0)
@@ -62,12 +63,12 @@ class MixedSource:
     def plan(self, seed: int, batch: int, count: int) -> list[int]:
         """Indices of batch number `batch`, all from one dataset, as `SampleSource.plan`.
 
-        Every dataset is walked through by the batches that chose it, so that `count` must stay the
-        same for its frames to come equally often.
+        The batches that draw a dataset go through its frames in turn. `count` must not change
+        during a run, or frames come unequally often.
         """
         if len(self) == 0:
             raise ValueError("a source without frames has no batches")
-        # One generator for all batches: how often each dataset was chosen before is known.
+        # One generator for all batches, to count how often this dataset was drawn before.
         draws = np.random.default_rng([seed, 0]).random(batch + 1)
         chosen = np.searchsorted(self._limits, draws, side="right")
         number = int(chosen[-1])
@@ -81,7 +82,7 @@ class MixedSource:
         return [start + int(orders[place // length][place % length]) for place in places]
 
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
-        """Frame `index` of all datasets in a row, as `SampleSource.sample`."""
+        """Frame `index`, counted through all datasets, as `SampleSource.sample`."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._datasets[number].sample(index - int(self._starts[number]), rng)
 
@@ -102,13 +103,13 @@ class Dataset:
         """List and check the frames.
 
         Raises:
-            DataError: none is usable to train on, or `strict` and one is not.
+            DataError: no frame is usable for training, or, with `strict`, one is not usable.
         """
         folder = Path(config.path)
         self._reader = reader = open_reader(config.kind, folder)
         self._size, self._augment, self._cache = size, augment, cache
         self._derive = config.derive_normals and not reader.has_normals and reader.has_depth
-        self._halves = augment and not self._derive  # labels that will be altered anyway
+        self._halves = augment and not self._derive  # augmented labels need no full precision
         self._key = (str(folder), self._halves)
         findings = check_frames(reader, folder)
         if self._derive:
@@ -121,7 +122,7 @@ class Dataset:
         self._label_size = self._common_size(good)
         self.summary = self._summary(config, split, good, bad, reader.strays)
         if bad and strict:
-            raise DataError(f"{self.summary[0]}; mend them, or set data.strict=false")
+            raise DataError(f"{self.summary[0]}; correct them, or set data.strict=false")
         if not good and (bad or split == "train"):
             raise DataError(f"{folder}: no usable frame ({self.summary[0]})")
 
@@ -129,7 +130,7 @@ class Dataset:
         return len(self._names)
 
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
-        """Frame `index`; altered by `rng` where the source augments, as `SampleSource.sample`."""
+        """Frame `index`, augmented with `rng` if the source augments, as `SampleSource.sample`."""
         name = self._names[index]
         frame = self._cache.get((*self._key, name), lambda: self._read(name))
         if self._augment and rng is not None:
@@ -147,12 +148,12 @@ class Dataset:
         return _sample(name, image, frame, target, key)
 
     def _read(self, name: str) -> LabelledFrame:
-        """A frame as it is kept."""
+        """A frame as the cache keeps it."""
         frame = self._reader.read(name)
         return in_half_precision(frame) if self._halves else frame
 
     def _common_size(self, good: Sequence[Finding]) -> tuple[int, int] | None:
-        """The size of all labels, or None where they are brought to the network's."""
+        """The (height, width) of all labels, or None if they are resized to the network's."""
         sizes = {finding.label_size for finding in good}
         return sizes.pop() if len(sizes) == 1 and not self._augment else None
 
@@ -183,7 +184,7 @@ class Dataset:
 
 
 class _FrameCache:
-    """Decoded frames, as many as fit; those that came first stay."""
+    """Decoded frames, as many as fit. The first ones stay."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._frames: dict[tuple[str, bool, str], LabelledFrame] = {}
@@ -191,7 +192,7 @@ class _FrameCache:
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, bool, str], read: Callable[[], LabelledFrame]) -> LabelledFrame:
-        """The frame under `key`, read where it is not kept."""
+        """The frame under `key`, read if it is not in the cache."""
         found = self._frames.get(key)
         if found is not None:
             return found
@@ -234,7 +235,7 @@ def _sample(
 
 
 def _at_label_size(frame: LabelledFrame) -> LabelledFrame:
-    """The frame with its image at the size of its labels, so that both are cropped alike."""
+    """The frame with its image resized to its labels, so that one crop fits both."""
     height, width = frame.label_size
     if frame.rgb.shape[:2] == (height, width):
         return frame

@@ -1,4 +1,4 @@
-"""Labels in half precision, so that twice as many decoded frames fit into memory."""
+"""Labels in half precision, so that more decoded frames fit into memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from d3_ros.data.labelled_frame import LabelledFrame
 
 
 def in_half_precision(frame: LabelledFrame) -> LabelledFrame:
-    """The frame with float16 labels: 11 bits, finer than 8-bit normals and any camera's depth."""
+    """The frame with float16 labels. 11 bits are finer than 8-bit normals and a camera's depth."""
     return _with_labels_as(frame, torch.float16)
 
 

@@ -1,10 +1,10 @@
-"""What training learns from: one labelled frame, and where the frames come from.
+"""One training sample, a batch of them, and the interface of their source.
 
 This is the contract between the datasets and the loop. Tensors are float32 on the CPU. (H, W) is
-the size at which the network runs, (h, w) the labels' own, which may differ; the losses resize the
-network's answer to the labels, never the labels.
+the size at which the network runs, (h, w) the size of the labels. Where they differ, the losses
+resize the network's output, never the labels.
 
-What is not known is zero: depth 0, normal (0, 0, 0). Nothing here is ever NaN or infinite.
+Unknown labels are zero: depth 0, normal (0, 0, 0). No number is NaN or infinite.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import torch
 
 @dataclass(frozen=True)
 class Sample:
-    """One frame with its labels. A label that the whole dataset lacks is None.
+    """One frame with its labels. A label that no frame of the dataset has is None.
 
-    name: for messages; unique in its dataset.
+    name: unique in its dataset; for messages.
     image: (3, H, W) RGB in [-1, 1].
-    depth: (h, w) z-depth in metres; 0 where there is none or none within the dataset's range.
-    depth_target: (h, w), or (H, W) where the labels were stored at that size, in [-1, 1]: the
-        depth with the 2 % and 98 % quantiles of its valid pixels at -1 and 1, clipped. Anything
-        where depth is 0.
+    depth: (h, w) z-depth in metres; 0 if unknown or outside the dataset's range.
+    depth_target: (h, w), or (H, W) if the labels were stored at that size, in [-1, 1]: the depth,
+        mapped so that the 2 % and 98 % quantiles of its valid pixels are -1 and 1, and clipped.
+        Undefined where depth is 0.
     normals: (3, h, w) unit vectors in the optical frame (x right, y down, z forward, facing the
-        camera), (0, 0, 0) where there is none.
+        camera), (0, 0, 0) if unknown.
     normals_target: (3, h, w), or (3, H, W) as above: the same in [-1, 1], still in the optical
-        frame; not of unit length where it was resized.
+        frame; not of unit length if it was resized.
     caption: the frame's own training prompt, or None: the task's fixed prompt.
-    image_key: equal keys, equal pixels: names what `image` was made from, so that its latent can be
-        cached. None where the image was altered at random.
+    image_key: names the pixels of `image`, so that its latent can be cached: equal keys mean equal
+        pixels. None if the image was augmented.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Sample:
 class SampleSource(Protocol):
     """A dataset, or a mixture of several, at one image size.
 
-    Everything is a function of its arguments: nothing is drawn from hidden state, so that a run
-    that was cut off, or runs on another number of processes, sees the same samples.
+    Every method is a function of its arguments, without hidden state, so that a run that was cut
+    off, or that has another number of processes, sees the same samples.
     """
 
     def __len__(self) -> int:
@@ -58,15 +58,15 @@ class SampleSource(Protocol):
         ...
 
     def plan(self, seed: int, batch: int, count: int) -> list[int]:
-        """Indices of batch number `batch` (from 0) of `count` samples, in order.
+        """Indices of the `count` samples in batch number `batch` (from 0).
 
-        All from one dataset, so that labels have one size; each dataset is gone through in a new
-        random order before a frame comes again.
+        They come from one dataset, so that their labels have one size. All frames of a dataset
+        come, in random order, before any of them comes again.
         """
         ...
 
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
-        """Frame `index`, augmented by numbers from `rng`; None: as it is, the same every time.
+        """Frame `index`, augmented with random numbers from `rng`. None: not augmented.
 
         Raises:
             DataError: a file is missing, damaged or has the wrong size; the message names it.
@@ -94,7 +94,7 @@ class Batch:
         return self._changed(lambda tensor: tensor.to(device, non_blocking=True), lambda keys: keys)
 
     def pin_memory(self) -> Batch:
-        """The batch in memory that a GPU fetches from by itself; a DataLoader asks for it."""
+        """The batch in pinned memory. DataLoader calls this."""
         return self._changed(torch.Tensor.pin_memory, lambda keys: keys)
 
     def rows(self, rows: list[int]) -> Batch:

@@ -1,4 +1,4 @@
-"""Pictures for distillation: any image files, cropped and relit; no labels."""
+"""Image files without labels, cropped and relit, for the distillation of the codec."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from d3_ros.errors import DataError
 from d3_ros.training.loading.augment import relit
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-LABELS = {"depth", "depth_ori", "normal", "normals"}  # folders of pictures that are no photographs
+LABELS = {
+    "depth",
+    "depth_ori",
+    "normal",
+    "normals",
+}  # folders and files without photographs
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files in a folder and all below it, in order; label folders are left out.
+    """The image files in a folder and its subfolders, sorted, without label folders.
 
     Raises:
-        DataError: there are fewer than two, one to learn from and one to judge by.
+        DataError: there are fewer than two; one is for training, one for testing.
     """
     files = sorted(
         path
@@ -41,8 +46,8 @@ def crop(
 ) -> torch.Tensor:
     """(H, W, 3) uint8 -> (3, *size) float32 in [-1, 1].
 
-    With `rng`, a window of at least `smallest` of the image's sides, perhaps mirrored, under
-    another light; without, the whole image.
+    With `rng` it is a random window of at least `smallest` of the image's sides, perhaps mirrored,
+    and relit. Without it is the whole image.
     """
     image = rgb.astype(np.float32) / 255
     if rng is not None:

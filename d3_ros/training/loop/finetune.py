@@ -1,12 +1,12 @@
-"""Fine-tuning that answers for itself: train on a robot's frames, and prove it on others.
+"""Fine-tuning: train on a robot's frames, then compare both bundles on held-out frames.
 
-    OUTPUT.run/data/       the frames, where they came from a bag
+    OUTPUT.run/data/       the frames, if they came from a bag
     OUTPUT.run/training/   checkpoints, log, pictures, the trained bundle
     OUTPUT.run/report/     both bundles on the held-out frames: index.html
-    OUTPUT/                the bundle, written only where it is better
+    OUTPUT/                the new bundle, written only if it is better
 
-The held-out frames judge the outcome and therefore choose nothing: the last weights count, not
-those that happened to score best on them.
+The held-out frames judge the result, so they must not choose anything: the last weights are taken,
+not those that score best on them.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from d3_ros.training.loading.datasets import open_source
 from d3_ros.training.loop.results import LAST
 from d3_ros.training.loop.train import train
 
-LARGE_UNET = 100_000_000  # parameters, from which on small matrices are trained beside it
-MIN_TEST_FRAMES = 5  # fewer do not show a difference
+LARGE_UNET = 100_000_000  # parameters; a larger UNet is fine-tuned with LoRA
+MIN_TEST_FRAMES = 5  # fewer cannot show a difference
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it, on the held-out frames, and where things are.
+    """The comparison on the held-out frames, and the folders.
 
-    `decisive` is the difference in the score that was to decide; `worse` are the differences in
-    AbsRel, by whatever protocol, that are worse beyond doubt. `trained` is the trained bundle,
-    better or not, `report` the folder of the comparison.
+    decisive: the difference in the score that decides.
+    worse: the differences in AbsRel, under all protocols, that are worse beyond doubt.
+    trained: the trained bundle, whether it is better or not.
+    report: the folder of the comparison.
     """
 
     decisive: Difference
@@ -52,14 +53,14 @@ class Outcome:
 
 
 def run_folder(output: Path) -> Path:
-    """Where the run that makes the bundle `output` keeps its files."""
+    """The folder for the files of the run that makes the bundle `output`."""
     return output.with_name(f"{output.name}.run")
 
 
 def finetune_config(
     model: str, data: Path, output: Path, config: Path | None, settings: Sequence[str]
 ) -> TrainConfig:
-    """What is to be done, by `config` or by the configuration that fits the bundle's size.
+    """The run's configuration, from the file `config` or the recipe for a bundle of this size.
 
     Raises:
         D3Error: the bundle or the configuration is not usable.
@@ -73,12 +74,12 @@ def finetune_config(
 
 
 def finetune(config: TrainConfig, output: Path, judge: str) -> Outcome:
-    """Train, score both bundles on the held-out frames, write `output` where the new one is better.
+    """Train, score both bundles on the held-out frames, write `output` if the new one is better.
 
-    An interrupted run goes on where it was.
+    An interrupted run goes on from its newest checkpoint.
 
     Args:
-        config: see `finetune_config`.
+        config: of `finetune_config`.
         output: folder of the new bundle.
         judge: the protocol of `evaluation.scores` whose AbsRel decides.
 
@@ -90,8 +91,8 @@ def finetune(config: TrainConfig, output: Path, judge: str) -> Outcome:
     held_out = len(open_source(config.data, (8, 8), "test"))
     if held_out < MIN_TEST_FRAMES:
         raise DataError(
-            f"{config.data.datasets[0].path}: {held_out} frames are held out (split.txt), which "
-            f"cannot show whether the result is better: hold out at least {MIN_TEST_FRAMES}"
+            f"{config.data.datasets[0].path}: {held_out} frames are held out (split.txt), too "
+            f"few to show whether the result is better: hold out at least {MIN_TEST_FRAMES}"
         )
     assert config.model.start is not None
     work = run_folder(output)

@@ -1,6 +1,6 @@
-"""Low-rank adaptation of a UNet with peft: put in before training, merged into it afterwards.
+"""Low-rank adaptation of a UNet with peft: added before training, merged into it afterwards.
 
-What is merged is a plain UNet again: a bundle does not know that it was trained this way.
+The merged network is a plain UNet again, so that its bundle is like any other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from d3_ros.training.config.model_config import LoraConfig
 
 
 def add_lora(unet: DiffusersModel, config: LoraConfig) -> None:
-    """Freeze `unet` and put trainable low-rank matrices, that change nothing yet, beside layers.
+    """Freeze `unet` and add trainable low-rank matrices, which change nothing yet, to its layers.
 
     Raises:
         D3Error: peft is not installed.
-        DataError: the UNet has no layer that a target names.
+        DataError: no layer of the UNet has one of the targets' names.
     """
     try:
         from peft import LoraConfig as PeftConfig
@@ -35,7 +35,7 @@ def add_lora(unet: DiffusersModel, config: LoraConfig) -> None:
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Add every low-rank product in `module` to its layer and put the plain layer back."""
+    """Add every low-rank product in `module` to its layer, and restore the plain layer."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, layer in list(module.named_modules()):

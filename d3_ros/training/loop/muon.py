@@ -1,8 +1,8 @@
-"""Muon: momentum made orthogonal, for the weights that are matrices.
+"""Muon: an optimiser that makes the momentum of weight matrices orthogonal.
 
-Source: K. Jordan, https://kellerjordan.github.io/posts/muon; the size of a step that fits AdamW's
-learning rates is that of arXiv 2502.16982. PyTorch's own `torch.optim.Muon` takes no convolutions,
-which are almost all of a UNet; here they are matrices of output channels by everything else.
+Source: K. Jordan, https://kellerjordan.github.io/posts/muon. The step size, which suits AdamW's
+learning rates, is that of arXiv 2502.16982. PyTorch's own `torch.optim.Muon` takes no convolutions,
+but a UNet has little else. Here a convolution is a matrix of output channels by all other axes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.optim.optimizer import ParamsT
 
 from d3_ros.training.config.train_config import OptimizerConfig
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, Jordan's
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic polynomial
 ITERATIONS = 5
-STEP_RMS = 0.2  # of an update per learning rate, about AdamW's
-OUTER = ("conv_in", "conv_out", "time_emb", "attn2.to_k", "attn2.to_v")  # AdamW's, in a UNet
+STEP_RMS = 0.2  # root mean square of an update at learning rate 1, about AdamW's
+OUTER = ("conv_in", "conv_out", "time_emb", "attn2.to_k", "attn2.to_v")  # of a UNet: AdamW
 
 
 class Muon(torch.optim.AdamW):
     """Muon for parameter groups with `matrices=True`, AdamW for the others.
 
     Args:
-        params: parameter groups; those of matrices have tensors of two dimensions and more.
-        momentum: of the matrices' gradients (Nesterov's).
-        options: AdamW's; learning rate and weight decay hold for both.
+        params: parameter groups. Tensors in groups of matrices have at least two dimensions.
+        momentum: Nesterov momentum of the matrices' gradients.
+        options: AdamW's. Learning rate and weight decay are used for the matrices, too.
     """
 
     def __init__(self, params: ParamsT, momentum: float = 0.95, **options: object) -> None:
@@ -63,20 +63,20 @@ class Muon(torch.optim.AdamW):
             weight.add_(update.view(shape).movedim(-1, 1), alpha=-rate * size)
 
     def _ahead(self, weight: torch.Tensor, momentum: float) -> torch.Tensor:
-        """The gradient with its momentum, as a matrix; channels last, as the weights lie."""
+        """The gradient with its Nesterov momentum, as a matrix with channels last, as in memory."""
         assert weight.grad is not None
         state = self.state[weight]
         if not state:
-            state["step"] = torch.zeros(())  # which AdamW looks for in a loaded state
+            state["step"] = torch.zeros(())  # AdamW looks for it in a loaded state
             state["momentum"] = torch.zeros_like(weight)
         state["momentum"].lerp_(weight.grad, 1 - momentum)
         return weight.grad.lerp(state["momentum"], momentum).movedim(1, -1).flatten(1)
 
 
 def shared_orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """`orthogonal` of each; processes that train together compute a part each and exchange them.
+    """`orthogonal` of each matrix. Processes that train together compute a part each.
 
-    A sixth of a step of d3_nano on a CPU, if every process did all of it.
+    All of it would take a process on a CPU a sixth of a step of d3_nano.
     """
     if not (dist.is_available() and dist.is_initialized()):
         if matrices and matrices[0].device.type != "cpu":
@@ -106,7 +106,7 @@ def shared_orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def orthogonal_by_shape(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """`orthogonal` of each, those of one shape at once: small ones leave a GPU waiting."""
+    """`orthogonal` of each matrix, all of one shape at once: single small ones leave a GPU idle."""
     answers: list[torch.Tensor] = list(matrices)
     for shape in {matrix.shape for matrix in matrices}:
         places = [i for i, matrix in enumerate(matrices) if matrix.shape == shape]
@@ -117,7 +117,7 @@ def orthogonal_by_shape(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _owners(matrices: Sequence[torch.Tensor], processes: int) -> list[int]:
-    """Which process computes which matrix: the largest first, each by whoever has least to do."""
+    """The process that computes each matrix: largest first, each to the least loaded process."""
     work = [min(matrix.shape) * matrix.numel() for matrix in matrices]
     load, owners = [0] * processes, [0] * len(matrices)
     for index in sorted(range(len(matrices)), key=lambda i: -work[i]):
@@ -127,10 +127,10 @@ def _owners(matrices: Sequence[torch.Tensor], processes: int) -> list[int]:
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """(m, n) or (k, m, n) bfloat16, about the nearest semi-orthogonal matrices.
+    """The nearest semi-orthogonal matrices, about, of (m, n) or (k, m, n) matrices; in bfloat16.
 
-    Their singular values are 0.7 to 1.2: a Newton-Schulz iteration, quintic and not to its end; it
-    is the direction that matters.
+    Their singular values are 0.7 to 1.2, since the quintic Newton-Schulz iteration is cut short.
+    The direction is what matters.
     """
     a, b, c = COEFFICIENTS
     x = matrix.to(torch.bfloat16)
@@ -145,11 +145,11 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def new_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of what is to learn in the model, by `config.kind`.
+    """The optimiser `config.kind` for the trained parameters of the model.
 
-    Muon gets the UNets' inner weights. What enters and leaves a UNet, what sees only timesteps and
-    prompts (gradients of few dimensions, whose rounding errors it would blow up), the VAE's few
-    channels, the adapters and everything of one dimension are AdamW's.
+    With "muon", the UNets' inner weights get Muon and all others AdamW: a UNet's first and last
+    layers, layers that see only timesteps or prompts (their gradients have few dimensions, and Muon
+    would amplify the rounding errors in the others), the VAE, the adapters, and all vectors.
     """
     learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     options: dict[str, Any] = {

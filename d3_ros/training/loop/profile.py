@@ -1,8 +1,8 @@
-"""What a training step costs, stage by stage: counted without weights, data or a GPU, and measured.
+"""The cost of a training step, part by part: counted without weights, data or a GPU, and timed.
 
-The step of one micro-batch is run once on fake tensors, which have sizes and no contents: its
-floating-point operations, and the bytes that are alive, follow from these. On a GPU, or where the
-step is small, the same step is then run for real, with random weights, and timed.
+The step of one micro-batch runs once on fake tensors, which have a shape but no content. This gives
+the number of floating-point operations and the bytes that are alive. On a GPU, or if the step is
+small, the same step then runs with random weights and is timed.
 """
 
 from __future__ import annotations
@@ -38,16 +38,19 @@ from d3_ros.training.objectives.student import task_rows
 from d3_ros.training.objectives.task_losses import weighted_sum
 
 STAGES = ("encode", "teacher", "forward", "backward", "optimizer")
-CPU_FLOP = 1e12  # a step of more is counted only, where there is no GPU
-REPEATS = 5  # real steps, after one that is not timed
+CPU_FLOP = 1e12  # without a GPU, a larger step is counted but not timed
+REPEATS = 5  # timed steps, after one that is not timed
 
 Watch = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage of a micro-batch's step: operations (a multiply-add is two), the most bytes alive
-    during it, and, where it was run for real, the median of its milliseconds."""
+    """One part of a micro-batch's step.
+
+    `flop`: floating-point operations; a multiply-add is two. `peak_bytes`: the most bytes alive.
+    `milliseconds`: the median, if it was timed.
+    """
 
     name: str
     flop: int
@@ -66,7 +69,7 @@ class _Parts:
 
 
 def profile(config: TrainConfig) -> list[StageCost]:
-    """The cost of every stage for one micro-batch at the last stage's image size.
+    """The cost of every part of a micro-batch's step, at the last stage's image size.
 
     Raises:
         DataError, D3Error: the start or the teacher is not there.
@@ -81,7 +84,7 @@ def profile(config: TrainConfig) -> list[StageCost]:
 
 
 def table(config: TrainConfig, costs: list[StageCost]) -> list[str]:
-    """The costs in lines for a terminal, and what a whole step comes to."""
+    """The costs as lines for a terminal, with those of a whole step."""
     lines = [
         f"one micro-batch of {config.micro_batch}:",
         f"{'stage':10} {'TFLOP':>9} {'peak GB':>9} {'ms':>9}",
@@ -99,7 +102,7 @@ def table(config: TrainConfig, costs: list[StageCost]) -> list[str]:
     if once.milliseconds is not None:
         each = sum(cost.milliseconds or 0 for cost in costs) - once.milliseconds
         seconds = (each * rounds + once.milliseconds) / 1000
-        lines.append(f"{1 / seconds:.3f} steps/s on one device, without reading data")
+        lines.append(f"{1 / seconds:.3f} steps/s on one device, without the reading of data")
     return lines
 
 
@@ -114,7 +117,7 @@ def _count(config: TrainConfig) -> list[StageCost]:
             yield
         costs.append(StageCost(name, counter.get_total_flops(), alive.peak, None))
 
-    blank = _modules(config)  # outside: building them looks at contents
+    blank = _modules(config)  # outside the fake mode: building them needs contents
     with FakeTensorMode(), alive:
         _step(_parts(*blank, torch.device("cpu")), watch)
     return costs
@@ -167,7 +170,7 @@ def _parts(
 
 
 def _fill(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Give a module without weights small random ones on `device` (fake ones in a fake mode)."""
+    """Give a module without weights small random ones on `device`; fake ones in fake mode."""
     for owner in module.modules():
         for name, old in owner.named_parameters(recurse=False):
             fan_in = max(1, math.prod(old.shape[1:]))
@@ -213,7 +216,7 @@ def _step(parts: _Parts, watch: Watch) -> None:
 
 
 class _AliveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that were made inside it and are still alive."""
+    """Counts the bytes of all storages that were created inside it and are alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,7 +252,7 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
-# Fake tensors take the CPU's fused attention, which the counter does not know by itself.
+# Fake tensors use the CPU's fused attention, which PyTorch's counter does not know.
 _CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,

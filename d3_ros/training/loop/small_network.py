@@ -1,4 +1,4 @@
-"""A small D³-Predictor, freshly initialised: one UNet for both tasks, told apart by the prompt."""
+"""A small D³-Predictor with random weights: one UNet for both tasks, told apart by the prompt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from d3_ros.network.model.d3_network import DiffusersModel
 from d3_ros.training.config.model_config import NewModelConfig
 from d3_ros.types import TASKS
 
-PROMPT_TOKENS = 8  # a fixed prompt needs few; CLIP's 77 would only cost time
+PROMPT_TOKENS = 8  # enough for a fixed prompt; CLIP's 77 would only cost time
 
 
 def build_network(config: NewModelConfig, processing_size: tuple[int, int]) -> D3Network:
-    """A D3Network of the given sizes with random weights (seed torch before).
+    """A D3Network of the given sizes with random weights. Seed torch before.
 
-    The prompt embeddings are fixed random vectors: there is no text encoder behind a small model.
+    The prompt embeddings are fixed random vectors: a small model has no text encoder.
     """
     vae = AutoencoderTiny(
         encoder_block_out_channels=(config.vae_channels,) * len(config.vae_blocks),
@@ -56,7 +56,7 @@ def build_network(config: NewModelConfig, processing_size: tuple[int, int]) -> D
 
 
 def _initialise(vae: DiffusersModel) -> None:
-    """He initialisation, the output near mid-grey."""
+    """He initialisation, with an output near mid-grey."""
     he_initialise(vae)
     with torch.no_grad():
         last = vae.decoder.layers[-1]
@@ -65,10 +65,11 @@ def _initialise(vae: DiffusersModel) -> None:
 
 
 def he_initialise(module: nn.Module) -> None:
-    """He initialisation of AutoencoderTiny's parts: no normalisation would mend PyTorch's own.
+    """He initialisation of AutoencoderTiny's layers. Residual branches start small.
 
-    With that one the latent of an image is 0.04 wide, lost beside the UNet's biases, and the first
-    20,000 images teach nothing. Residual branches start small.
+    AutoencoderTiny has no normalisation. With PyTorch's own initialisation the latent of an image
+    has a deviation of 0.04, which is small beside the UNet's biases, and the first 20,000 images
+    teach nothing.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

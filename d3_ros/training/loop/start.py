@@ -1,4 +1,4 @@
-"""The network that training starts from, what of it learns, and its teacher."""
+"""The network that training starts from, with frozen and trained parts, and its teacher."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec, load_bundle
 from d3_ros.network.bundle.folder import UNET_CLASSES, VAE_CLASSES, build_module, load_module
 from d3_ros.network.bundle.hub import base_folder
-from d3_ros.network.bundle.lookup import MANIFEST
+from d3_ros.network.bundle.lookup import MANIFEST, expanded
 from d3_ros.network.model.d3_network import DiffusersModel
 from d3_ros.training.config.model_config import ModelConfig
 from d3_ros.training.config.train_config import TrainConfig
@@ -21,15 +21,17 @@ from d3_ros.training.loop.lora import add_lora
 from d3_ros.training.loop.small_network import build_network
 from d3_ros.types import Task
 
-TOKENS = 77  # of Stable Diffusion's text encoder
+TOKENS = 77  # length of the prompts of Stable Diffusion's text encoder
 OFFICIAL_SIZE = (768, 768)
 SD_LICENSE = "CreativeML Open RAIL++-M (Stable Diffusion 2.1)"
 
 
 @dataclass(frozen=True)
 class Start:
-    """The network that a run starts from, the licence of its weights (None: new weights), and the
-    configuration with all sizes settled."""
+    """The network that a run starts from.
+
+    `license` is that of its weights, None for random ones. `config` has all sizes settled.
+    """
 
     network: D3Network
     license: str | None
@@ -37,14 +39,14 @@ class Start:
 
 
 def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
-    """The D3Network that `config` starts from, float32, with what is not to learn frozen.
+    """The float32 network that `config` starts from. The parts that are not trained are frozen.
 
-    The trained tasks' processing size is the last stage's. Tasks that are not trained stay as they
-    are: where a trained one shares its UNet with them, it gets its own copy. `blank`: the same
-    network without weights (on the meta device), to count what it costs.
+    The processing size of the trained tasks is that of the last stage. Other tasks stay as they
+    are: a trained task that shares its UNet with one of them gets a copy of it. With `blank` the
+    network has no weights (meta device), to count the cost of a step.
 
     Raises:
-        DataError, D3Error: the start is not there or lacks a task.
+        DataError, D3Error: the start is not there, or lacks a task.
     """
     model, trained = config.model, config.tasks.trained
     if model.new is not None:
@@ -78,12 +80,11 @@ def _freeze(network: D3Network, config: TrainConfig) -> None:
         unet: DiffusersModel = network.unets[network.specs[task].unet]
         if config.model.lora is None:
             unet.requires_grad_(True)
-        elif not any(p.requires_grad for p in unet.parameters()):  # once, if two tasks share it
+        elif not any(p.requires_grad for p in unet.parameters()):  # once if two tasks share it
             add_lora(unet, config.model.lora)
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
-    # The small ones do without: AutoencoderTiny's own forgets to map [-1, 1] to [0, 1] (diffusers
-    # 0.42).
+    # Not AutoencoderTiny: its checkpointing forgets to map [-1, 1] to [0, 1] (diffusers 0.42).
     if config.gradient_checkpointing and type(network.vae) is AutoencoderKL:
         vae.enable_gradient_checkpointing()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,13 +102,13 @@ def load_teacher(folder_or_repo: str, dtype: torch.dtype) -> DiffusersModel:
 
 
 def blank_teacher(folder_or_repo: str) -> DiffusersModel:
-    """The same UNet without weights."""
+    """The teacher's UNet without weights."""
     folder = base_folder(folder_or_repo) / "unet"
     return build_module(folder, UNET_CLASSES).requires_grad_(False).eval()
 
 
 def caption_encoder(model: ModelConfig) -> Path | None:
-    """The Stable Diffusion folder whose text encoder embeds captions; None where none are used.
+    """The Stable Diffusion folder whose text encoder embeds captions; None if they are not used.
 
     Raises:
         DataError: neither the teacher nor the start is Stable Diffusion.
@@ -123,11 +124,15 @@ def caption_encoder(model: ModelConfig) -> Path | None:
 
 
 def _stable_diffusion(model: ModelConfig) -> Path | None:
-    """The Stable Diffusion folder that `model.start` means; None where it means a bundle."""
+    """The Stable Diffusion folder that `model.start` means; None if it means a bundle."""
     assert model.start is not None
-    path = Path(model.start).expanduser()
-    is_name = len(path.parts) == 1 and not path.is_dir()
-    return None if is_name or (path / MANIFEST).is_file() else base_folder(model.start)
+    path = expanded(model.start)
+    try:
+        is_name = len(path.parts) == 1 and not path.is_dir()
+        is_bundle = is_name or (path / MANIFEST).is_file()
+    except OSError as error:  # a name too long for the file system
+        raise DataError(f"model.start: {one_line(error, 200)}") from error
+    return None if is_bundle else base_folder(model.start)
 
 
 def _from_bundle(config: TrainConfig) -> Start:
@@ -141,7 +146,7 @@ def _from_bundle(config: TrainConfig) -> Start:
     if kept and model.train_vae:
         raise DataError(
             "model.train_vae would spoil the tasks that are not trained "
-            f"({', '.join(sorted(set(specs) - set(trained)))}): train them too, or set it to false"
+            f"({', '.join(sorted(set(specs) - set(trained)))}): train them, too, or set it to false"
         )
     for task in set(trained) & set(specs):
         name = specs[task].unet

@@ -1,9 +1,9 @@
 """The losses of D³-Predictor, one pure function each.
 
 Source: arXiv 2512.07062 and its official code. Images are (B, C, h, w), maps (B, h, w), masks
-(B, h, w) bool. Each function averages over the valid pixels of an image and returns (B,), one value
-an image, 0 where an image has no valid pixel: the mean over a batch is then the same however the
-batch is divided among processes or accumulated, and an unlabelled image poisons nothing.
+(B, h, w) bool. Each function averages over the valid pixels of an image and returns (B,): one value
+per image, 0 for an image without valid pixels. So the mean over a batch does not depend on how the
+batch is divided or accumulated, and an image without labels does no harm.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional as F
 
 MAX_COSINE = 1 - 1e-4  # the angle's slope is infinite at cosine 1
-MIN_VARIANCE = 1e-8  # of a prediction in [0, 1]: below, there is nothing to fit
+MIN_VARIANCE = 1e-8  # of a prediction in [0, 1]; below it there is nothing to fit
 
 
 def masked_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Means (B,) of (B, h, w) values where valid; 0 where nothing is."""
+    """Means (B,) of (B, h, w) values over valid pixels; 0 without any."""
     count = valid.sum(dim=(1, 2)).clamp(min=1)
     return torch.where(valid, values, 0).sum(dim=(1, 2)) / count
 
@@ -34,11 +34,11 @@ def scale_shift_invariant_l1(
 ) -> torch.Tensor:
     """L1 (B,) of the prediction after its own least-squares fit to the truth.
 
-    `prediction` (B, h, w) in [0, 1], `metric` (B, h, w) in any unit, which is the loss's unit;
-    `unit` (B, h, w) measures each pixel's error by another, its own depth for instance.
-    The fit is part of the gradient, as in the official code. A prediction without contrast is left
-    with the mean absolute deviation of the truth (there the official code has 0: its reward for a
-    flat picture).
+    `prediction` is (B, h, w) in [0, 1]. `metric` is (B, h, w) in any unit, which is also the
+    loss's. `unit` (B, h, w) divides each pixel's error, for example by the pixel's own depth.
+    The gradient goes through the fit, as in the official code. A prediction without contrast has
+    the mean absolute deviation of the truth as its loss (the official code gives it 0, which
+    rewards a flat picture).
     """
     count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
 
@@ -58,8 +58,8 @@ def log_gradient(
 ) -> torch.Tensor:
     """Mean absolute difference (B,), two pixels apart, of log(1 + prediction) - log(1 + target).
 
-    Both (B, h, w) in [0, 1]; the mean is over all pairs of valid pixels, across and down. Keeps
-    edges where they are.
+    Both are (B, h, w) in [0, 1]. The mean is over all pairs of valid pixels, across and down. This
+    loss keeps edges where they are.
     """
     error = torch.log1p(prediction) - torch.log1p(target)
     across, across_valid = error[:, :, 2:] - error[:, :, :-2], valid[:, :, 2:] & valid[:, :, :-2]

@@ -1,7 +1,7 @@
-"""What a batch costs, by task: the official recipe's losses, each per image and unweighted.
+"""The official recipe's losses on a batch, by task: per image and unweighted.
 
-The labels are never resized: the decoded image is brought to their size. (A target that was stored
-at the network's size, as the official data has it, is brought there too.)
+The labels are never resized. The decoded image is resized to the labels, and so is a target that
+was stored at the network's size, as in the official data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from d3_ros.training.loading.sample import Batch
 from d3_ros.training.objectives import losses
 from d3_ros.types import Task
 
-LEAST_UNIT = 0.05  # of the mean depth: nearer pixels count no more than one at this depth
+LEAST_UNIT = 0.05  # of the mean depth: the smallest unit of a pixel's error
 
 
 def task_losses(
@@ -27,10 +27,10 @@ def task_losses(
     axes: Sequence[int] | None,
     depth_unit: DepthUnit,
 ) -> dict[str, torch.Tensor]:
-    """Losses (B,) of the task by name, for its decoded (B, 3, H, W) images, about [-1, 1].
+    """Losses (B,) of the task by name, for its decoded (B, 3, H, W) images in about [-1, 1].
 
     `axes` are the signs between the network's normals and the optical frame (`TaskSpec.axes`).
-    All 0 where the batch has no labels of this task.
+    All are 0 if the batch has no labels of this task.
     """
     decoded = decoded.float()
     if task == "depth":
@@ -48,7 +48,7 @@ def _depth_losses(
     valid = metric > 0
     target = resized(batch.depth_target[:, None], size)
     grey = resized(decoded.mean(dim=1, keepdim=True), size)
-    # Clipped at the network's size, then resized: the order of the official code.
+    # Clipped at the network's size, then resized, in the order of the official code.
     relative = resized((decoded / 2 + 0.5).clamp(0, 1), size).mean(dim=1)
     if depth_unit != "metre":
         metric = metric / losses.masked_mean(metric, valid).clamp(min=1e-3)[:, None, None]
@@ -76,7 +76,7 @@ def _normal_losses(
 
 
 def _nothing(decoded: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Losses of 0 that still lead back to the network: every process of a group must have them."""
+    """Losses of 0 that still depend on the network: all processes need the same graph."""
     return {name: (decoded * 0).sum(dim=(1, 2, 3)) for name in names}
 
 
@@ -85,7 +85,7 @@ def alignment_loss(
 ) -> torch.Tensor:
     """Sum over the features of 1 - cosine of the adapted student and the teacher.
 
-    Both (N, C, h, w) by name, N images times noise levels; the answer is (N,).
+    Both are (N, C, h, w) by name, N images times noise levels. The result is (N,).
     """
     return torch.stack(
         [losses.feature_distance(adapted[name].float(), teacher[name].float()) for name in teacher]
@@ -99,7 +99,7 @@ def weighted_sum(raw: Mapping[str, torch.Tensor], config: LossConfig) -> torch.T
 
 
 def resized(images: torch.Tensor, size: torch.Size | tuple[int, ...]) -> torch.Tensor:
-    """(B, C, h, w) at another size, bilinear, pixel centres kept; itself where it has the size."""
+    """(B, C, h, w) at another size, bilinear, with pixel centres kept (align_corners False)."""
     if images.shape[2:] == torch.Size(size):
         return images
     return F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False)
