@@ -1,11 +1,12 @@
-"""Score a bundle on frames with measured depth or normals, or compare two bundles on them.
+"""Score a bundle on frames with measured depth or normals, or compare two bundles.
 
-A folder has rgb/NAME.* and depth/NAME.png (16-bit millimetres, 0 = not measured) or .npy (metres),
-and may have normals/ and split.txt, as 'render' and 'bag extract' write them; or it has the
-official layout. Depth is scored after an affine fit to the truth, in depth and in disparity, and as
-the robot has it, from a few measured points; normals as they are. With --scale: how metric scale
-depends on the number of points, beside the global affine fit and the interpolation of the points
-alone; --data may then be a folder of such folders, and --time prints how long it takes.
+A folder of frames has rgb/NAME.* and depth/NAME.png (16-bit millimetres, 0 = not measured) or .npy
+(metres), and optionally normals/ and split.txt, as 'render' and 'bag extract' write them. The
+official layout is read too. Depth is scored three times: after an affine fit to the truth in depth,
+the same in disparity, and as metric depth from a few measured points. Normals are scored as they
+are. With --scale, the command instead shows how the error of metric depth depends on the number of
+points, beside other methods; --data may then be a folder of such folders. --time measures how long
+the alignment takes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,18 @@ if TYPE_CHECKING:
     from d3_ros.network import D3Predictor
     from d3_ros.network.bundle.folder import Codec
 
-# Where --scale looks when no --data is given, from the folder that the command is run in.
+# Default of --data with --scale, relative to the current folder.
 FRAMES = Path("../shared/data")
 TIMED_FRAMES = 100
+SCALE_LEGEND = """\
+Metric depth from sparse points, by three methods, on the same pixels of the same frames:
+  node    the alignment of the node: relative depth of the network, fitted to the points, corrected
+  global  one scale and shift for the whole image
+  alone   interpolation of the points, without the network
+AbsRel is the mean of |depth - truth| / truth, smaller is better. points: how many are given; taken:
+how they are chosen. gain: share of the global AbsRel that the node removes. pixels: share of the
+measured pixels with metric depth. frames: share of the frames with a fit. "<" marks rows in which
+another method than the node's has the smallest AbsRel."""
 # Options that only one of the two kinds of score reads.
 ONLY_WITH_SCALE = ("csv", "json", "seeds", "limit")
 NOT_WITH_SCALE = ("against", "output", "split", "points", "intrinsics")
@@ -39,26 +49,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, nargs="+", default=[], help="folders of frames (or --scale --time)"
     )
     parser.add_argument(
-        "--against", metavar="MODEL", help="another bundle; says whether --model is better than it"
+        "--against",
+        metavar="MODEL",
+        help="another bundle; the report says whether --model is better",
     )
     parser.add_argument(
-        "--output", type=Path, help="folder to write index.html, report.json and frames.csv into"
+        "--output", type=Path, help="folder for index.html, report.json and frames.csv"
     )
     parser.add_argument(
         "--split",
         default="test",
         choices=("test", "train", "all"),
-        help="which frames, where the folder has a split.txt",
+        help="part of the frames, if the folder has a split.txt",
     )
     parser.add_argument(
-        "--points", type=int, default=POINTS, help="measured points a frame, for the sparse fit"
+        "--points", type=int, default=POINTS, help="measured points per frame for the metric score"
     )
     parser.add_argument(
         "--intrinsics",
         type=float,
         nargs=4,
         metavar=("FX", "FY", "CX", "CY"),
-        help="of folders without normals, pixels: score normals against the measured depth's",
+        help="camera of folders without normals, pixels: their true normals come from the depth",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
@@ -66,16 +78,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--codec",
         default="vae",
         choices=("vae", "tiny"),
-        help="of --model; with '--against' the same model: what the tiny codec gives up",
+        help="codec of --model; give the same model to --against to see what the tiny codec loses",
     )
     parser.add_argument("--processing-size", default="bundle", metavar="SIZE", help=HELP)
     parser.add_argument(
         "--scale", action="store_true", help="score metric scale from sparse points"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="draws of the points, for --scale")
-    parser.add_argument("--limit", type=int, default=10, help="frames a folder, for --scale")
     parser.add_argument(
-        "--time", action="store_true", help="time the stages of the alignment, with --scale"
+        "--seeds", type=int, default=5, help="random choices of the points, with --scale"
+    )
+    parser.add_argument("--limit", type=int, default=10, help="frames per folder, with --scale")
+    parser.add_argument(
+        "--time", action="store_true", help="measure the stages of the alignment, with --scale"
     )
     parser.add_argument("--csv", type=Path, help="file for the table of --scale")
     parser.add_argument("--json", type=Path, help="file for the table of --scale, as JSON")
@@ -84,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the mean scores of every folder, and write what was asked for.
+    """Print the mean scores of every folder, and write the results.
 
     Raises:
         D3Error: a bundle or a folder is not usable.
@@ -104,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     predictor = _load(args.model, args, args.codec)
     if args.scale:
+        print(SCALE_LEGEND)
         for folder in folders:
             table += _scale(folder, predictor, args.limit, args.seeds)
         _write(args, table)
@@ -142,6 +157,7 @@ def _scale(
 ) -> list[dict[str, float | str]]:
     """Print the scale table of one folder and return its rows."""
     import numpy as np
+    from tqdm import tqdm
 
     from d3_ros.evaluation.scale import table_rows
     from d3_ros.evaluation.scale_frames import load_frames
@@ -151,14 +167,17 @@ def _scale(
         assert depth is not None
         return depth
 
-    frames = list(load_frames(folder, relative_depth, limit))
+    loaded = load_frames(folder, relative_depth, limit)
+    frames = list(tqdm(loaded, desc=folder.name, unit="frame", leave=False))
     predicted = (folder / "predicted.npz").is_file()
     source = "predicted.npz" if predicted else "the bundle"
     print(f"\n{folder.name}: {len(frames)} frames, relative depth of {source}, {seeds} seeds")
-    print(f"{'points':>7} {'taken':20} {'AbsRel':>8} {'global':>8} {'points':>8}", end=" ")
-    print(f"{'RMSE m':>8} {'global':>8} {'points':>8} {'better':>7} {'pixels':>7} {'frames':>7}")
+    print(f"{'':28} {'AbsRel':>8} {'':8} {'':8} {'RMSE, m':>8}")
+    print(f"{'points':>7} {'taken':20} {'node':>8} {'global':>8} {'alone':>8}", end=" ")
+    print(f"{'node':>8} {'global':>8} {'alone':>8} {'gain':>7} {'pixels':>7} {'frames':>7}")
     rows: list[dict[str, float | str]] = []
-    for points, taken, score in table_rows(frames, seeds, predicted):
+    progress = tqdm(table_rows(frames, seeds, predicted), unit="row", leave=False)
+    for points, taken, score in progress:
         figures = [score.aligned, score.global_fit, score.interpolated, score.aligned_rmse_m]
         figures += [score.global_fit_rmse_m, score.interpolated_rmse_m]
         print(f"{points:>7} {taken:20} " + " ".join(f"{one:8.4f}" for one in figures), end=" ")
@@ -170,7 +189,7 @@ def _scale(
 
 
 def _time_scale() -> list[dict[str, float | str]]:
-    """Print how long each stage of the alignment takes, and return it as rows."""
+    """Print the time of each stage of the alignment, and return it as rows."""
     from tqdm import tqdm
 
     from d3_ros.bench.alignment import timings

@@ -1,8 +1,8 @@
 """Render synthetic frames with exact depth, normals, intrinsics and poses, or a walk as a bag.
 
-Everything is procedural and follows from the seed. Frames can be those of your own camera (--camera
-with the intrinsics.json of 'bag extract' or a ROS calibration YAML, or --intrinsics) where it is on
-your robot (--height, --tilt). Needs the optional package embreex.
+Scenes are procedural; the same seed gives the same frames. To render for your own camera, give its
+calibration (--camera with the intrinsics.json of 'bag extract' or a ROS calibration YAML, or
+--intrinsics) and its place on the robot (--height, --tilt). Needs the optional package embreex.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MORE_KINDS = ("shapes", "worktop", "longtable")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--output", type=Path, help="folder to write: rgb/ depth/ normals/")
-    where.add_argument("--bag", type=Path, help="ROS 2 bag to write instead (with --walk)")
-    parser.add_argument("--frames", type=int, default=100, help="how many frames")
+    where.add_argument("--output", type=Path, help="new folder for rgb/, depth/ and normals/")
+    where.add_argument("--bag", type=Path, help="new ROS 2 bag instead of a folder (with --walk)")
+    parser.add_argument("--frames", type=int, default=100, help="number of frames")
     parser.add_argument(
-        "--test", type=int, default=0, help="how many of them split.txt keeps for testing"
+        "--test", type=int, default=0, help="number of frames that split.txt keeps for testing"
     )
-    parser.add_argument("--seed", type=int, default=0, help="number of the series of scenes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes")
     parser.add_argument(
         "--size", metavar="WxH", help="pixels (default: the camera's own, or 320x240)"
     )
@@ -51,23 +51,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=4,
         metavar=("FX", "FY", "CX", "CY"),
-        help="pixels, of an ideal camera of --size",
+        help="pixels, of a camera of --size without distortion",
     )
     parser.add_argument(
-        "--height", metavar="M[:M]", help="of the camera over the floor, m; a range is drawn from"
+        "--height",
+        metavar="M[:M]",
+        help="height of the camera above the floor, m, or a range to draw from",
     )
     parser.add_argument(
-        "--tilt", metavar="DEG[:DEG]", help="of the camera, downwards, degrees; with --height"
+        "--tilt",
+        metavar="DEG[:DEG]",
+        help="downward tilt of the camera, degrees, or a range; with --height",
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--rate", type=float, default=10.0, help="frames a second in the bag, Hz")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of processes")
+    parser.add_argument("--rate", type=float, default=10.0, help="frame rate of the bag, Hz")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render what the options say.
+    """Render frames or a walk.
 
     Raises:
-        D3Error: options that do not fit together, or an output that already exists.
+        D3Error: options contradict each other, or the output exists or cannot be written.
     """
     from d3_ros.synthetic import dataset as render_dataset
 
@@ -128,7 +132,7 @@ def _rig(args: argparse.Namespace) -> Rig:
             raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
         camera = CameraIntrinsics(*size, *args.intrinsics)
     if (args.height is None) != (args.tilt is None):
-        raise D3Error("--height and --tilt say together where the camera is: give both")
+        raise D3Error("--height without --tilt, or the reverse: give both")
     mounting = None
     if args.height is not None:
         mounting = Mounting(_range("--height", args.height), _range("--tilt", args.tilt))

@@ -19,10 +19,10 @@ Verdict = Literal["better", "worse", "no difference shown"]
 
 @dataclass(frozen=True)
 class Difference:
-    """One score of two bundles on the frames that both answer.
+    """One score of two bundles on the frames for which both have it.
 
-    `first`, `second`: means; `difference`: second - first, with its confidence interval `low` to
-    `high` (NaN with fewer than two frames); `verdict`: about the second.
+    `first`, `second`: means. `difference`: second - first, with its confidence interval `low` to
+    `high` (NaN with fewer than two frames). `verdict`: about the second bundle.
     """
 
     key: str
@@ -38,11 +38,11 @@ class Difference:
 def compare(
     first: Sequence[FrameScores], second: Sequence[FrameScores], seed: int = 0
 ) -> list[Difference]:
-    """Every score that both have, in the order of the first.
+    """Compare every score that both bundles have.
 
-    Frames are drawn with replacement, the same ones for both bundles and all scores (a paired
-    bootstrap, percentile intervals). It takes frames for independent: of a walk, whose frames
-    resemble each other, the true intervals are wider.
+    The intervals are percentile intervals of a paired bootstrap: frames are drawn with replacement,
+    the same ones for both bundles and all scores. Frames are assumed to be independent. Frames of
+    one walk resemble each other, so their true intervals are wider.
 
     Raises:
         ValueError: the rows are not of the same frames.

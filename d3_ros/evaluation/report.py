@@ -81,10 +81,34 @@ def write_report(
     _write_page(output / "index.html", bundles, frame_sets, differences, points)
 
 
-def ranked(bundles: Sequence[Evaluated]) -> list[tuple[str, int]]:
-    """(title, place in the rows) of the frames to look at: best, median and worst.
+def verdict(bundles: Sequence[Evaluated], differences: Sequence[Difference]) -> str:
+    """The result in one sentence, by the first of `RANKING` that was scored."""
+    means = mean_scores(bundles[-1].rows)
+    key = next((key for key in RANKING if math.isfinite(means.get(key, math.nan))), None)
+    if key is None:
+        return "No frame could be scored."
+    protocol, _, score = key.partition(".")
+    scored = f"{MEANINGS[score].label} ({PROTOCOLS[protocol]})"
+    name = bundles[-1].name
+    difference = next((one for one in differences if one.key == key), None)
+    if difference is None:
+        return f"{name}: {scored} is {means[key]:.3g} over {len(bundles[-1].rows)} frames."
+    said = {
+        "better": f"{name} is better than {bundles[0].name}",
+        "worse": f"{name} is worse than {bundles[0].name}",
+        "no difference shown": f"No difference between {name} and {bundles[0].name} is shown",
+    }[difference.verdict]
+    return (
+        f"{said}: {scored} is {difference.second:.3g} against {difference.first:.3g} over "
+        f"{difference.frames} frames ({CONFIDENCE:.0%} interval of the difference "
+        f"{difference.low:+.2g} to {difference.high:+.2g})."
+    )
 
-    Of two bundles: where the second gained most, the median, and where it lost most.
+
+def ranked(bundles: Sequence[Evaluated]) -> list[tuple[str, int]]:
+    """(title, index of the row) of the frames to show: best, median and worst.
+
+    Of two bundles: the frames where the second gained most, the median, and where it lost most.
     """
     first, last = bundles[0].rows, bundles[-1].rows
     key = next((key for key in RANKING if any(key in row.scores for row in first)), None)
@@ -116,7 +140,7 @@ def _write_page(
     title = " against ".join(bundle.name for bundle in bundles)
     body = [f"<h1>d3_ros: {escape(title)}</h1>"]
     body += [f"<p>{escape(frames.summary)}</p>" for frames in frame_sets]
-    body.append(_cards(bundles))
+    body += [html.verdict(verdict(bundles, differences), []), _cards(bundles)]
     if differences:
         body += _comparison(bundles, differences)
     for index_title, index in ranked(bundles):
@@ -147,27 +171,36 @@ def _cards(bundles: Sequence[Evaluated]) -> str:
 
 def _comparison(bundles: Sequence[Evaluated], differences: Sequence[Difference]) -> list[str]:
     a, b = (bundle.name for bundle in bundles)
-    table = html.table(
-        ["score", "frames", a, b, "difference", f"{CONFIDENCE:.0%} interval", f"{b} is"],
-        [
+    head = ["score", "frames", a, b, "difference", f"{CONFIDENCE:.0%} interval", f"{b} is"]
+
+    def table(shown: Sequence[Difference]) -> str:
+        return html.table(
+            head,
             [
-                f"{d.key.partition('.')[0].replace('_', ' ')}: "
-                f"{MEANINGS[d.key.partition('.')[2]].label}",
-                d.frames,
-                d.first,
-                d.second,
-                d.difference,
-                f"{html.number(d.low)} to {html.number(d.high)}",
-                d.verdict,
-            ]
-            for d in differences
-        ],
-    )
+                [
+                    f"{d.key.partition('.')[0].replace('_', ' ')}: "
+                    f"{MEANINGS[d.key.partition('.')[2]].label}",
+                    d.frames,
+                    d.first,
+                    d.second,
+                    d.difference,
+                    f"{html.number(d.low)} to {html.number(d.high)}",
+                    d.verdict,
+                ]
+                for d in shown
+            ],
+        )
+
     note = (
         "Mean differences over the same frames, with intervals of a paired bootstrap over frames. "
         "Frames of one walk resemble each other: for them the true intervals are wider."
     )
-    return ["<h2>Comparison</h2>", table, f"<p>{note}</p>"]
+    return [
+        "<h2>Comparison</h2>",
+        table([d for d in differences if d.key in CARDS]),
+        html.folded(table(differences), f"All {len(differences)} scores"),
+        f"<p>{note}</p>",
+    ]
 
 
 def _frame(
@@ -259,7 +292,7 @@ def _frames(bundles: Sequence[Evaluated], keys: Sequence[str]) -> str:
 
 
 def _by_folder(rows: Sequence[FrameScores]) -> dict[str, dict[str, Any]]:
-    """Means by folder, and over all where there are several; and how many frames have an answer."""
+    """Means by folder and, of several folders, over all; with the number of scored frames."""
     groups: dict[str, list[FrameScores]] = {}
     for row in rows:
         groups.setdefault(row.folder, []).append(row)
@@ -283,7 +316,7 @@ def _answered(row: FrameScores, protocol: str) -> bool:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
+    """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`python -m d3_ros evaluate` without --scale: score one bundle, or two side by side."""
+"""`python -m d3_ros evaluate` without --scale: score one bundle, or compare two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from d3_ros.errors import D3Error
 from d3_ros.evaluation.compare import CONFIDENCE, Difference, compare
 from d3_ros.evaluation.evaluate import FrameScores, evaluate, mean_scores
 from d3_ros.evaluation.output_folder import claim_output
-from d3_ros.evaluation.report import FILES, MADE_BY, Evaluated, write_report
+from d3_ros.evaluation.report import FILES, MADE_BY, Evaluated, verdict, write_report
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS
 from d3_ros.network import D3Predictor
 
@@ -27,12 +27,12 @@ def evaluate_bundles(
     """Score bundles on the frames of some folders, print the means, and write a report.
 
     Args:
-        bundles: (name, predictor): one, or two to compare.
+        bundles: one (name, predictor), or two to compare.
         folders: plain folders or folders in the official layout.
         part: of each folder, as its split.txt says; all where there is none.
         points: measured pixels that the sparse fit is given.
         output: folder of the report, or None.
-        intrinsics: of frames without normals, to score against those of their measured depth.
+        intrinsics: fx, fy, cx, cy in pixels; frames without normals get those of their depth.
 
     Returns:
         each bundle's scores, and the differences of the second from the first.
@@ -61,6 +61,7 @@ def evaluate_bundles(
     if len(evaluated) == 2:
         differences = compare(evaluated[0].rows, evaluated[1].rows)
         print("\n".join(_comparison(evaluated, differences)))
+        print(f"\n{verdict(evaluated, differences)}")
     if output is not None:
         write_report(output, evaluated, sets, differences, points)
         print(f"\n{output / 'index.html'}, report.json, frames.csv")

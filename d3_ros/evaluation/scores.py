@@ -1,12 +1,13 @@
-"""All scores of one frame, by what the prediction was allowed to know of the truth.
+"""All scores of one frame, by four protocols.
 
-    affine_depth        relative depth after its least-squares fit to the truth, in depth: the
-                        protocol of networks that predict affine-invariant depth (Marigold, D³)
-    affine_disparity    that answer, inverted, after its least-squares fit to the inverse truth: the
-                        protocol of networks that predict disparity (MiDaS); near things count more
-    sparse_fit          metric depth as the robot has it: `ScaleAligner` on a few random measured
-                        pixels, scored on the others that it answers
-    normals             the normals, which need no fit
+    affine_depth        relative depth after a least-squares fit to the true depth: the protocol of
+                        networks that predict affine-invariant depth (Marigold, D³)
+    affine_disparity    the fitted depth, inverted, after a least-squares fit to the inverse true
+                        depth: the protocol of networks that predict disparity (MiDaS). Near pixels
+                        have more weight.
+    sparse_fit          metric depth as on the robot: `ScaleAligner` with a few random measured
+                        pixels, scored on the other measured pixels where it gives depth
+    normals             surface normals, without a fit
 
 A score's name is PROTOCOL.SCORE; depth in metres, angles in degrees, all others without unit.
 """
@@ -22,15 +23,15 @@ from d3_ros.data.held_out_points import draw_points
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.types import D3Prediction
 
-POINTS = 100  # measured pixels that the sparse fit is given, as long as nobody says otherwise
+POINTS = 100  # measured pixels that the sparse fit is given by default
 NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
-# Of the least true depth: how near the fitted depth may come before it is inverted.
+# Before fitted depth is inverted, it is limited to this share of the smallest true depth.
 NEAREST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """How a score is shown: its label, and whether more of it is better."""
+    """How a score is shown: its label, and whether a higher value is better."""
 
     label: str
     higher_is_better: bool = False
@@ -67,7 +68,7 @@ def frame_scores(
     points: int,
     seed: int,
 ) -> dict[str, float]:
-    """Every score that a frame's truth allows, by PROTOCOL.SCORE.
+    """All scores that can be computed from the truth of a frame, by PROTOCOL.SCORE.
 
     Args:
         prediction: at the size of the truth.

@@ -20,7 +20,7 @@ from d3_ros.evaluation import compare as comparison
 from d3_ros.evaluation import scores
 from d3_ros.evaluation.compare import compare
 from d3_ros.evaluation.evaluate import FrameScores, evaluate, mean_scores
-from d3_ros.evaluation.report import Evaluated, ranked
+from d3_ros.evaluation.report import Evaluated, ranked, verdict
 from d3_ros.evaluation.run import evaluate_bundles
 from d3_ros.types import D3Prediction
 
@@ -327,6 +327,11 @@ def test_a_report_of_two_bundles(tmp_path: Path) -> None:
     assert "<h2>Comparison</h2>" in page
     assert "exact is" in page
     assert "most gained frame" in page
+    told = verdict(evaluated, differences)
+    assert told.startswith("exact is better than noisy: AbsRel (depth after an affine fit")
+    assert "over 5 frames (95% interval of the difference -" in told
+    assert page.index("class=verdict") < page.index("class=cards"), "the verdict first"
+    assert f"All {len(differences)} scores" in page, "folded below the four that matter"
     # What gained most is what the noisy one was worst at.
     gains = [
         b.scores["affine_depth.abs_rel"] - a.scores["affine_depth.abs_rel"]
@@ -335,6 +340,20 @@ def test_a_report_of_two_bundles(tmp_path: Path) -> None:
     assert ranked(evaluated)[0][1] == int(np.argmin(gains))
     with pytest.raises(D3Error, match="one name"):
         evaluate_bundles([bundles[0]] * 2, roots, part="test", points=9, output=None)
+
+
+def test_the_verdict_is_one_sentence() -> None:
+    nan = float("nan")
+    good, bad = (
+        Evaluated(name, Knowing(), rows_of([v, v])) for name, v in (("a", 0.1), ("b", 0.3))
+    )
+    assert verdict([good], []) == (
+        "a: AbsRel (depth after an affine fit to the truth, in depth) is 0.1 over 2 frames."
+    )
+    assert "b is worse than a" in verdict([good, bad], compare(good.rows, bad.rows))
+    same = compare(good.rows, good.rows)
+    assert "No difference between a and a is shown" in verdict([good, good], same)
+    assert verdict([Evaluated("x", Knowing(), rows_of([nan]))], []) == "No frame could be scored."
 
 
 def test_frames_to_look_at_by_hand() -> None:
