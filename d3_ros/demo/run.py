@@ -126,7 +126,7 @@ def has_truth(source: FrameSource) -> bool:
 
 def device_in_use(node_log: Path) -> str:
     """The device that `auto` chose, from the node's log; empty if the log does not name it."""
-    said = re.search(r"ready: .* on (\S+) in (\w+)", node_log.read_text(encoding="utf-8"))
+    said = re.search(r"ready: .*? on (.+) in (\w+)", node_log.read_text(encoding="utf-8"))
     return "" if said is None else f"{said[1]}, {said[2]}"
 
 

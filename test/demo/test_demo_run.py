@@ -302,5 +302,7 @@ def test_the_device_is_read_from_the_nodes_log(tmp_path: Path) -> None:
     log = tmp_path / "node.log"
     log.write_text("[INFO] [1.0] [camera.predictor]: ready: depth on cuda:0 in float16\n")
     assert device_in_use(log) == "cuda:0, float16"
+    log.write_text("[INFO] ready: depth and normals on cpu (ONNX Runtime, x86_64) in fp32\n")
+    assert device_in_use(log) == "cpu (ONNX Runtime, x86_64), fp32"
     log.write_text("nothing\n")
     assert device_in_use(log) == ""
