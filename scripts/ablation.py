@@ -1,4 +1,4 @@
-"""The paper's claims in small: what the teacher, the noise-free input and the timestep bring.
+"""An ablation on a small model: the teacher, the noise-free input and the learned timestep.
 
     .venv/bin/python scripts/ablation.py --output runs/ablation --seeds 1 2
 
@@ -30,7 +30,7 @@ SCORES = {"test/abs_rel": "AbsRel", "test/normals_deg": "normals, °"}
 
 
 def run(arm: list[str], output: Path, args: argparse.Namespace, seed: int) -> dict[str, float]:
-    """Train one arm in `output`; its last scores."""
+    """Train one arm in `output`. Returns its last scores."""
     log = output / "log.jsonl"
     if not (output / "done").is_file():
         height, width = args.size
@@ -70,7 +70,7 @@ def main() -> None:
     jobs = [(name, seed) for seed in args.seeds for name in ARMS]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
     for name, seed in tqdm(jobs, unit="run", desc="ablation"):
-        # What a run depends on is in its name: one of other sizes is not taken for it.
+        # The folder's name has all sizes, so that a run of other sizes is not taken for this one.
         sizes = f"{args.size[0]}x{args.size[1]}_{args.batch}x{args.steps}"
         output = args.output.resolve() / f"{list(ARMS).index(name)}_{seed}_{sizes}"
         found[name].append(run(ARMS[name], output, args, seed))

@@ -1,10 +1,10 @@
-"""The weighted mean of two bundles that one run led to: often better on what neither has seen.
+"""The weighted mean of two bundles of one training run. It is often better on unseen frames.
 
     .venv/bin/python scripts/average_bundles.py runs/nano_8/last runs/nano_9/last --share 0.75 \\
         --output runs/average
 
-Both must be of one network, the second trained on from the first (Wortsman et al., arXiv
-2109.01903): the mean of two that were trained apart is of no use.
+Both must have the same network, and the second must be trained from the first (Wortsman et al.,
+arXiv 2109.01903). The mean of two bundles that were trained apart is useless.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def average(first: Path, second: Path, share: float, output: Path) -> None:
     """Write the bundle with (1 - share) times the first's weights and share times the second's.
 
     Raises:
-        D3Error: a bundle is not usable, or they are not of one network.
+        D3Error: a bundle is not usable, or the networks differ.
     """
     one, other = load_bundle(first), load_bundle(second)
     weights, others = (dict(b.network.named_parameters()) for b in (one, other))
@@ -51,8 +51,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("first", type=Path, help="bundle folder")
-    parser.add_argument("second", type=Path, help="bundle folder, trained on from the first")
-    parser.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
+    parser.add_argument("second", type=Path, help="bundle folder, trained from the first")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="share of the second (default: 0.5)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="bundle folder to write")
     args = parser.parse_args()
     if not 0 <= args.share <= 1:
