@@ -150,13 +150,13 @@ def test_extract_writes_the_folder_that_training_reads(tmp_path: Path) -> None:
         assert (depth > 0).sum() == 10 * WIDTH
         assert depth[10, 0] == pytest.approx(1.5)
     sheet = cv2.imread(str(output / "contact_sheet.png"))
-    assert sheet.shape[1] == 3 * 484
-    # The first tile: the picture at its left, and at its right grey, depth's colour, grey.
-    small = cv2.resize(picture(0), (240, 180), interpolation=cv2.INTER_AREA)[..., ::-1]
-    assert np.abs(sheet[20:200, :240].astype(int) - small).mean() < 12
-    right = sheet[20:200, 240:480]
-    assert (right[:37] == 96).all()
-    assert not (right[45:70] == 96).all(axis=-1).any()
+    assert sheet.shape[1] == 2 * (3 * 320 + 4)
+    # The first tile: the picture at its left, and beside it grey, depth's colour, grey.
+    small = cv2.resize(picture(0), (320, 240), interpolation=cv2.INTER_AREA)[..., ::-1]
+    assert np.abs(sheet[20:260, :320].astype(int) - small).mean() < 12
+    middle = sheet[20:260, 320:640]
+    assert (middle[:49] == 96).all()
+    assert not (middle[60:93] == 96).all(axis=-1).any()
 
 
 def test_frames_are_chosen_by_time_and_motion_and_the_rest_is_counted(tmp_path: Path) -> None:

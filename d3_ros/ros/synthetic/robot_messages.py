@@ -31,7 +31,9 @@ POINT_FIELDS = (
     ("z", 8, PointField.FLOAT32),
     ("ring", 12, PointField.UINT16),
 )
-POINT_STEP = 16
+POINT = np.dtype(
+    {"names": ["xyz", "ring"], "formats": ["3f4", "u2"], "offsets": [0, 12], "itemsize": 16}
+)
 
 
 def tf_message_type() -> Any | None:
@@ -77,15 +79,14 @@ def scan(stamp: Time, readings: np.ndarray, limits: RangeLimits, rate_hz: float)
 
 def cloud(stamp: Time, points: np.ndarray, rings: np.ndarray) -> PointCloud2:
     """(N, 3) float32 points in the LiDAR's frame and their (N,) ring, unorganised."""
-    rows = np.zeros((len(points), POINT_STEP), np.uint8)
-    rows[:, :12].view(np.float32)[:] = points
-    rows[:, 12:14].view(np.uint16)[:, 0] = rings
+    rows = np.zeros(len(points), POINT)
+    rows["xyz"], rows["ring"] = points, rings
     message = PointCloud2(header=Header(stamp=stamp, frame_id=LIDAR), height=1, width=len(points))
     message.fields = [
         PointField(name=name, offset=offset, datatype=kind, count=1)
         for name, offset, kind in POINT_FIELDS
     ]
-    message.point_step, message.row_step = POINT_STEP, rows.size
+    message.point_step, message.row_step = POINT.itemsize, rows.nbytes
     message.is_dense = True
     message.data = array.array("B", rows.tobytes())
     return message
