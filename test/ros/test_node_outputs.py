@@ -217,7 +217,9 @@ def test_without_a_scale_there_is_no_compressed_depth() -> None:
         header = robot.show(sensor=None).header
         robot.wait_for(RELATIVE, header)
         assert not robot.answers(DEPTH_COMPRESSED, header)
-        robot.wait_for(DEPTH_COMPRESSED, robot.show().header)
+        image = robot.new_image()
+        robot.sense("image", robot.new_sensor_depth(image))
+        robot.wait_for(DEPTH_COMPRESSED, robot.show(image, sensor=None).header)
 
 
 LENS = CameraIntrinsics(WIDTH, HEIGHT, 50.0, 50.0, 32.0, 24.0, "plumb_bob", (-0.3, 0.1, 0, 0, 0))

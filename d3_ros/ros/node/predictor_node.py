@@ -31,6 +31,7 @@ from d3_ros.ros.node.loading import free_memory, load_network
 from d3_ros.ros.node.network_guard import LoadedPredictor, NetworkGuard
 from d3_ros.ros.node.session import Session
 from d3_ros.ros.parameters.declaration import (
+    AnyStartValues,
     camera_names,
     declare,
     fixed_after_configure,
@@ -51,7 +52,7 @@ LAST_FRAME_S = 5.0
 FAULT_SHOWN_S = 10.0
 
 
-class PredictorNode(LifecycleNode):
+class PredictorNode(AnyStartValues, LifecycleNode):
     """Depth, normals and metric clouds of one camera or several.
 
     `statistics`: counts and times of each camera's frames, by the camera's name.

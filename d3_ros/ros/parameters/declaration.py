@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from d3_ros.ros.parameters.node_settings import PARAMETERS, is_per_camera
 from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, Value
 
 ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+
+
+class AnyStartValues:
+    """Mixin of a node that declares all its start values as they were given.
+
+    rclpy gives them static types. An empty list has none, and would end the process.
+    """
+
+    def declare_parameters(
+        self, namespace: str, parameters: Sequence[tuple[Any, ...]], *rest: Any, **more: Any
+    ) -> list[Parameter]:
+        """The same as rclpy's, but each parameter may have any type: `declare_table` checks it."""
+        plain = ParameterDescriptor()
+        dynamic = [
+            (*entry[:2], ParameterDescriptor(dynamic_typing=True))
+            if entry[2:] == (plain,)
+            else entry
+            for entry in parameters
+        ]
+        declared: list[Parameter] = super().declare_parameters(  # type: ignore[misc]
+            namespace, dynamic, *rest, **more
+        )
+        return declared
 
 
 def declare(node: Node) -> dict[str, str]:
@@ -49,7 +74,7 @@ def declare_table(node: Node, rows: Iterable[ParameterRow]) -> dict[str, str]:
 
 def camera_names(node: Node) -> tuple[str, ...]:
     """The parameter `cameras`."""
-    return tuple(node.get_parameter("cameras").value)
+    return tuple(node.get_parameter("cameras").value or ())
 
 
 def unknown(node: Node) -> list[str]:

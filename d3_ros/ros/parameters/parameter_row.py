@@ -71,6 +71,8 @@ class ParameterRow:
         return value
 
     def _checked_names(self, value: object) -> tuple[str, ...]:
+        if value is None:  # of an empty list, ROS does not know the type
+            value = []
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             raise ParameterError(f"parameter '{self.name}' must be a list of str, got {value!r}")
         return tuple(value)

@@ -1,0 +1,113 @@
+"""The node's process ends with 0 and without a traceback at whatever moment it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers.paths import ROOT
+from helpers.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.ros
+
+
+def handles_signals(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the node handles signals by now.
+
+    Before, while Python itself starts, Linux ends the process at SIGTERM, and Python at SIGINT.
+    """
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_bundle: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts the node's process with the words of `parameters`; its output is in tmp_path/log."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start_node(*parameters: str, ignore: bool = False) -> subprocess.Popen[bytes]:
+        words = [word for parameter in parameters for word in ("-p", parameter)]
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "d3_ros.ros.predictor_node", "--ros-args"),
+                    *("-p", f"model:={tiny_bundle}", "-p", "device:=cpu", *words),
+                ],
+                cwd=ROOT,
+                env={**os.environ, "ROS_LOG_DIR": str(tmp_path)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+                if ignore
+                else None,
+            )
+        processes.append(process)
+        return process
+
+    yield start_node
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+# Seconds after the handler is there: during the imports of rclpy and torch, while the network is
+# loaded, and later. Each is a moment; none of them is an assumption about the machine.
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 1.2, 2.5])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_at_any_moment(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, number: int, after_s: float
+) -> None:
+    process = start("autostart:=true")
+    wait_until(lambda: handles_signals(process), "the process handles signals")
+    time.sleep(after_s)
+    process.send_signal(number)
+    code = process.wait(PATIENCE_S)
+    output = (tmp_path / "log").read_text(encoding="utf-8")
+    assert (code, "Traceback" in output) == (0, False), output
+
+
+def test_signals_that_repeat_change_nothing(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """As launch does after Ctrl-C in a terminal, which all processes hear."""
+    process = start("autostart:=true")
+    log = tmp_path / "log"
+    wait_until(lambda: "active, waiting for" in log.read_text(encoding="utf-8"), "it is active")
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
+    assert process.wait(PATIENCE_S) == 0
+    assert "Traceback" not in log.read_text(encoding="utf-8")
+
+
+def test_a_parent_that_ignores_ctrl_c_does_not_make_the_node_deaf(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """Shells start background jobs with SIGINT ignored."""
+    process = start("autostart:=true", ignore=True)
+    log = tmp_path / "log"
+    wait_until(lambda: "active, waiting for" in log.read_text(encoding="utf-8"), "it is active")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 0
+
+
+def test_lists_without_entries_are_told_in_one_line(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """`-p cameras:=[]`: the process lives, and configure says what is wrong."""
+    process = start("cameras:=[]", "autostart:=true")
+    log = tmp_path / "log"
+    line = "configure failed: parameter 'cameras' must be different names, or one empty one, got []"
+    wait_until(lambda: line in log.read_text(encoding="utf-8"), line)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 0
+    assert "Traceback" not in log.read_text(encoding="utf-8")
