@@ -174,7 +174,9 @@ class DepthPipeline:
             raise ValueError("the prediction has no depth")
         scale = self._scale_state(request.settings)
         with self._stage("scale alignment"):
-            fit = scale.aligner.update(relative, request.sparse, request.stamp, request.missing)
+            fit = scale.aligner.update(
+                relative, request.sparse, request.stamp, request.missing, request.rgb
+            )
         scale.sensor_gave_scale = fit.ok
         if not fit.ok and request.mounting is not None:
             fit, predicted_normals = self._scale_from_floor(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from d3_ros.geometry.alignment.global_fit.global_scale import GlobalScale
+from d3_ros.geometry.alignment.local.guided_detail import Guide
 from d3_ros.geometry.alignment.local.local_correction import LocalCorrection
 from d3_ros.geometry.alignment.local.voronoi import Diagram, diagram_of
 from d3_ros.geometry.alignment.metric_map import MetricMap
@@ -20,6 +21,8 @@ from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
+# Up to so many points, the image guides the detail; more show the edges themselves.
+GUIDED_POINTS = 3000
 # Standard deviations of a normal distribution that 95 % of its values are above.
 ONE_SIDED_95 = 1.645
 # Seconds that an image may be late behind a newer one before it is a new beginning.
@@ -64,6 +67,7 @@ class ScaleAligner:
         sparse: np.ndarray | None,
         stamp: float,
         missing: str = "no sensor depth",
+        rgb: np.ndarray | None = None,
     ) -> DepthFit:
         """Fit this frame, or hold the last fit, or say that there is no scale.
 
@@ -76,6 +80,7 @@ class ScaleAligner:
             stamp: acquisition time in seconds. Time that jumps back (a bag that starts again)
                 resets the state; a frame that is late by up to `LATE_S` does not.
             missing: why `sparse` is None, for the fit's reason.
+            rgb: (H, W, 3) uint8 image; the correction then follows its edges.
 
         Returns:
             The fit. `scale` and `shift` are those of the (smoothed) affine fit in the depth domain;
@@ -90,13 +95,15 @@ class ScaleAligner:
             raise ValueError(
                 f"sparse depth {sparse.shape} is not of the image's size {relative.shape}"
             )
+        if rgb is not None and rgb.shape != (*relative.shape, 3):
+            raise ValueError(f"the image {rgb.shape} is not of the size {relative.shape}")
         if stamp < self._now - LATE_S:
             self.reset()
         self._now = stamp
         if sparse is None:
             return self._hold(missing, stamp)
         try:
-            fit = self._measure(relative, sparse)
+            fit = self._measure(relative, sparse, rgb)
         except RefusedError as refusal:
             return self._hold(str(refusal), stamp)
         self._last, self._last_stamp = fit, stamp
@@ -118,7 +125,9 @@ class ScaleAligner:
             self._last, state="held", reason=reason, points=0, age_s=age, to_metres=metric_map
         )
 
-    def _measure(self, relative: np.ndarray, sparse: np.ndarray) -> DepthFit:
+    def _measure(
+        self, relative: np.ndarray, sparse: np.ndarray, rgb: np.ndarray | None
+    ) -> DepthFit:
         settings = self.settings
         with self._stage("usable points"):
             points = usable_points(relative, sparse, settings)
@@ -129,12 +138,19 @@ class ScaleAligner:
         most = MAX_HELD_OUT if count <= settings.max_points else MAX_HELD_OUT_DENSE
         held_out_count = min(int(settings.held_out_share * count), most)
         held_out = points[np.sort(shuffled[:held_out_count])]
-        seen = points[np.sort(shuffled[held_out_count:])]
+        # In random order, so that the last ones are a fair sample.
+        seen = points[shuffled[held_out_count:]]
         shape = relative.shape[0], relative.shape[1]
-        ahead: AbstractContextManager[Callable[[], Diagram] | None] = nullcontext()
+
+        def look_around() -> Diagram | Guide:
+            if rgb is not None and len(seen) <= GUIDED_POINTS:
+                return Guide(rgb)
+            return diagram_of(seen.rows, seen.columns, shape)
+
+        ahead: AbstractContextManager[Callable[[], Diagram | Guide] | None] = nullcontext()
         if settings.local_correction:
-            ahead = meanwhile(lambda: diagram_of(seen.rows, seen.columns, shape))
-        with ahead as diagram:
+            ahead = meanwhile(look_around)
+        with ahead as around:
             with self._stage("thinning"):
                 few, cell_of = thin(seen, settings.max_points)
             with self._stage("global fits"):
@@ -144,8 +160,8 @@ class ScaleAligner:
             error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
             agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
             local = None
-            if diagram is not None:
-                local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng, diagram)
+            if around is not None:
+                local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng, around)
         if local is not None:
             metric_map, error, agreement = local.metric_map, local.held_out, local.left_out
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))

@@ -17,6 +17,8 @@ from d3_ros.geometry.alignment.global_fit.robust_fit import GROSS_ERROR, AffineF
 from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
 
 Domain = Literal["depth", "disparity", "log"]
+# A slope smaller than this share of the shift is a rounding error.
+ROUNDING = 1e-9
 DOMAINS: tuple[Domain, ...] = ("depth", "disparity", "log")
 
 
@@ -34,7 +36,9 @@ class GlobalFit:
         Noise decides the sign of a slope whose significance is below about 2.
         """
         rise = -self.affine.scale if self.domain == "disparity" else self.affine.scale
-        sigma = float(np.sqrt(self.affine.covariance[0, 0]))
+        # Points on an exact line leave a slope of rounding errors.
+        rounding = ROUNDING * abs(self.affine.shift)
+        sigma = float(np.sqrt(self.affine.covariance[0, 0] + rounding**2))
         if not np.isfinite(rise):
             return float("-inf")
         return rise / sigma if sigma > 0 else float(np.copysign(np.inf, rise)) if rise else 0.0
@@ -48,7 +52,7 @@ class GlobalFit:
             return replace(self.affine, scale=float("nan"), shift=float("nan"))
         centred = x - x.mean()
         spread = float(centred @ centred)
-        scale = float(centred @ z) / spread if spread > 0 else 0.0
+        scale = max(float(centred @ z) / spread, 0.0) if spread > 0 else 0.0
         return replace(self.affine, scale=scale, shift=float(z.mean() - scale * x.mean()))
 
     def metres(self, relative: Any) -> np.ndarray:

@@ -26,6 +26,8 @@ CANDIDATES = tuple(product(PRIORS, NOISES))
 # How many points, drawn from all over the image, find outliers; and how many neighbouring points
 # compare priors.
 WEIGHING_POINTS, REVIEW_POINTS = 112, 220
+# How many points tell how well the regression predicts, each left out in turn.
+JUDGES = 200
 # Another prior takes over when its mean log-likelihood per point is better by this.
 PRIOR_HYSTERESIS = 0.03
 STUDENT_NU = 4.0
@@ -35,6 +37,8 @@ OUTLIER_WEIGHT = 1e-4
 # share of all points, within this of their surroundings (log depth). A point looks like an outlier
 # when its weight is below the last value.
 GOOD_SENSOR_LONER_SHARE, LONER_ERROR, SUSPICIOUS_WEIGHT = 0.03, 0.7, 0.3
+# Up to this share of all points are farther off than `LONER_ERROR` and no outliers of the sensor.
+GOOD_SENSOR_FAR_OFF_SHARE = 0.04
 # Median of the chi-squared distribution with one degree of freedom.
 CHI2_MEDIAN = 0.455
 # When priors are compared, chi-squared counts at most so many times its median.
@@ -48,8 +52,11 @@ class Regression:
     """Posterior mean sum_i alpha_i k(., anchor_i) under `prior`.
 
     `held_out`: predicted residual at the held-out points. `left_out`: errors at a sample of the
-    other points, each predicted without itself. `noise`: standard deviation of the points, in log
-    depth. `weight` (N,) in (0, 1]: the precision of each point, relative to that of a good one.
+    other points, each predicted without itself. `judge_errors`: the same of the last points, each
+    predicted from all others; none where held-out points do not join. `noise`: standard deviation
+    of the points, in log depth. `weight` (N,) in (0, 1]: the precision of each point, relative to
+    that of a good one. `trust` (N,) in (0, 1]: the same, lenient with points that may lie on small
+    objects.
     """
 
     prior: Prior
@@ -57,8 +64,10 @@ class Regression:
     alpha: np.ndarray
     noise: float
     weight: np.ndarray
+    trust: np.ndarray
     held_out: np.ndarray
     left_out: np.ndarray
+    judge_errors: np.ndarray
 
 
 class ResidualModel:
@@ -96,7 +105,7 @@ class ResidualModel:
             rng: draws the points that find outliers and compare priors.
         """
         before, anchors = self._prior, len(features) if join else seen
-        (weight, left_out), covariance = together(
+        (weight, trust, left_out), covariance = together(
             lambda: self._judge(features, residual, seen, rng),
             lambda: upper_covariance(before, features[:anchors]),
         )
@@ -109,33 +118,40 @@ class ResidualModel:
             # The factor's leading block is that of the seen points alone, so one factorisation
             # gives both the honest prediction of the held-out points and the regression on all.
             prediction = factor[seen:, :seen] @ white[:seen]
+            # The inverse's last diagonal elements need the factor's last block alone.
+            last = slice(max(0, anchors - JUDGES), anchors)
+            inverse_block = dtrtri(factor[last, last], lower=1)[0]
+            judge_errors = alpha[last] / np.einsum("ij,ij->j", inverse_block, inverse_block)
         else:
             prediction = kernel(self._prior, features[seen:], features[:seen]) @ alpha
+            judge_errors = np.zeros(0)
         return Regression(
             prior=self._prior,
             anchors=features[:anchors],
             alpha=alpha,
             noise=self._noise,
             weight=weight,
+            trust=trust,
             held_out=prediction,
             left_out=left_out,
+            judge_errors=judge_errors,
         )
 
     def _judge(
         self, features: Features, residual: np.ndarray, seen: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Weights of all points and left-out errors of some; reviews prior and noise by them."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, trust and left-out errors; reviews prior and noise by them."""
         loner = _loners(features, residual, seen)
         judges = np.sort(rng.permutation(seen)[:WEIGHING_POINTS])
         review, within = divmod(self._frames, self.REVIEW_EVERY)
-        weight, left_out = _weigh_points(self._prior, features, residual, loner, judges)
+        weight, trust, left_out = _weigh_points(self._prior, features, residual, loner, judges)
         if within == 0:
             challenger = CANDIDATES[review % len(CANDIDATES)]
             candidates = ((self._prior, self._noise), challenger) if review else CANDIDATES
             block = _neighbours(features[:seen], rng)
             self._review(candidates, features[block], residual[block], weight[block])
         self._frames += 1
-        return weight, left_out
+        return weight, trust, left_out
 
     def _review(
         self,
@@ -224,8 +240,8 @@ def _weigh_points(
     residual: np.ndarray,
     loner: np.ndarray,
     judges: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A weight in (0, 1] for every point, and the judges' errors, each left out.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weight and trust in (0, 1] of every point, and the judges' errors, each left out.
 
     Starts with little weight where the global fit is far off and with noise so large that the rest
     of the outliers stand out of a smooth field, and sharpens from there; a point that the field
@@ -252,10 +268,20 @@ def _weigh_points(
         own = prior.variance(features.log_depth[others]) + noise**2
         expected = np.maximum(own - np.einsum("ij,ij->j", reached, reached), noise**2)
         everyone[others] = _weigh(error[others] ** 2 / (expected * spread), loner[others])
+    far_off = np.abs(error) > LONER_ERROR
+    suspicious = everyone < SUSPICIOUS_WEIGHT
     # As many loners as a good sensor has are small objects rather than outliers.
-    loner_share = float(np.mean(everyone < SUSPICIOUS_WEIGHT))
-    doubt = max(0.0, 1.0 - GOOD_SENSOR_LONER_SHARE / max(loner_share, GOOD_SENSOR_LONER_SHARE))
-    return np.where(np.abs(error) < LONER_ERROR, everyone**doubt, everyone), left_out
+    doubt = _doubt(float(np.mean(suspicious)), GOOD_SENSOR_LONER_SHARE)
+    weight = np.where(far_off, everyone, everyone**doubt)
+    # Edges make loners, too, but not far off ones: those tell whether the sensor has outliers.
+    doubt = _doubt(float(np.mean(suspicious & far_off)), GOOD_SENSOR_FAR_OFF_SHARE)
+    trust = np.where(far_off, everyone, everyone**doubt)
+    return weight, trust, left_out
+
+
+def _doubt(share: float, usual: float) -> float:
+    """From 0 where no more than the usual share of points is suspicious, towards 1."""
+    return 1.0 - usual / max(share, usual)
 
 
 def _weigh(chi2: np.ndarray, alone: np.ndarray) -> np.ndarray:

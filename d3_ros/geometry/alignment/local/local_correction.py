@@ -10,10 +10,11 @@ import numpy as np
 
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.local.correction_field import evaluate_field, image_position
-from d3_ros.geometry.alignment.local.detail import DetailModel
+from d3_ros.geometry.alignment.local.detail import Detail, DetailModel
 from d3_ros.geometry.alignment.local.gaussian_process import ResidualModel
+from d3_ros.geometry.alignment.local.guided_detail import Guide, GuidedDetailModel
 from d3_ros.geometry.alignment.local.prior import Features
-from d3_ros.geometry.alignment.local.voronoi import Diagram, Samples
+from d3_ros.geometry.alignment.local.voronoi import Diagram, Samples, concatenate
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.numerics import median
 from d3_ros.geometry.alignment.parallel import in_bands
@@ -60,6 +61,7 @@ class LocalCorrection:
         """Forget what was learned from earlier frames."""
         self._residuals = ResidualModel()
         self._detail = DetailModel(self.settings.domain_hysteresis)
+        self._guided = GuidedDetailModel(self.settings.domain_hysteresis)
 
     def fit(
         self,
@@ -70,7 +72,7 @@ class LocalCorrection:
         held_out: Points,
         relative: np.ndarray,
         rng: np.random.Generator,
-        diagram: Callable[[], Diagram],
+        around: Callable[[], Diagram | Guide],
     ) -> LocalFit | None:
         """Correct `fit` by the seen points; None where too few of them have metres by `fit`.
 
@@ -82,7 +84,8 @@ class LocalCorrection:
             held_out: points that measure the error of the result.
             relative: (H, W) relative depth.
             rng: draws the samples of points by which the regression chooses prior and noise.
-            diagram: waits for and returns the Voronoi diagram of the seen points.
+            around: waits for and returns what carries the points' residuals to the pixels: the
+                image, or the Voronoi diagram of the seen points.
         """
         height, width = relative.shape
         dense = len(few) < len(seen)
@@ -125,9 +128,24 @@ class LocalCorrection:
             def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
                 return metric_map.log_depth(relative[np.ix_(rows, columns)])[1]
 
-            detail, errors = self._detail.fit(
-                samples, held_out_samples, honest, dense, (height, width), base, diagram()
-            )
+            detail: Detail | None
+            surroundings = around()
+            if isinstance(surroundings, Guide):
+                trust[known] = regression.trust
+                samples = replace(samples, trust=trust[cell_of])
+                if not dense:  # the same points as the regression's
+                    samples = samples[known[:known_few]]
+                everything = concatenate(samples, replace(held_out_samples, trust=trust[hidden]))
+                if len(regression.judge_errors):
+                    last = everything.truth[-len(regression.judge_errors) :]
+                    honest = last - regression.judge_errors
+                detail, errors = self._guided.fit(
+                    surroundings, everything, honest, (height, width), base
+                )
+            else:
+                detail, errors = self._detail.fit(
+                    samples, held_out_samples, honest, dense, (height, width), base, surroundings
+                )
         left_out = np.abs(np.expm1(regression.left_out))
         return LocalFit(replace(metric_map, detail=detail), np.abs(np.expm1(errors)), left_out)
 
