@@ -1,4 +1,4 @@
-"""How far a prediction is from the truth: pure functions over arrays.
+"""Errors of depth and normals against the truth: pure functions over arrays.
 
 What affine-invariant depth may be compared by is in the names: `affine_align` first, then
 `abs_rel` and the like on metres. Every function takes a valid mask and looks at nothing else.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-# A prediction at or behind the camera counts as this near, so that it has a logarithm.
+# Depth at or behind the camera is replaced by this value, so that it has a logarithm.
 LEAST_DEPTH_M = 1e-3
 
 
 def affine_align(
     relative: np.ndarray, metric: np.ndarray, valid: np.ndarray
 ) -> tuple[float, float]:
-    """Scale and shift that bring `relative` closest to `metric` (least squares, depth domain).
+    """Least-squares scale and shift of `relative` to `metric`, in depth.
 
     Args:
         relative, metric: (H, W) floats; metric in metres.
@@ -35,7 +35,7 @@ def affine_align(
 
 
 def abs_rel(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
-    """Mean of `|predicted - metric| / metric` over the valid pixels; NaN where there are none."""
+    """Mean of `|predicted - metric| / metric` over the valid pixels; NaN if there are none."""
     if not valid.any():
         return float("nan")
     truth = metric[valid].astype(np.float64)
@@ -43,21 +43,21 @@ def abs_rel(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> flo
 
 
 def rmse(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
-    """Root of the mean squared error in metres; NaN where nothing is valid."""
+    """Root mean squared error in metres; NaN if no pixel is valid."""
     if not valid.any():
         return float("nan")
     return float(np.sqrt(np.mean((predicted[valid].astype(np.float64) - metric[valid]) ** 2)))
 
 
 def rmse_log(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
-    """Root of the mean squared difference of natural logarithms; NaN where nothing is valid."""
+    """Root mean squared difference of natural logarithms; NaN if no pixel is valid."""
     if not valid.any():
         return float("nan")
     return float(np.sqrt(np.mean(_log_ratio(predicted, metric, valid) ** 2)))
 
 
 def si_log(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
-    """Standard deviation of the differences of natural logarithms: blind to a wrong scale.
+    """Standard deviation of the differences of natural logarithms; a wrong scale does not count.
 
     As in KITTI's benchmark, which writes it times 100; NaN where nothing is valid.
     """
@@ -67,7 +67,7 @@ def si_log(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> floa
 
 
 def delta(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray, power: int = 1) -> float:
-    """Share of valid pixels whose ratio to the truth, either way, is below 1.25 to the `power`."""
+    """Share of valid pixels with max(p / t, t / p) below 1.25 to the power of `power`."""
     if not valid.any():
         return float("nan")
     ratio = np.abs(_log_ratio(predicted, metric, valid))

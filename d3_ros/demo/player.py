@@ -1,10 +1,10 @@
-"""Plays a source as a camera: a process that publishes image, camera_info and sensor depth.
+"""The player: a process that publishes a source as a camera, with camera_info and sensor depth.
 
     python -m d3_ros.demo.player PATH [--namespace /camera] [--rate auto | source | HZ]
 
-Stamps are the time of publishing, as of a live camera, so that whoever receives a result with the
-same stamp knows how late it is. `--sent FILE` notes which frame got which stamp, a line each before
-the frame goes out: that is how results find their truth.
+Stamps are the time of publishing, as of a live camera, so the stamp of a result tells its latency.
+`--sent FILE` records the stamp of each frame before it is published. The report uses it to match
+results with the truth.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
 
 FRAME_ID = "camera_optical_frame"
-# After the node subscribed, the recorder's and rviz2's subscriptions to the node settle too.
+# After the node has subscribed, recorder and rviz2 need a moment to connect to the node.
 SETTLE_S = 1.0
-# In `auto`, how long one answer is waited for before the frame counts as dropped.
+# With rate `auto`, an image without an answer for so long counts as dropped.
 ANSWER_S = 60.0
-# After so many frames in a row without an answer there will be none.
+# After so many unanswered images in a row the player gives up.
 MOST_UNANSWERED = 3
-# So long may a node that answers stay unconfigured before that is its answer.
+# A node that stays unconfigured for so long could not be configured.
 UNCONFIGURED_S = 3.0
 
 
 class PlayerError(D3Error):
-    """The node that is to be played to does not listen."""
+    """The node does not subscribe to the image, or does not answer."""
 
 
 class Player(Node):
-    """Publishes frames below a namespace and knows which of them the node has answered."""
+    """Publishes frames in a namespace and keeps track of the node's answers."""
 
     def __init__(self, namespace: str, predictor: str, sent: LogWriter | None) -> None:
         super().__init__("player", namespace=namespace)
         self._sent = sent
         self._answered: set[int] = set()
-        # One more than one: a best-effort reader must not lose a frame to the next one's haste.
+        # Depth 2: a best-effort reader must not lose an image because the next one follows at once.
         qos = QoSProfile(depth=2)
         self._image = self.create_publisher(Image, "image", qos)
         self._info = self.create_publisher(CameraInfo, "camera_info", qos)
@@ -69,7 +69,7 @@ class Player(Node):
         """Return when the node subscribes to the image.
 
         Raises:
-            PlayerError: it does not in time, or it is there but could not be configured.
+            PlayerError: it does not subscribe in time, or it could not be configured.
         """
         deadline = time.monotonic() + timeout_s
         unconfigured_since: float | None = None
@@ -116,7 +116,7 @@ class Player(Node):
         self._answered.add(stamp_ns(message.header))
 
     def _node_state(self) -> int | None:
-        """The node's lifecycle state; None while it is not there or too busy to answer."""
+        """The node's lifecycle state; None if the node does not answer."""
         if not self._state.wait_for_service(timeout_sec=0.2):
             return None
         future = self._state.call_async(GetState.Request())
@@ -126,14 +126,13 @@ class Player(Node):
 
 
 def play(player: Player, source: FrameSource, rate: float | str, total: int) -> int:
-    """Publish `total` frames, again from the start where the source is shorter.
+    """Publish `total` frames; a shorter source is repeated. Returns the number of frames sent.
 
-    `rate`: Hz; or "source", the times of the source's own stamps; or "auto", the next frame when
-    the last one was answered. The last frame is waited for in any case: nothing newer can take its
-    place. Returns the number of frames sent.
+    `rate`: Hz; or "source", the times of the source's stamps; or "auto", each frame when the one
+    before is answered. The answer to the last frame is always waited for.
 
     Raises:
-        PlayerError: in "auto", when the node answers no more.
+        PlayerError: the node does not answer, with rate "auto".
     """
     start = time.monotonic()
     last_ns: int | None = None
@@ -157,7 +156,7 @@ def play(player: Player, source: FrameSource, rate: float | str, total: int) -> 
 def schedule(
     source: FrameSource, rate: float | str, total: int
 ) -> Iterator[tuple[float, PlayedFrame]]:
-    """Frames with the seconds after the start at which each is due."""
+    """Frames, each with its due time in seconds after the start."""
     count = 0
     loop_start_s = 0.0
     period_s = 1.0 / (source.rate_hz or 10.0)
@@ -180,17 +179,19 @@ def schedule(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Play one source and end; 1 and one line on standard error where that fails."""
+    """Play one source; returns 1, with one line on standard error, if that fails."""
     parser = argparse.ArgumentParser(
         prog="d3_ros.demo.player", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("path", type=Path, help="a bag, a folder with rgb/, or a video")
     add_source_arguments(parser)
-    parser.add_argument("--namespace", default="/camera", help="of the topics")
-    parser.add_argument("--node", default="predictor", help="name of the node that is played to")
+    parser.add_argument("--namespace", default="/camera", help="namespace of the topics")
+    parser.add_argument("--node", default="predictor", help="name of the predictor node")
     parser.add_argument("--rate", type=pace, default="source", help="auto, source, or Hz")
-    parser.add_argument("--frames", type=whole_number, default=0, help="how many; 0: all, once")
-    parser.add_argument("--sent", type=Path, help="file to note index and stamp of each frame in")
+    parser.add_argument(
+        "--frames", type=whole_number, default=0, help="number of images; 0: all frames once"
+    )
+    parser.add_argument("--sent", type=Path, help="file for the index and stamp of each frame")
     parser.add_argument("--wait", type=float, default=120.0, help="seconds to wait for the node")
     args = parser.parse_args(argv)
     log = None

@@ -1,9 +1,9 @@
-"""Records what the node publishes: a process that notes every arrival and keeps some arrays.
+"""The recorder: a process that logs every output of the node and keeps some arrays.
 
     python -m d3_ros.demo.recorder FOLDER [--namespace /camera] [--node predictor]
 
-Callbacks take the time and pass the message on; a second thread decodes and writes, so that
-keeping one message does not delay the next one's time of arrival. Ends on SIGINT.
+Callbacks take the time of arrival and pass the message to a second thread, which decodes and writes
+it: so keeping a message does not delay the arrival of the next. Ends on SIGINT.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Recorder(Node):
             self.create_subscription(kind, topic, self._on_report(name), qos)
 
     def finish(self) -> None:
-        """Write what is left and close."""
+        """Write the remaining messages and close the log."""
         self._to_save.put(None)
         self._saver.join()
         self._log.close()
@@ -88,7 +88,7 @@ class Recorder(Node):
             now = time.time_ns()
             stamp = stamp_ns(message.header)
             self._log.write(Received(topic=topic, stamp_ns=stamp, received_ns=now))
-            # The first output of a new frame decides about all of the frame's.
+            # The first output of a new frame decides whether the frame is kept.
             if stamp > self._newest_stamp:
                 self._newest_stamp = stamp
                 for forgotten in self._choice.offer(stamp)[1]:
@@ -107,7 +107,7 @@ class Recorder(Node):
         return callback
 
     def _save_all(self) -> None:
-        """The second thread: until None comes, keep messages and forget frames."""
+        """The second thread: keep messages and forget frames until None comes."""
         forgettable = tuple(t for t in KEPT_OUTPUTS if not (t == METRIC and self._all_depth))
         while (item := self._to_save.get()) is not None:
             stamp, topic, message = item
@@ -123,7 +123,7 @@ def pixels_from_image(message: Image) -> np.ndarray:
     """(H, W) or (H, W, 3) float32 of one of the node's own float images: packed, little-endian.
 
     Raises:
-        MessageError: it is no such image.
+        MessageError: the encoding or the layout differs.
     """
     channels = {"32FC1": 1, "32FC3": 3}.get(message.encoding)
     if channels is None or message.step != message.width * channels * 4 or message.is_bigendian:
@@ -152,7 +152,7 @@ def organised_points(message: PointCloud2) -> np.ndarray:
 
 
 def plain_values(message: DiagnosticStatus | DiagnosticArray | Float32MultiArray) -> dict[str, Any]:
-    """A state message as what JSON can hold."""
+    """A state message as values for JSON."""
     if isinstance(message, DiagnosticArray):
         return {status.name: plain_values(status) for status in message.status}
     if isinstance(message, DiagnosticStatus):
@@ -175,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where to write")
     parser.add_argument("--namespace", default="/camera", help="of the node")
     parser.add_argument("--node", default="predictor", help="name of the node")
-    parser.add_argument("--frames", type=int, default=6, help="of how many to keep the arrays")
+    parser.add_argument(
+        "--frames", type=int, default=6, help="number of frames whose arrays are kept"
+    )
     parser.add_argument("--all-depth", action="store_true", help="keep every metric depth image")
     args = parser.parse_args(argv)
     rclpy.init(args=[])
@@ -189,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rclpy.spin(recorder)
     except (KeyboardInterrupt, ExternalShutdownException):
-        # The way in which it is meant to end.
+        # This is the normal end.
         return 0
     finally:
         recorder.finish()

@@ -1,8 +1,8 @@
-"""What the processes of a demo leave for the report: two logs and some arrays in one folder.
+"""The data that player and recorder leave for the report: two logs and some arrays in a folder.
 
 The player appends to `sent.jsonl` *before* it publishes a frame, the recorder to `received.jsonl`
-when a message arrives. A header is copied from input to output bit for bit, so a stamp (integer
-nanoseconds) names a frame everywhere: results meet their truth by equal stamps, never by guess.
+when a message arrives. The node copies the input's header bit for bit, so the stamp (integer
+nanoseconds) identifies a frame: results and truth are matched by equal stamps.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 RELATIVE, METRIC = "depth/relative", "depth/image"
 NORMALS, POINTS = "normals/image", "points"
-# The scale's fit has no stamp, but comes once a frame, after the frame's other outputs.
+# The scale has no stamp. It comes once per frame, after the frame's other outputs.
 SCALE = "scale"
-# The node's outputs that carry a header, as they are named below the node.
+# Outputs of the node with a header; names relative to the node.
 STAMPED_OUTPUTS = (
     RELATIVE,
     METRIC,
@@ -33,7 +33,7 @@ STAMPED_OUTPUTS = (
 
 @dataclass(frozen=True)
 class Sent:
-    """One published camera frame: its place in the source and the stamp it was given."""
+    """One published image: index of the frame in the source, and its stamp."""
 
     index: int
     stamp_ns: int
@@ -71,7 +71,7 @@ class Recording:
         self.received_log = folder / "received.jsonl"
 
     def sent(self) -> list[Sent]:
-        """What the player published so far, in order."""
+        """The images that the player published so far, in order."""
         return [Sent(**row) for row in _rows(self.sent_log)]
 
     def received(self) -> list[Received]:
@@ -83,28 +83,28 @@ class Recording:
         return [Reported(**row) for row in _rows(self.received_log) if "values" in row]
 
     def array_path(self, stamp_ns: int, topic: str) -> Path:
-        """Where the array of one output of one frame is, if it was kept."""
+        """Path of the array of one output of one frame."""
         return self.folder / "arrays" / str(stamp_ns) / f"{topic.replace('/', '_')}.npy"
 
     def save_array(self, stamp_ns: int, topic: str, array: np.ndarray) -> None:
-        """Keep one output of one frame."""
+        """Save one output of one frame."""
         path = self.array_path(stamp_ns, topic)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, array)
 
     def load_array(self, stamp_ns: int, topic: str) -> np.ndarray | None:
-        """One kept output of one frame; None if it was not kept or never came."""
+        """One saved output of one frame; None if there is none."""
         path = self.array_path(stamp_ns, topic)
         return np.load(path) if path.is_file() else None
 
     def forget(self, stamp_ns: int, topics: tuple[str, ...]) -> None:
-        """Remove these outputs of a frame that is no longer wanted."""
+        """Remove these outputs of a frame."""
         for topic in topics:
             self.array_path(stamp_ns, topic).unlink(missing_ok=True)
 
 
 class LogWriter:
-    """Appends rows to a log, each visible to readers as a whole line at once."""
+    """Appends rows to a log; readers see whole lines only."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,11 +120,11 @@ class LogWriter:
 
 
 class SpreadChoice:
-    """Chooses frames evenly from a run of unknown length while it happens.
+    """Chooses frames evenly during a run of unknown length.
 
-    Every `stride`-th frame is kept, from the first on; when twice as many are kept as are wanted,
-    every second one is forgotten and the stride doubles. So between `wanted` and `2 * wanted`
-    frames are held at any time (fewer at the beginning), and they cover the whole run.
+    Every `stride`-th frame is kept, from the first on. When `2 * wanted` frames are kept, every
+    second one is forgotten and the stride doubles. So, after the beginning, between `wanted` and
+    `2 * wanted` frames are kept, spread over the whole run.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -134,7 +134,7 @@ class SpreadChoice:
         self._seen = 0
 
     def offer(self, stamp_ns: int) -> tuple[bool, list[int]]:
-        """Tell of a new frame; return whether to keep it and which earlier ones to forget."""
+        """Add a frame; returns whether to keep it, and which earlier frames to forget."""
         position, self._seen = self._seen, self._seen + 1
         if position % self._stride:
             return False, []
@@ -148,14 +148,14 @@ class SpreadChoice:
 
 
 def evenly(stamps: list[int], wanted: int) -> list[int]:
-    """`wanted` of the stamps (all, if there are fewer), spread evenly, first and last included."""
+    """`wanted` of the stamps, or all, spread evenly from the first to the last."""
     if len(stamps) <= wanted:
         return list(stamps)
     return [stamps[i] for i in np.linspace(0, len(stamps) - 1, wanted).round().astype(int)]
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a log that may still be written to."""
+    """The complete lines of a log; a line that is being written is left out."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as file:

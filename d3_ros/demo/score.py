@@ -69,7 +69,7 @@ def score_points_alone(
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    """Median and 95 % quantile; None of nothing."""
+    """Median and 95 % quantile; None if there are no values."""
     if not values:
         return None
     p50, p95 = np.percentile(values, (50, 95))
@@ -77,7 +77,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def rate_hz(received: Sequence[Received]) -> float | None:
-    """Messages per second between the first and the last arrival; None of fewer than two."""
+    """Messages per second from the first to the last arrival; None for fewer than two."""
     if len(received) < 2:
         return None
     times = sorted(row.received_ns for row in received)
@@ -86,11 +86,11 @@ def rate_hz(received: Sequence[Received]) -> float | None:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What came back of what was sent.
+    """Images sent and outputs received.
 
-    `answered`: sent frames whose relative depth arrived, in sending order; every other one was
-    dropped. `depth_topic`: metric depth if any came, else relative depth; rate and latency are
-    this topic's.
+    `answered`: the sent images whose relative depth arrived, in sending order; all others were
+    dropped. `depth_topic`: metric depth if any arrived, else relative depth. `depth_hz` and
+    `latency_ms` are those of this topic.
     """
 
     sent: int
@@ -102,14 +102,14 @@ class Traffic:
 
     @property
     def dropped(self) -> int:
-        """Sent frames of which no depth came back."""
+        """Number of images without an answer."""
         return self.sent - len(self.answered)
 
 
 def traffic(sent: Sequence[Sent], received: Sequence[Received]) -> Traffic:
-    """Match what was received to what was sent by stamp and sum it up.
+    """Match received outputs with sent images by stamp, and summarise.
 
-    Messages with a stamp that was never sent (another camera in the same domain) do not count.
+    Messages with another stamp (of another camera in the same domain) are ignored.
     """
     stamps = {row.stamp_ns for row in sent}
     by_topic: dict[str, list[Received]] = {}
@@ -139,11 +139,10 @@ def traffic(sent: Sequence[Sent], received: Sequence[Received]) -> Traffic:
 def scale_states(
     sent: Sequence[Sent], received: Sequence[Received], reported: Sequence[Reported]
 ) -> dict[int, str]:
-    """The scale's state by stamp.
+    """The state of the scale by stamp.
 
-    The node reports one fit a frame, in the order of the frames: where as many fits as frames
-    arrived, they belong together one by one. Otherwise one was lost, nobody knows which, and the
-    answer is empty.
+    The node publishes one scale per frame, in the order of the frames, without a stamp. They are
+    matched by order. If their numbers differ, one was lost and the result is empty.
     """
     stamps = {row.stamp_ns for row in sent}
     frames = [r.stamp_ns for r in received if r.topic == RELATIVE and r.stamp_ns in stamps]

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
-# What four processes with config/fastdds.xml may take there.
+# Four processes with config/fastdds.xml need so much in /dev/shm.
 SHARED_MEMORY_BYTES = 160 * 2**20
-# Above 101 the ports of DDS reach into those that Linux hands out to anybody.
+# From domain 102 on, the ports of DDS overlap with the ephemeral ports of Linux.
 DOMAINS = range(1, 102)
 
 
@@ -27,22 +27,22 @@ class Child:
         self.name = name
         self.log = log
         with log.open("wb") as file:
-            # Its own session: Ctrl-C reaches the demo alone, which ends the others in order.
+            # In its own session, Ctrl-C does not reach it: the demo ends its children in order.
             self._process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True
             )
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Exit code; None while it runs."""
         return self._process.poll()
 
     def wait(self) -> None:
-        """Wait for it to end by itself."""
+        """Wait until it ends."""
         self._process.wait()
 
     def stop(self, patience_s: float = 5.0) -> None:
-        """End it, politely first; returns when it is gone."""
+        """End it by SIGINT, then SIGTERM, then SIGKILL; returns when it has ended."""
         for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self.exit_code is not None:
                 return
@@ -59,7 +59,7 @@ class Child:
 
 
 class Family:
-    """Children that end together; a context manager."""
+    """Child processes that all end when the `with` block ends."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self._folder = folder
@@ -97,7 +97,7 @@ def only_this_machine() -> dict[str, str]:
 
 
 def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
-    """Environment in which ROS 2 processes see each other and nobody else sees them."""
+    """Environment for ROS 2 processes in a domain of their own, on this machine only."""
     paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {
         **os.environ,
@@ -110,32 +110,32 @@ def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
     }
     profile = shipped("config/fastdds.xml")
     if profile is not None and has_shared_memory():
-        # Fast DDS 2 knows the first name, Fast DDS 3 the second. The user's own profile wins.
+        # Fast DDS 2 reads the first name, Fast DDS 3 the second. A profile of the user's is kept.
         for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
             env.setdefault(name, str(profile))
     return env
 
 
 def has_shared_memory() -> bool:
-    """Whether there is room to send images through; without it some get lost on the way."""
+    """Whether /dev/shm has room for images; without it some are lost between processes."""
     folder = Path("/dev/shm")
     return folder.is_dir() and shutil.disk_usage(folder).free >= SHARED_MEMORY_BYTES
 
 
 def shipped(path: str) -> Path | None:
-    """A file that comes with the package, in the source tree or installed beside lib/."""
+    """A file of the package, in the source tree or installed under share/."""
     folders = [PACKAGE_PARENT, *(p / "share" / "d3_ros" for p in PACKAGE_PARENT.parents)]
     return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
 def free_domain() -> int:
-    """A ROS domain whose ports nobody on this machine uses at the moment."""
+    """A ROS domain whose ports are not in use on this machine."""
     domains = random.SystemRandom().sample(DOMAINS, len(DOMAINS))
     return next((domain for domain in domains if _is_free(domain)), domains[0])
 
 
 def wait_briefly() -> None:
-    """The pause between two looks at the children."""
+    """Pause between two checks of the children."""
     time.sleep(0.1)
 
 

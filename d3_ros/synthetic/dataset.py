@@ -1,4 +1,4 @@
-"""Folders of rendered frames, made by all cores, the same for the same seed.
+"""Folders of rendered frames. All cores are used; the same seed gives the same frames.
 
 The layout is `plain_folder`'s; intrinsics.json adds to each camera the frame's `kind` of scene and
 its pose `T_world_camera` (4 x 4, optical frame to the scene's, metres).
@@ -41,7 +41,7 @@ WALK_ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Photo:
-    """A finished frame: `rgb` (H, W, 3) uint8, the exact geometry, and the camera it was for."""
+    """A finished frame: `rgb` (H, W, 3) uint8, the exact geometry, and the camera."""
 
     rgb: np.ndarray
     frame: RenderedFrame
@@ -139,12 +139,12 @@ class Walk:
 def render_walk(
     seed: int, frames: int, rig: Rig, kind: str = "room", jobs: int = 1
 ) -> Iterator[Photo]:
-    """The frames of a walk in order, made by `jobs` processes.
+    """The frames of a walk in order, rendered by `jobs` processes.
 
     Raises:
         D3Error: as `Walk`.
     """
-    walk = Walk(seed, frames, rig, kind)  # here, so that its faults are told before anything begins
+    walk = Walk(seed, frames, rig, kind)  # here, so that errors are raised before rendering begins
     if jobs == 1:
         return (walk.photo(number) for number in range(frames))
     return _shared_walk(seed, frames, rig, kind, jobs)
@@ -156,7 +156,7 @@ def _shared_walk(seed: int, frames: int, rig: Rig, kind: str, jobs: int) -> Iter
         yield from pool.imap(_walk_photo, range(frames))
 
 
-_walk: list[Walk] = []  # in each process of a pool: the walk that it has a share of
+_walk: list[Walk] = []  # in each process of a pool: its copy of the walk
 
 
 def _start_walk(seed: int, frames: int, rig: Rig, kind: str) -> None:
@@ -253,10 +253,10 @@ def render_walk_folder(
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Refuse kinds of scenes that there are not.
+    """Check the names of kinds of scenes.
 
     Raises:
-        D3Error: with those that there are.
+        D3Error: a name is unknown.
     """
     unknown = sorted(set(kinds) - set(render_scenes.KINDS))
     if unknown:

@@ -1,4 +1,4 @@
-"""Messages of the synthetic robot: where it is, its transforms, its scan and its LiDAR's cloud."""
+"""Messages of the synthetic robot: odometry, transforms, laser scan and LiDAR cloud."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ODOM, BASE, CAMERA, SCANNER, LIDAR = (
     "scanner",
     "lidar",
 )
-# The fields of a LiDAR's point, with their offsets; two bytes of nothing follow the ring.
+# Fields of a LiDAR point and their offsets; two bytes of padding follow the ring.
 POINT_FIELDS = (
     ("x", 0, PointField.FLOAT32),
     ("y", 4, PointField.FLOAT32),
@@ -65,7 +65,7 @@ def odometry(stamp: Time, motion: Motion) -> Odometry:
 
 
 def scan(stamp: Time, readings: np.ndarray, limits: RangeLimits, rate_hz: float) -> LaserScan:
-    """(beams,) float32 readings once round."""
+    """A scan from the (beams,) float32 readings of one turn."""
     angles = scan_angles(len(readings))
     message = LaserScan(header=Header(stamp=stamp, frame_id=SCANNER))
     message.angle_min = float(angles[0])

@@ -1,4 +1,4 @@
-"""Every parameter of the node `synthetic_camera` in one table."""
+"""All parameters of the node `synthetic_camera`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SyntheticSettings:
 
     seed: int = setting(
         0,
-        "Draws the room's colours and furniture, the start and the noise",
+        "Seed of the room's colours and furniture, the start of the path, and the noise",
         low=0,
         high=2**31 - 1,
         when="start",
@@ -46,14 +46,18 @@ class SyntheticSettings:
         0.5, "Height of the camera above the floor", low=0.1, high=2.4, unit="m", when="start"
     )
     camera_pitch: float = setting(
-        0.1, "How far the camera looks down", low=-0.7, high=0.7, unit="rad", when="start"
+        0.1, "Downward tilt of the camera", low=-0.7, high=0.7, unit="rad", when="start"
     )
     image_rate: float = setting(
-        10.0, "Rate of image, camera_info and what belongs to them", low=0.1, high=100.0, unit="Hz"
+        10.0,
+        "Rate of image, camera_info, truth/* and sensor_depth/image",
+        low=0.1,
+        high=100.0,
+        unit="Hz",
     )
     speed: float = setting(
         0.4,
-        "Speed of the robot on its way round; 0 stands still",
+        "Speed of the robot on its path; 0: it stands still",
         low=0.0,
         high=2.0,
         unit="m/s",
@@ -69,7 +73,7 @@ class SyntheticSettings:
         10.0, "Rate of sensor_depth/scan; 0: it is not published", low=0.0, high=100.0, unit="Hz"
     )
     scan_beams: int = setting(
-        720, "Readings of a scan, once round", low=8, high=7200, unit="readings", when="start"
+        720, "Readings of a scan, over a full turn", low=8, high=7200, unit="readings", when="start"
     )
     points_rate: float = setting(
         10.0, "Rate of sensor_depth/points; 0: it is not published", low=0.0, high=100.0, unit="Hz"
@@ -84,16 +88,16 @@ class SyntheticSettings:
     )
     noise: float = setting(
         0.01,
-        "Noise of every range and depth reading, one sigma, as a share of it",
+        "Noise of every range and depth reading, 1 sigma, as a share of the reading",
         low=0.0,
         high=0.2,
     )
     max_range: float = setting(
-        8.0, "Reach of the depth sensor, scanner and LiDAR", low=0.5, high=100.0, unit="m"
+        8.0, "Range of the depth sensor, scanner and LiDAR", low=0.5, high=100.0, unit="m"
     )
     odometry_rate: float = setting(
         30.0,
-        "Rate of odom and of the transforms, besides those at the sensors' own stamps",
+        "Rate of odom and transforms; more are published at the stamp of every sensor message",
         low=1.0,
         high=200.0,
         unit="Hz",
@@ -103,7 +107,7 @@ class SyntheticSettings:
         """The camera; its principal point is the middle of the image.
 
         Raises:
-            ParameterError: `distortion` is no set of coefficients.
+            ParameterError: `distortion` is not a list of 4 or 5 numbers.
         """
         focal = self.width / 2 / np.tan(self.field_of_view / 2)
         try:

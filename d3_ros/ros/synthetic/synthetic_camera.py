@@ -1,11 +1,11 @@
-"""A robot without hardware: the node `synthetic_camera` drives through a room and publishes it.
+"""The node `synthetic_camera`: a robot without hardware that drives through a rendered room.
 
     ros2 run d3_ros synthetic_camera --ros-args -p image_rate:=10.0
 
-Image and calibration, sparse depth, scan and LiDAR as the predictor takes them in the same
-namespace, odometry and transforms as Nav2 and SLAM take them, and the exact depth and normals to
-compare with. Only what somebody subscribes to is rendered. A thread of its own renders, so odometry
-and transforms keep their rate however long a picture takes.
+It publishes image, calibration, sparse depth, scan and LiDAR under the names that the predictor
+subscribes to in the same namespace, odometry and transforms for Nav2 and SLAM, and exact depth and
+normals as ground truth. Only topics with subscribers are rendered, in a thread of their own:
+odometry and transforms keep their rate however long an image takes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from d3_ros.synthetic.room.sensors import (
 )
 from d3_ros.synthetic.room.walk import Loop, Motion
 
-# Half the axes of the robot's way round the room's middle, m.
+# Half axes of the ellipse that the robot drives, m.
 WAY = (2.2, 1.4)
 NEAREST_M = 0.1
 CAMERA_INFOS = ("camera_info", "sensor_depth/camera_info", "truth/camera_info")
@@ -98,7 +98,7 @@ class SyntheticCamera(AnyStartValues, Node):
         self._loop = Loop(*WAY, start=float(self._rng.random()))
         self._scene = RoomScene(settings.seed) if scene is None else scene
         self._rays, self._rings = lidar_rays(settings.points_rings)
-        # One more than one: a best-effort reader must not lose a frame to the next one's haste.
+        # Depth 2: a best-effort reader must not lose an image because the next one follows at once.
         qos = QoSProfile(depth=2)
         self._images = {name: self.create_publisher(Image, name, qos) for name in IMAGES}
         self._infos = [self.create_publisher(CameraInfo, name, qos) for name in CAMERA_INFOS]
@@ -115,7 +115,7 @@ class SyntheticCamera(AnyStartValues, Node):
         self._set_timers(settings)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.get_logger().info(
-            f"a robot drives through a room: {settings.width} x {settings.height} at "
+            f"a robot drives through a room, image {settings.width} x {settings.height} at "
             f"{settings.image_rate:g} Hz on '{self.resolve_topic_name('image')}'"
         )
 
@@ -135,7 +135,7 @@ class SyntheticCamera(AnyStartValues, Node):
         return {name: self.get_parameter(name).value for name in PARAMETERS}
 
     def _set_timers(self, settings: SyntheticSettings) -> None:
-        """Make a timer for each rate that is new."""
+        """Make a timer for each rate that changed."""
         for name, callback in (
             ("image_rate", self._in_renderer("image_rate", self._publish_images)),
             ("scan_rate", self._in_renderer("scan_rate", self._publish_scan)),
@@ -157,7 +157,8 @@ class SyntheticCamera(AnyStartValues, Node):
     ) -> Callable[[], None]:
         """A timer callback that lets the rendering thread publish one sensor.
 
-        A sensor whose last turn is not over is left out, so a slow machine lowers its rate.
+        If the sensor's last message is not finished, this one is skipped: a slow machine lowers the
+        rate.
         """
 
         def render() -> None:
@@ -171,7 +172,7 @@ class SyntheticCamera(AnyStartValues, Node):
                 if not last.done():
                     return
                 if self.context.ok():
-                    last.result()  # an exception of the rendering thread goes on here
+                    last.result()  # raises what the rendering thread raised
             self._renderings[rate_name] = self._renderer.submit(render)
 
         return callback
@@ -196,7 +197,7 @@ class SyntheticCamera(AnyStartValues, Node):
         if not wanted:
             return
         view = self._scene.look(self._intrinsics, motion.T_world_base @ self._T_base_camera)
-        # The image last: whoever has it has the rest.
+        # The image is last: a node that received it has everything else.
         if "truth/depth" in wanted:
             self._send("truth/depth", header, view.depth, "32FC1")
         if "truth/normals" in wanted:
@@ -232,7 +233,7 @@ class SyntheticCamera(AnyStartValues, Node):
     # Where the robot is
 
     def _open_tf(self) -> None:
-        """Publish the fixed transforms, where there is a message type to do it with."""
+        """Publish the fixed transforms, if tf2_msgs is installed."""
         self._tf: Any = None
         self._tf_type: Any = tf_message_type()
         if self._tf_type is None:
@@ -258,7 +259,7 @@ class SyntheticCamera(AnyStartValues, Node):
         )
 
     def _publish_odometry(self) -> tuple[Time, Motion]:
-        """Publish where the robot is now. Two threads call it; the lock keeps stamps in order."""
+        """Publish the present pose. Two threads call it; the lock keeps the stamps in order."""
         with self._odometry_lock:
             now = self.get_clock().now()
             seconds = (now - self._start).nanoseconds * 1e-9
@@ -286,7 +287,7 @@ def main(args: list[str] | None = None) -> int:
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
     for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.SIG_IGN)  # launch repeats what Ctrl-C has already sent
+        signal.signal(ending, signal.SIG_IGN)  # ros2 launch repeats the SIGINT of Ctrl-C
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

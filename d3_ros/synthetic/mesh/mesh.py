@@ -1,4 +1,4 @@
-"""Triangle meshes for rendered scenes: a few primitives from which everything is put together.
+"""Triangle meshes for rendered scenes: the primitives of all objects.
 
 A mesh is a triangle soup: every corner carries its position, its shading normal and its texture
 coordinate, so that a ray hit is shaded by one interpolation and no shape needs a special case.

@@ -1,4 +1,4 @@
-"""Things that stand in rendered scenes: small objects, furniture, plants, people, all random.
+"""Random objects of rendered scenes: small objects, furniture, plants, people.
 
 Each function takes a `Workshop` (random numbers and materials) and returns a mesh that stands on
 z = 0 around the origin, with its front towards -y, in metres.
@@ -26,7 +26,7 @@ from d3_ros.synthetic.mesh.mesh import (
 
 @dataclass
 class Workshop:
-    """Random numbers and the materials made so far: the state while a scene is put together.
+    """Random numbers and materials of a scene under construction.
 
     `textures`: (SIZE, SIZE, 3) linear albedo each; `tile_m`: what one repetition covers, in the
     texture coordinates' unit; `gloss`: strength of the highlight; `glow`: emitted light.
@@ -42,7 +42,7 @@ class Workshop:
     def material(
         self, role: str, *, fit: bool = False, glow: float = 0.0, fresh: bool = False
     ) -> int:
-        """Index of a material for `role`; often one that is already there, as in a real home."""
+        """Index of a material for `role`; an existing one is often used again."""
         known = self._shared.setdefault(f"{role}/{fit}/{glow > 0}", [])
         if known and not fresh and self.rng.random() < 0.45:
             return int(self.rng.choice(known))

@@ -1,4 +1,4 @@
-"""From linear radiance to what a cheap robot camera would hand over."""
+"""From linear radiance to the image of a cheap robot camera."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def photograph(
     """(H, W, 3) linear radiance to (H, W, 3) uint8 sRGB, through a random camera.
 
     Exposure, white balance, vignetting, blur, shot and read noise, tone curve and JPEG artefacts
-    are drawn from `rng`; `strength` scales how far from a good picture they may be.
+    are drawn from `rng`; `strength` scales these degradations.
     """
     height, width = radiance.shape[:2]
     grey = radiance.mean(axis=-1)

@@ -21,7 +21,7 @@ from d3_ros.types import CameraIntrinsics
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # sub-pixel strata
 AMBIENT_REACH_M = 1.2
-FAR_M = 65.0  # what 16-bit millimetres can hold
+FAR_M = 65.0  # the largest depth in 16-bit millimetres
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Hits:
 
 
 class RayCaster:
-    """One scene made ready for rays."""
+    """Casts rays into one scene."""
 
     def __init__(self, scene: MeshScene) -> None:
         """Build the acceleration structure.

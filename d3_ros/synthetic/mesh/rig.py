@@ -1,4 +1,4 @@
-"""The camera that a robot has, and where on the robot it is: what frames are rendered for."""
+"""The camera that frames are rendered for, and its mounting on the robot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEIGHT_LIMITS_M = (0.03, 2.1)  # below every ceiling
 
 @dataclass(frozen=True)
 class Mounting:
-    """Height over the floor in metres and downward tilt in degrees, each from low to high.
+    """Ranges (low, high) of the height above the floor, metres, and the downward tilt, degrees.
 
     Raises:
         DataError: a range is reversed or out of bounds.
@@ -42,12 +42,12 @@ class Mounting:
                 )
 
     def drawn(self, rng: np.random.Generator) -> Mounting:
-        """One mounting of the range."""
+        """A fixed mounting, drawn from the ranges."""
         height, tilt = rng.uniform(*self.height_m), rng.uniform(*self.tilt_deg)
         return Mounting((height, height), (tilt, tilt))
 
     def view(self, proposed: Viewpoint, rng: np.random.Generator) -> Viewpoint:
-        """A proposed view from the same place in the same direction, as this mounting has it."""
+        """The proposed view with the height and tilt of this mounting."""
         one = self.drawn(rng)
         ahead = proposed.target - proposed.eye
         yaw, tilt = np.arctan2(ahead[1], ahead[0]), np.radians(one.tilt_deg[0])
@@ -69,7 +69,7 @@ class Rig:
 
     @property
     def given(self) -> bool:
-        """Whether the user said anything about the camera but the size of its images."""
+        """Whether the user gave intrinsics or a mounting."""
         return self.camera is not None or self.mounting is not None
 
 

@@ -1,4 +1,4 @@
-"""The inside of buildings: walls with doorways, doors, windows, pictures, and their furniture.
+"""Interiors: walls with doorways, doors, windows and pictures, and furniture.
 
 World frame: the room's corner at the origin, z up, metres.
 """
@@ -16,7 +16,7 @@ from d3_ros.synthetic.mesh.objects import Workshop
 
 @dataclass
 class Plan:
-    """A scene under construction: parts, and the discs of floor that are taken."""
+    """A scene under construction: its parts, and the discs of floor that are occupied."""
 
     w: Workshop
     parts: list[Mesh] = field(default_factory=list)

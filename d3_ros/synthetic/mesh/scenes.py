@@ -38,7 +38,7 @@ class Viewpoint:
 
 @dataclass
 class MeshScene:
-    """What there is to see.
+    """A scene to render.
 
     `draw_view(rng)` proposes a camera; the renderer checks that nothing blocks it. `ambient` is
     the share of indirect light; `sky` (3,) the colour of what no ray hits.
@@ -151,12 +151,12 @@ def tabletop(w: Workshop) -> MeshScene:
 
 
 def worktop(w: Workshop) -> MeshScene:
-    """The same on a table so large that it fills most of the picture, also seen at a slant."""
+    """Objects on a table so large that it fills most of the picture, also seen at a slant."""
     return _table(w, (1.8, 3.8), (1.2, 2.6))
 
 
 def longtable(w: Workshop) -> MeshScene:
-    """The same on a long table seen from one of its ends: its edges run away from the camera."""
+    """Objects on a long table, seen from one of its ends."""
     return _table(w, (2.4, 4.2), (0.9, 2.2), along=True)
 
 
@@ -284,7 +284,7 @@ def street(w: Workshop) -> MeshScene:
 
 
 def shapes(w: Workshop) -> MeshScene:
-    """A room full of solids without a purpose, large and small, standing and in the air."""
+    """A room full of abstract solids, large and small, on the floor and in the air."""
     size = np.array([w.between(3.0, 8.0), w.between(3.0, 8.0), w.between(2.4, 4.0)])
     plan = Plan(w)
     shell(plan, size)

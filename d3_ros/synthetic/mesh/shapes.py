@@ -1,4 +1,4 @@
-"""Random solids without a purpose, so that a network cannot know the world by its furniture only.
+"""Random abstract solids, so that a network cannot rely on knowing the furniture.
 
 Each function takes a `Workshop` and a size in metres and returns a closed mesh that stands on
 z = 0 around the origin.

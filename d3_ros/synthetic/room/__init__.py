@@ -1,1 +1,1 @@
-"""A furnished room that a robot drives through, and what its sensors measure there, exactly."""
+"""A furnished room with a robot in it, and the exact measurements of the robot's sensors."""

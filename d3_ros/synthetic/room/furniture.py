@@ -1,4 +1,4 @@
-"""What stands in the room: bodies and their textures, placed along the walls, drawn by seed."""
+"""Furniture of the room: bodies with textures along the walls, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ BOOKS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Body:
-    """A shape and what it looks like."""
+    """A shape and its texture."""
 
     shape: Shape
     texture: Texture
 
 
 def furnish(rng: np.random.Generator) -> list[Body]:
-    """All bodies of the room; clear of the ellipse with half axes 2.2 m and 1.4 m by 0.4 m."""
+    """All bodies of the room. They keep 0.4 m from the robot's ellipse (half axes 2.2, 1.4 m)."""
     timber = Texture(wood(rng, _pick(rng, WOODS)), 0.004)
     return [
         *_coffee_table(rng, timber),
@@ -168,7 +168,7 @@ def _sideboard(rng: np.random.Generator) -> list[Body]:
 
 
 def _corners(rng: np.random.Generator) -> list[Body]:
-    """Lamp, plant, wardrobe and cartons, a corner each, and a ball that somebody left."""
+    """Lamp, plant, wardrobe and cartons, one per corner, and a ball on the floor."""
     metal = _paint(rng, (0.2, 0.2, 0.22))
     shade = Texture(plain(rng, (1.0, 0.92, 0.75), grain=0.02), 0.02, glow=True)
     leaf = Texture(plain(rng, (0.16, 0.34, 0.14), grain=0.6), 0.008)

@@ -1,4 +1,4 @@
-"""How bright surfaces are: a ceiling lamp, a window, and what the room throws back."""
+"""Brightness of surfaces: light of a ceiling lamp, of a window, and reflected by the room."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from d3_ros.synthetic.room.furniture import HALF_Y, LAMP, WINDOW, WINDOW_SIZE
 
 AMBIENT = 0.6
-# (place, strength, the distance at which it has halved, m)
+# (place, strength, distance in m at which it is halved)
 LIGHTS = (
     (np.array(LAMP), 0.7, 3.0),
     (np.array([WINDOW[0], -HALF_Y + 0.1, WINDOW[2]]), 0.6, 3.5),
 )
-# Half the extent in x, y and z of each light, over which shadows grow soft, m.
+# Half the extent of each light in x, y and z, m: it makes shadows soft.
 EXTENTS = (
     np.array([0.2, 0.2, 0.1]),
     np.array([WINDOW_SIZE[0] / 2, 0.0, WINDOW_SIZE[1] / 2]),
@@ -31,7 +31,7 @@ def light_at(
     way.
     """
     brightness = AMBIENT * (0.85 + 0.15 * normals[:, 2]).astype(np.float32)
-    # Where floor and furniture meet, the room sees less of both.
+    # Less reflected light arrives where floor and furniture meet.
     brightness *= 1.0 - np.float32(0.35) * np.exp(points[:, 2] * np.float32(-6.0))
     for i, (place, strength, half_at) in enumerate(LIGHTS):
         towards = place.astype(np.float32) - points
@@ -51,7 +51,7 @@ def shadows(
     is_lit: Callable[[np.ndarray, np.ndarray], np.ndarray],
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
-    """For each light, the (N,) float32 share of it that reaches (N, 3) points.
+    """For each light, the (N,) float32 share that reaches (N, 3) points.
 
     `is_lit`: (N, 3) points and (3,) a light to (N,) bool.
     """

@@ -1,7 +1,7 @@
-"""The room as a camera and range sensors see it: rays against shapes, in closed form.
+"""Images and ranges of the room, from rays against shapes in closed form.
 
-No mesh and no sampling: depth, ranges and normals are those of the shapes themselves, up to
-float32. Frames as in `d3_ros.types`; the world is the odometry's frame, z up.
+There is no mesh and no sampling: depth, ranges and normals are exact up to float32. Frames as in
+`d3_ros.types`; the world is the odometry's frame, z up.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from d3_ros.synthetic.room.shapes import BOX_EDGES, Shape, slabs
 from d3_ros.synthetic.room.walls import ROOM_CENTRE, ROOM_HALF, Walls, wall_of
 from d3_ros.types import CameraIntrinsics
 
-# Nearer than this nothing is looked for; the walk keeps far larger distances.
+# Nearer surfaces are not looked for; the robot keeps far larger distances.
 NEAR_M = 0.02
-# The index of a hit: a body's place in the list, or this for the room's walls, floor, ceiling.
+# Index of a hit: that of a body in the list, or this for walls, floor and ceiling.
 WALL = -1
 
 
 @dataclass(frozen=True)
 class RenderedView:
-    """What one camera sees at one place.
+    """The hits of one camera's pixels at one pose.
 
     `depth`: (H, W) float32 z-depth in metres, NaN where the lens has no ray. `body`: (H, W) int16
     index into the scene's bodies, WALL for the room itself.
@@ -45,7 +45,7 @@ class RoomScene:
 
     Args:
         seed: draws colours, sizes and places.
-        bodies: instead of the furniture.
+        bodies: replace the furniture.
     """
 
     def __init__(self, seed: int = 0, bodies: Sequence[Body] | None = None) -> None:
@@ -55,7 +55,7 @@ class RoomScene:
         self._walls = Walls(rng, self.is_lit)
 
     def cast(self, origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """(N,) float32 distance to the first surface, in lengths of the direction.
+        """(N,) float32 distance to the first surface, in units of the direction's length.
 
         Args:
             origin: (3,) world, metres, inside the room.
@@ -68,7 +68,7 @@ class RoomScene:
         return nearest
 
     def look(self, intrinsics: CameraIntrinsics, T_world_camera: np.ndarray) -> RenderedView:  # noqa: N803
-        """What a camera with this (4, 4) pose of its optical frame sees."""
+        """The view of a camera; `T_world_camera` is the (4, 4) pose of its optical frame."""
         origin = T_world_camera[:3, 3]
         planes, column_range, row_range = _ray_planes(intrinsics)
         turn = T_world_camera[:3, :3].astype(np.float32)
@@ -116,7 +116,7 @@ class RoomScene:
         return normals
 
     def is_lit(self, points: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """(N,) bool: nothing but what glows stands between (3,) a light and (N, 3) points."""
+        """(N,) bool: whether only glowing bodies are between a light at (3,) and (N, 3) points."""
         rays = np.ascontiguousarray((points - light).T, np.float32)
         nearest = np.ones(len(points), np.float32)
         for body in self.bodies:
@@ -130,7 +130,7 @@ class RoomScene:
         column_range: np.ndarray,
         row_range: np.ndarray,
     ) -> Iterator[tuple[int, tuple[slice, slice]]]:
-        """Bodies that may be in the picture, with the rows and columns they are within."""
+        """Bodies that may be in the picture, with the rows and columns that can show them."""
         if not self.bodies:
             return
         corners = (self._corners - T_world_camera[:3, 3]) @ T_world_camera[:3, :3]
@@ -154,7 +154,7 @@ class RoomScene:
 
 @lru_cache(maxsize=2)
 def _ray_planes(intrinsics: CameraIntrinsics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(3, H, W) rays of z = 1, and the least and greatest x of each column, y of each row."""
+    """(3, H, W) rays with z = 1, and the smallest and largest x per column and y per row."""
     planes = np.ascontiguousarray(ray_map(intrinsics).transpose(2, 0, 1))
     x, y = planes[:2]
     return (
@@ -165,20 +165,20 @@ def _ray_planes(intrinsics: CameraIntrinsics) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _reached(ranges: np.ndarray, low: float, high: float) -> slice | None:
-    """The columns (rows) whose range of x (y) meets low to high."""
+    """The columns (rows) whose range of x (y) overlaps [low, high]."""
     met = np.flatnonzero((ranges[1] >= low) & (ranges[0] <= high))
     return slice(int(met[0]), int(met[-1]) + 1) if len(met) else None
 
 
 def _room_exit(origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Where rays from inside meet the room's walls, floor or ceiling."""
+    """Distance at which rays from inside meet the walls, floor or ceiling."""
     return slabs(origin - ROOM_CENTRE, ROOM_HALF, rays)[1]
 
 
 def _take_nearer(
     nearest: np.ndarray, shape: Shape, origin: np.ndarray, rays: np.ndarray
 ) -> np.ndarray:
-    """Put the shape's hits into `nearest` where they are nearer; the answer is where."""
+    """Write the shape's hits into `nearest` where they are nearer; returns that mask."""
     enter, leave = shape.interval(origin, rays)
     nearer = (enter < nearest) & (enter <= leave) & (enter > 0)
     np.copyto(nearest, enter, where=nearer)
@@ -186,7 +186,7 @@ def _take_nearer(
 
 
 def _by_body(view: RenderedView) -> Iterator[tuple[int, np.ndarray]]:
-    """Each index in a view, with the flat places of its pixels."""
+    """Each body index in a view, with the flat indices of its pixels."""
     flat = np.where(np.isfinite(view.depth), view.body, WALL - 1).ravel()
     order = np.argsort(flat, kind="stable")
     indices, first = np.unique(flat[order], return_index=True)
@@ -202,7 +202,7 @@ def _lit(colours: np.ndarray, light: np.ndarray) -> np.ndarray:
 
 
 def _points(view: RenderedView, where: np.ndarray) -> np.ndarray:
-    """(N, 3) float32 world points of the pixels at flat places `where`."""
+    """(N, 3) float32 world points of the pixels at flat indices `where`."""
     depth = view.depth.take(where)
     points = np.empty((len(where), 3), np.float32)
     for axis, start in enumerate(view.T_world_camera[:3, 3]):

@@ -1,4 +1,4 @@
-"""The robot's sensors: where they sit, and what a scanner and a LiDAR read in the room.
+"""The robot's sensors: where they are mounted, and the readings of scanner and LiDAR.
 
 Frames (REP 103, 105): base_link on the floor below the robot, x forward, z up; scanner and LiDAR as
 the robot; the camera's optical frame x right, y down, z forward. A reading is exact but for the
@@ -19,21 +19,21 @@ T_BASE_LIDAR = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.8], [0, 0, 0, 1
 CAMERA_AHEAD_M = 0.15
 # Axes of the optical frame, as columns, in a body frame that looks along x.
 OPTICAL_IN_BODY = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-# Elevations of the LiDAR's rings, radians: as of the common 16-ring ones.
+# Elevations of the LiDAR's rings, radians, as of common LiDARs with 16 rings.
 LIDAR_LOWEST, LIDAR_HIGHEST = np.deg2rad(-15.0), np.deg2rad(15.0)
 LIDAR_AZIMUTHS = 720
 
 
 @dataclass(frozen=True)
 class RangeLimits:
-    """What a range sensor can measure, metres, and its noise as a share of the range (1 sigma)."""
+    """Range limits of a sensor in metres, and its noise as a share of the range (1 sigma)."""
 
     nearest: float
     farthest: float
     noise: float = 0.0
 
     def read(self, ranges: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(N,) float32 readings of true ranges by REP 117: -inf too near, +inf nothing in reach."""
+        """(N,) float32 readings of true ranges by REP 117: -inf too near, +inf out of range."""
         noise = rng.standard_normal(ranges.shape, np.float32) * np.float32(self.noise)
         read = ranges * (1 + noise)
         read[read < self.nearest] = -np.inf
@@ -51,7 +51,7 @@ def camera_pose(height_m: float, pitch: float) -> np.ndarray:
 
 
 def scan_angles(beams: int) -> np.ndarray:
-    """(beams,) float32 once round, from -pi on, anticlockwise."""
+    """(beams,) float32 angles of one turn, from -pi, anticlockwise."""
     return (-np.pi + 2 * np.pi / beams * np.arange(beams)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Convex shapes that rays are cast at: box, sphere, upright cylinder.
+"""Convex shapes for ray casting: box, sphere, upright cylinder.
 
 World frame (REP 103): metres, x and y along the floor, z up. A ray is `origin + t * direction`; the
 direction need not be of length 1, and t counts in its lengths: with directions of z = 1 in the
@@ -12,16 +12,16 @@ from typing import Protocol
 
 import numpy as np
 
-# A direction without a component along an axis never leaves that axis' slab; this stands for zero.
+# Stands for a zero component of a direction: such a ray never leaves that axis' slab.
 NOT_ZERO = np.float32(1e-12)
 Point = tuple[float, float, float]
 
 
 class Shape(Protocol):
-    """What the room needs to know of a convex body."""
+    """A convex body that rays can hit."""
 
     def interval(self, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where rays enter and leave the infinite body, in t; entering > leaving is a miss."""
+        """Ray parameters t of entry and exit; entry > exit is a miss."""
 
     def surface(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) outward unit normals and (N, 2) metres along the surface, of (N, 3) points.
@@ -94,7 +94,7 @@ class Sphere:
         """See Shape."""
         radius = np.float32(self.radius)
         normals = points - _single(self.centre)
-        # By their own length, which rounding has made other than the radius.
+        # Divided by their own length: rounding makes it differ from the radius.
         normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals))[:, None]
         angle = np.arctan2(normals[:, 1], normals[:, 0])
         height = np.arcsin(np.clip(normals[:, 2], -1.0, 1.0))
@@ -138,7 +138,7 @@ class Cylinder:
 
 
 def slabs(origin: np.ndarray, half: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays enter and leave |x_i| <= half_i on each axis; `origin` (n,), `rays` (n, ...)."""
+    """Entry and exit of rays through |x_i| <= half_i; `origin` (n,), `rays` (n, ...)."""
     enter = leave = None
     for o, h, ray in zip(origin, half, rays, strict=True):
         inverse = 1.0 / (ray + NOT_ZERO)
@@ -158,7 +158,7 @@ def _single(values: Point) -> np.ndarray:
 def _quadratic(
     origin: np.ndarray, rays: np.ndarray, radius: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays enter and leave |x| <= radius; NaN, which no comparison accepts, for a miss."""
+    """Entry and exit of rays through |x| <= radius; NaN for a miss: all comparisons fail."""
     o = origin.astype(np.float32)
     a = sum(ray * ray for ray in rays) + NOT_ZERO
     b = sum(c * ray for c, ray in zip(o, rays, strict=True))

@@ -1,4 +1,4 @@
-"""The robot's way: round and round on a closed curve, at constant speed, always looking ahead."""
+"""The robot's path: a closed curve at constant speed; the robot faces forward."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLES = 4096
 
 @dataclass(frozen=True)
 class Motion:
-    """Where the robot is and how it moves.
+    """Pose and speed of the robot.
 
     `x`, `y` (m) and `yaw` (rad) of base_link in the world; `speed` (m/s) along its x axis and
     `turn_rate` (rad/s) about its z axis.
@@ -38,7 +38,7 @@ class Loop:
     Args:
         half_x: half its axis along x, metres.
         half_y: half its axis along y, metres.
-        start: where the robot starts, as a share of the way round.
+        start: where the robot starts, as a share of the whole path.
     """
 
     half_x: float
@@ -62,12 +62,12 @@ class Loop:
 
     @property
     def length(self) -> float:
-        """Metres once round."""
+        """Length of the path, metres."""
         return float(self._arc[1][-1])
 
     @cached_property
     def _arc(self) -> tuple[np.ndarray, np.ndarray]:
-        """Angles, and the way from angle 0 to each of them."""
+        """Angles, and the length of the path from angle 0 to each."""
         angles = np.linspace(0.0, 2 * np.pi, SAMPLES + 1)
         steps = np.hypot(
             np.diff(self.half_x * np.cos(angles)), np.diff(self.half_y * np.sin(angles))

@@ -1,4 +1,4 @@
-"""The room itself: floor, ceiling and four walls, with the light that falls on them worked in."""
+"""Floor, ceiling and four walls of the room; their textures already contain the light."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from d3_ros.synthetic.textures import stretched
 
 ROOM_HALF = np.array([HALF_X, HALF_Y, HEIGHT / 2])
 ROOM_CENTRE = np.array([0.0, 0.0, HEIGHT / 2])
-# Light changes slowly: it is worked out in squares of about this side, m.
+# Light changes slowly: it is computed once per square of about this side, m.
 LIGHT_CELL_M = 0.08
 SKIRTING_M = 0.08
 
@@ -23,7 +23,7 @@ class Walls:
 
     Args:
         rng: draws their colours and patterns.
-        is_lit: (N, 3) points and (3,) a light to (N,) bool, whether it reaches them.
+        is_lit: from (N, 3) points and a light's (3,) place to (N,) bool, whether it reaches them.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class Walls:
         points[:, others] = np.minimum(along - _ORIGIN[others], (ROOM_CENTRE + ROOM_HALF)[others])
         normals = np.zeros_like(points)
         normals[:, axis] = -side
-        # A little off the wall, so that what hangs on it does not shade all of it.
+        # A little off the wall, so that a picture on it does not shade all of it.
         lit = shadows(points + 0.002 * normals, is_lit, rng)
         light = light_at(points.astype(np.float32), normals, lit)
         return stretched(light.reshape(rows, columns, 1), shape[0], shape[1], repeats=False)
 
 
-# Along a face, metres count from the room's corner of least x, y and z.
+# Coordinates along a face start at the room's corner with the smallest x, y and z.
 _ORIGIN = ROOM_HALF - ROOM_CENTRE
 
 
 def wall_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) axis 0, 1, 2 and (N,) side -1, +1 of the face that each of (N, 3) points is on."""
+    """(N,) axis 0, 1, 2 and (N,) side -1, +1 of the face of each of (N, 3) points."""
     share = (points - ROOM_CENTRE.astype(np.float32)) / ROOM_HALF.astype(np.float32)
     axis = np.abs(share).argmax(axis=1)
     return axis, np.sign(share[np.arange(len(points)), axis])
