@@ -61,7 +61,9 @@ def plain(
 def wood(rng: np.random.Generator, colour: Colour, *, size: int = 256) -> np.ndarray:
     """Wood with its grain along x."""
     rings = 18 * noise(rng, size, size, 16, stretch=8) + noise(rng, size, size, 4, stretch=16)
-    return grained_wood(0.91 * np.array(colour, np.float32), rings, 0.1, 0.044 * noise(rng, size, size, 1))
+    return grained_wood(
+        0.91 * np.array(colour, np.float32), rings, 0.1, 0.044 * noise(rng, size, size, 1)
+    )
 
 
 def cloth(rng: np.random.Generator, colour: Colour, *, size: int = 128) -> np.ndarray:
