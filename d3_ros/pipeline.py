@@ -78,8 +78,8 @@ class FrameRequest:
         sparse: (H, W) float32 sensor z-depth in metres, NaN where there is none; None without any.
         missing: why `sparse` is None, for the fit's reason.
         mounting: the camera over the floor, for frames that get no scale from a sensor.
-        outside: (H, W) bool, pixels that show nothing (beyond the edge of a rectified image): all
-            outputs are NaN there. None where every pixel shows something.
+        outside: (H, W) bool, pixels that show nothing of the scene (the robot itself, or beyond the
+            edge of a rectified image): all outputs are NaN there. None where every pixel does.
         outputs: what the caller will use; nothing else is computed. The scale state advances with
             every frame, so that a late subscriber finds one.
         settings: as of this frame. A change of anything but the fusion starts the scale anew.
@@ -221,9 +221,8 @@ class DepthPipeline:
             with self._stage("network, again for the floor"):
                 normals = self.predictor(request.rgb, tasks=("normals",)).normals
         with self._stage("scale from the floor"):
-            fit = ground.update(
-                relative, normals, request.intrinsics, request.mounting, request.stamp
-            )
+            seen = None if normals is None else _blanked_plane(normals, request.outside)
+            fit = ground.update(relative, seen, request.intrinsics, request.mounting, request.stamp)
         # Why no sensor gave a scale and, where the floor gave none either, why not.
         reason = "; ".join(filter(None, [why_no_sensor, fit.reason]))
         return replace(fit, reason=reason), normals
@@ -249,18 +248,20 @@ class DepthPipeline:
 
 
 def _blanked(frame: DepthFrame, outside: np.ndarray | None) -> DepthFrame:
-    """The frame with NaN where the image shows nothing."""
-    if outside is None:
-        return frame
-
-    def blank(plane: np.ndarray) -> np.ndarray:
-        plane = plane.copy()
-        plane[outside] = np.nan
-        return plane
-
+    """The frame with NaN where the image shows nothing of the scene."""
+    metric, normals = frame.metric, frame.normals
     return replace(
         frame,
-        relative=blank(frame.relative),
-        metric=None if frame.metric is None else blank(frame.metric),
-        normals=None if frame.normals is None else blank(frame.normals),
+        relative=_blanked_plane(frame.relative, outside),
+        metric=None if metric is None else _blanked_plane(metric, outside),
+        normals=None if normals is None else _blanked_plane(normals, outside),
     )
+
+
+def _blanked_plane(plane: np.ndarray, outside: np.ndarray | None) -> np.ndarray:
+    """The plane itself, or a copy of it with NaN outside."""
+    if outside is None:
+        return plane
+    plane = plane.copy()
+    plane[outside] = np.nan
+    return plane

@@ -200,6 +200,16 @@ def test_the_floor_gives_metres_where_no_sensor_does() -> None:
     assert predictor.asked == [("depth", "normals")], "one pass"
 
 
+def test_a_level_part_of_the_robot_is_no_floor_where_it_is_masked() -> None:
+    floor = FloorPredictor()(RGB).depth
+    assert floor is not None
+    masked = floor < floor.max()
+    frame = DepthPipeline(FloorPredictor())(
+        FrameRequest(RGB, stamp=1.0, intrinsics=INTRINSICS, mounting=MOUNTING, outside=masked)
+    )
+    assert frame.fit.reason == "no sensor depth; floor: only 0.0% of the image is floor"
+
+
 def test_the_floor_is_looked_for_only_when_the_sensor_s_scale_has_expired() -> None:
     predictor = FloorPredictor()
     pipeline = DepthPipeline(predictor)

@@ -35,7 +35,7 @@ class Rectification:
     _z_factor: np.ndarray  # (H * W,) float32, rectified z-depth over raw z-depth
 
     def image(self, rgb: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 rectified image of a raw one; black outside."""
+        """(H, W, 3) or (H, W) uint8 rectified image of a raw one; black outside."""
         return cv2.remap(rgb, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
     def depth(self, depth_m: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.frame import ReceivedImage
 from d3_ros.ros.node.frame_processor import FrameProcessor
 from d3_ros.ros.node.graph import latched_profile, why_silent, wrong_type
+from d3_ros.ros.node.inputs.body_mask import BodyMask
 from d3_ros.ros.node.inputs.input_topics import SENSOR_TOPICS, InputTopics
 from d3_ros.ros.node.inputs.matched_inputs import InputBuffer
 from d3_ros.ros.node.outputs.publishers import OutputPublishers
@@ -37,6 +38,7 @@ class Camera:
         name: prefix of its topics: "front" publishes `~/front/depth/image`. Empty for one camera.
         topics: where its messages come from.
         settings: the parameters as they are for this camera.
+        mask: which pixels of its images are ignored.
         statistics: counts its frames.
         context: what it shares with the other cameras.
         submit: takes an image that arrived.
@@ -48,6 +50,7 @@ class Camera:
         name: str,
         topics: InputTopics,
         settings: NodeSettings,
+        mask: BodyMask,
         statistics: FrameStatistics,
         context: NodeContext,
         submit: Callable[[ReceivedImage], None],
@@ -60,7 +63,7 @@ class Camera:
             context.node, statistics.stage, context.log.warn, prefix=name
         )
         self.processor = FrameProcessor(
-            topics, self.state, self.inputs, self.publishers, statistics, context
+            topics, self.state, mask, self.inputs, self.publishers, statistics, context
         )
         self._context = context
         self._statistics = statistics

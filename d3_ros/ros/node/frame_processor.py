@@ -29,6 +29,7 @@ from d3_ros.ros.node.context import CameraState, NodeContext
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.frame import NodeFrame, ReceivedImage
+from d3_ros.ros.node.inputs.body_mask import BodyMask
 from d3_ros.ros.node.inputs.input_topics import InputTopics
 from d3_ros.ros.node.inputs.matched_inputs import InputBuffer, stamp_ns
 from d3_ros.ros.node.inputs.mounting import MountingReader
@@ -56,6 +57,7 @@ class FrameProcessor:
     Args:
         topics: where the camera's messages come from, for messages about them.
         state: the camera's settings and activity, which may change at any time.
+        mask: which pixels of its images are ignored.
         inputs: calibrations and sensor messages to match with an image.
         publishers: the camera's outputs.
         statistics: counts its frames.
@@ -66,6 +68,7 @@ class FrameProcessor:
         self,
         topics: InputTopics,
         state: CameraState,
+        mask: BodyMask,
         inputs: InputBuffer,
         publishers: OutputPublishers,
         statistics: FrameStatistics,
@@ -73,6 +76,7 @@ class FrameProcessor:
     ) -> None:
         self._topics = topics
         self._state = state
+        self._mask = mask
         self._inputs = inputs
         self._publishers = publishers
         self._statistics = statistics
@@ -135,10 +139,11 @@ class FrameProcessor:
         height, width = rgb.shape[:2]
         matched = self._inputs.match(image.message)
         header = image.message.header
+        ignored = self._mask(matched.camera_info, width, height)
         intrinsics = self._intrinsics(matched.camera_info, rgb, topics, settings)
         with stage("sensor depth"):
             measured = self._read_sensors(
-                matched.sensors, header, (height, width), intrinsics, settings.sensor_depth
+                matched.sensors, header, (height, width), intrinsics, settings.sensor_depth, ignored
             )
         request = FrameRequest(
             rgb=rgb,
@@ -147,6 +152,7 @@ class FrameProcessor:
             sparse=measured.depth,
             missing=measured.reason,
             mounting=self._read_mounting(header, settings.ground),
+            outside=ignored,
             outputs=outputs_for(topics, settings),
             settings=scale_settings(settings),
         )

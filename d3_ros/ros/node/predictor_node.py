@@ -22,6 +22,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from d3_ros.errors import D3Error
+from d3_ros.imaging.image_mask import read_mask
 from d3_ros.ros.node.diagnostics import diagnostics
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
@@ -186,10 +187,13 @@ class PredictorNode(AnyStartValues, LifecycleNode):
             name: resolve_input_topics(self, own.image.transport, name)
             for name, own in of_cameras.items()
         }
+        masks = {name: read_mask(own.image.mask, "image.mask") for name, own in of_cameras.items()}
         network = NetworkGuard(
             lambda chosen: self._load(chosen, self.get_logger().info), settings, self._log.warn
         )
-        self._session = Session(self, network, of_cameras, topics, self.statistics, self._log)
+        self._session = Session(
+            self, network, of_cameras, topics, masks, self.statistics, self._log
+        )
         self._session.enable(self._enabled)
 
     def _settings_of_cameras(self, values: Mapping[str, object]) -> dict[str, NodeSettings]:

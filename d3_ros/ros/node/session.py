@@ -9,12 +9,14 @@ from functools import partial
 
 from rclpy.lifecycle import LifecycleNode
 
+from d3_ros.imaging.image_mask import ImageMask
 from d3_ros.ros.node.camera import Camera
 from d3_ros.ros.node.context import NodeContext
 from d3_ros.ros.node.diagnostics import diagnostics
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.frame import NodeFrame, ReceivedImage
+from d3_ros.ros.node.inputs.body_mask import BodyMask
 from d3_ros.ros.node.inputs.input_topics import InputTopics
 from d3_ros.ros.node.inputs.transforms import Transforms
 from d3_ros.ros.node.network_guard import NetworkGuard
@@ -33,6 +35,7 @@ class Session:
         network: shared by all cameras; images that wait at the same time go through it together.
         settings: of each camera, by its name.
         topics: likewise.
+        masks: likewise; None where nothing of its images is ignored.
         statistics: likewise.
         log: for the cameras' messages.
     """
@@ -43,6 +46,7 @@ class Session:
         network: NetworkGuard,
         settings: Mapping[str, NodeSettings],
         topics: Mapping[str, InputTopics],
+        masks: Mapping[str, ImageMask | None],
         statistics: Mapping[str, FrameStatistics],
         log: ThrottledLogger,
     ) -> None:
@@ -62,8 +66,16 @@ class Session:
             made.callback(self.close, timeout_s=0.0)
             for name, own in settings.items():
                 submit = partial(self._worker.submit, name)
+                mask = BodyMask(masks[name], topics[name].image)
                 self.cameras[name] = Camera(
-                    name, topics[name], own, statistics[name], context, submit, self._worker.wake
+                    name,
+                    topics[name],
+                    own,
+                    mask,
+                    statistics[name],
+                    context,
+                    submit,
+                    self._worker.wake,
                 )
             made.pop_all()
 

@@ -54,6 +54,13 @@ class ImageSettings:
         "The image is rectified already: its camera is P of camera_info, without distortion",
         when="configure",
     )
+    mask: str = setting(
+        "",
+        "Pixels that show the robot itself: NaN in all outputs, and sensor depth on them is not "
+        "used. The path of a PNG of the full image, not black where to ignore, or a rectangle "
+        "x y width height in pixels of the full image; empty: none",
+        when="configure",
+    )
 
 
 @dataclass(frozen=True)

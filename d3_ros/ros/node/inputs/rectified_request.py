@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from d3_ros.errors import DataError, MessageError
@@ -46,10 +47,13 @@ def rectified_request(
         )
     except DataError as error:
         raise MessageError(f"'{topics.camera_info}': {error}") from error
+    outside = ~found.inside
+    if request.outside is not None:
+        outside |= found.image(request.outside.astype(np.uint8) * 255) > 0
     return replace(
         request,
         rgb=found.image(request.rgb),
         sparse=None if request.sparse is None else found.depth(request.sparse),
         intrinsics=found.camera,
-        outside=None if found.inside.all() else ~found.inside,
+        outside=outside if outside.any() else None,
     )

@@ -81,6 +81,7 @@ class SensorReader:
         shape: tuple[int, int],
         intrinsics: CameraIntrinsics | None,
         settings: SensorDepthSettings,
+        ignored: np.ndarray | None = None,
     ) -> SensorDepth:
         """Everything that `messages` measure of an image.
 
@@ -93,6 +94,7 @@ class SensorReader:
             shape: (rows, columns) of the image.
             intrinsics: the camera; without it only a registered image can be used.
             settings: tolerances, ranges and extrinsics.
+            ignored: (H, W) bool, pixels whose measurements are not used; None: all are.
         """
         depth: np.ndarray | None = None
         pixels: dict[Sensor, int] = {}
@@ -112,6 +114,8 @@ class SensorReader:
                 if not (isinstance(error, TransformError) and self._transforms.settling):
                     self._log.error(str(error))
                 continue
+            if ignored is not None:
+                measured = np.where(ignored, np.float32(np.nan), measured)
             count = int(np.count_nonzero(measured > 0))
             if count == 0:
                 faults[sensor] = f"'{self._topics[sensor]}' measures nothing that the camera sees"
