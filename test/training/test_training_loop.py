@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from d3_ros.training.loading.datasets import MixedSource, open_source
 from d3_ros.training.loading.sample import Batch, Sample
 from d3_ros.training.loop import checkpoints
 from d3_ros.training.loop import run as runs
-from d3_ros.training.loop.train import attention_kernel, train
+from d3_ros.training.loop.train import attention_kernel, refuse_non_finite, train
 
 # Trains, one after the other, the runs of a JSON list: [data, output, [overrides ...]].
 SCRIPT = """
@@ -358,6 +359,24 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight_and_no_checkpoint(
     assert all(tensor.isfinite().all() for tensor in final_state(output)["weights"].values())
     train(config, output)
     assert_same_bits(final_state(whole), final_state(output))
+
+
+def test_an_overflow_by_the_loss_scale_of_fp16_is_left_to_accelerate(tmp_path: Path) -> None:
+    """It skips the step and halves the scale; a scale below 1 is the run's own fault."""
+
+    def run(scale: float) -> Any:
+        scaler = SimpleNamespace(get_scale=lambda: scale)
+        return SimpleNamespace(
+            accelerator=SimpleNamespace(scaler=scaler),
+            state=checkpoints.TrainingState(),
+            output=tmp_path,
+        )
+
+    refuse_non_finite(run(65536.0), {"total": 1.0}, math.inf)
+    with pytest.raises(NonFiniteError, match="the gradient is not finite"):
+        refuse_non_finite(run(0.5), {"total": 1.0}, math.inf)
+    with pytest.raises(NonFiniteError, match="the loss is not finite"):
+        refuse_non_finite(run(65536.0), {"total": math.nan}, 1.0)
 
 
 def test_weights_that_overflow_reach_no_checkpoint(frames: Path, tmp_path: Path) -> None:
