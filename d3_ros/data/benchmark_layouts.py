@@ -10,6 +10,7 @@ Depth completion: one picture, rgb.*, and depth.npz with `gt` and any number of 
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -94,7 +95,7 @@ class CompletionReader:
             DataError: a file cannot be read, or an array has not the picture's size.
         """
         rgb = read_rgb(self._picture)
-        depths = _read_npz(self._measured)
+        depths = _read_npz(self._measured, rgb.shape[0] * rgb.shape[1])
         for key, depth in depths.items():
             if depth.shape != rgb.shape[:2]:
                 raise DataError(
@@ -136,8 +137,12 @@ def _numbers_by_key(text: str) -> Mapping[str, np.ndarray]:
     return {key: np.array(values.split(), np.float64) for key, _, values in lines if values.strip()}
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, pixels: int) -> dict[str, np.ndarray]:
+    """The arrays of a file, each of at most `pixels` values of 8 bytes."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.file_size > 8 * pixels + 65_536 for member in archive.infolist()):
+                raise ValueError("an array has more values than its picture has pixels")
         with np.load(path, allow_pickle=False) as arrays:
             return {key: arrays[key].astype(np.float32) for key in arrays.files}
     except Exception as error:  # a damaged zip raises what zipfile, zlib and NumPy raise

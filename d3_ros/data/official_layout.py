@@ -21,9 +21,10 @@ import numpy as np
 from d3_ros.data.dataset_config import DatasetKind
 from d3_ros.data.plain_folder import refuse_unfinished, unit_or_zero
 from d3_ros.errors import D3Error, DataError, one_line
-from d3_ros.imaging.image_file import PICTURES, files_by_stem
+from d3_ros.imaging.image_file import MAX_MEGAPIXELS, PICTURES, files_by_stem
 from d3_ros.network import OFFICIAL_NORMAL_AXES
 
+MAX_VALUES = int(3e6 * MAX_MEGAPIXELS)  # of a dataset: three channels of the largest picture
 PREFIXES: dict[DatasetKind, str] = {"hypersim": "ai", "virtual_kitti": "Scene", "coco": "coco"}
 
 
@@ -101,7 +102,7 @@ def read_caption(path: Path) -> str:
     """
     try:
         caption = json.loads(path.read_text(encoding="utf-8-sig"))["caption"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is missing or has no caption ({type(error).__name__})") from error
     if not isinstance(caption, str):
         raise DataError(f"{path}: its caption is not a text")
@@ -147,8 +148,15 @@ def _read(path: Path, axes: int) -> np.ndarray:
         raise D3Error("HDF5 data needs the 'h5py' package: pip install h5py") from error
     try:
         with h5py.File(path, "r") as file:
-            array = np.asarray(file["depth"])
-    except (OSError, KeyError, RuntimeError) as error:
+            # A link, a virtual or an external dataset would read other files.
+            inside = isinstance(file.get("depth", getlink=True), h5py.HardLink)
+            dataset = file["depth"] if inside else None
+            if dataset is None or dataset.is_virtual or dataset.external:
+                raise DataError(f"{path}: its 'depth' is missing or not in this file")
+            if dataset.size > MAX_VALUES:
+                raise DataError(f"{path}: its 'depth' {dataset.shape} is too large")
+            array = np.asarray(dataset)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is missing or damaged ({one_line(error)})") from error
     if axes == 2 and array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.reshape([side for side in array.shape if side != 1])

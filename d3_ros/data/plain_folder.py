@@ -27,7 +27,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from d3_ros.errors import DataError
+from d3_ros.errors import DataError, one_line
 from d3_ros.geometry.camera import lens_distortion
 from d3_ros.imaging.image_file import (
     PICTURES,
@@ -163,7 +163,15 @@ def read_intrinsics(folder: Path) -> Mapping[str, CameraIntrinsics]:
         return {name: _camera(entry) for name, entry in entries.items()}
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise DataError(
             f"{path}: not intrinsics ({type(error).__name__}: {error}): it needs fx, fy, cx, cy, "
             "width and height, once or for every frame"
@@ -198,13 +206,16 @@ def read_split(folder: Path) -> dict[str, Split] | None:
     path = folder / SPLIT
     if not path.is_file():
         return None
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({one_line(error)})") from error
     found: dict[str, Split] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        name, _, side = line.strip().rpartition(" ")
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name = name.strip()
-        if side not in ("train", "test") or not name or name in found:
+        name, side = line.strip().rsplit(maxsplit=1) if len(line.split()) > 1 else ("", "")
+        if side not in ("train", "test") or name in found:
             raise DataError(
                 f"{path}:{number}: {line!r}: write 'NAME train' or 'NAME test', each name once"
             )
@@ -227,19 +238,22 @@ def new_folder(output: Path, *, kinds: tuple[str, ...], resume: bool) -> Iterato
     (`resume`) or starts anew.
 
     Raises:
-        DataError: `output` exists.
+        DataError: `output` exists, or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} already exists: give another name, or remove it first")
     unfinished = output.with_name(output.name + UNFINISHED_SUFFIX)
-    if not resume:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    for kind in kinds:
-        (unfinished / kind).mkdir(parents=True, exist_ok=True)
-    yield unfinished
-    if output.exists():
-        output.rmdir()
-    unfinished.rename(output)
+    try:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise DataError(f"{output} already exists: give another name, or remove it first")
+        if not resume:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for kind in kinds:
+            (unfinished / kind).mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        if output.exists():
+            output.rmdir()
+        unfinished.rename(output)
+    except OSError as error:
+        raise DataError(f"{output} cannot be written ({error.strerror})") from error
 
 
 def refuse_unfinished(folder: Path) -> None:
@@ -265,23 +279,19 @@ def _camera(entry: Mapping[str, Any]) -> CameraIntrinsics:
     model, coefficients = lens_distortion(
         entry.get("distortion_model", "none"), entry.get("distortion", ())
     )
-    return CameraIntrinsics(
-        width=int(entry["width"]),
-        height=int(entry["height"]),
-        fx=float(entry["fx"]),
-        fy=float(entry["fy"]),
-        cx=float(entry["cx"]),
-        cy=float(entry["cy"]),
-        distortion_model=model,
-        distortion=coefficients,
-    )
+    fx, fy, cx, cy = (float(entry[key]) for key in ("fx", "fy", "cx", "cy"))
+    if not np.isfinite([fx, fy, cx, cy, *coefficients]).all():
+        raise ValueError("a number is not finite")
+    width, height = int(entry["width"]), int(entry["height"])
+    return CameraIntrinsics(width, height, fx, fy, cx, cy, model, coefficients)
 
 
 def _read_array(path: Path, axes: int) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is missing or damaged ({error})") from error
+        # Mapped: NumPy would take memory for whatever shape the header declares.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header raises what tokenize, ast and NumPy raise
+        raise DataError(f"{path} is missing or damaged ({one_line(error)})") from error
     if (
         array.ndim != axes
         or not np.issubdtype(array.dtype, np.floating)
@@ -289,4 +299,4 @@ def _read_array(path: Path, axes: int) -> np.ndarray:
     ):
         shape = "(H, W)" if axes == 2 else "(H, W, 3)"
         raise DataError(f"{path} is {array.dtype} {array.shape}: must be floating point {shape}")
-    return array
+    return np.array(array)

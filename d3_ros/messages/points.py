@@ -103,6 +103,7 @@ def points_from_cloud(message: PointCloud2, topic: str) -> np.ndarray:
     """
     view = cloud_fields(message, topic, ("x", "y", "z"))
     points = np.empty((view.size, 3), np.float32)
-    for axis, name in enumerate(("x", "y", "z")):
-        points[:, axis] = view[name].ravel()
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and so no point
+        for axis, name in enumerate(("x", "y", "z")):
+            points[:, axis] = view[name].ravel()
     return points

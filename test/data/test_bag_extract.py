@@ -241,10 +241,19 @@ def test_an_interrupted_extraction_is_told_and_goes_on(tmp_path: Path) -> None:
         extract(Still(), output, ALL, {"path": "x"})
 
 
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="already exists"):
+        extract(Still(), tmp_path / "file", ALL, {})
+    with pytest.raises(DataError, match=r"file/out cannot be written \(Not a directory\)"):
+        extract(Still(), tmp_path / "file" / "out", ALL, {})
+
+
 def test_another_recording_does_not_go_on_from_the_remains(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         extract(Still(stop_at=4), tmp_path / "out", ALL, {"path": "x"})
     (tmp_path / "out.unfinished" / "rgb" / "stray.jpg").write_bytes(b"")
+    (tmp_path / "out.unfinished" / "extraction.json").write_text("{ cut")
     extract(Still(), tmp_path / "out", ALL, {"path": "y"})
     assert not (tmp_path / "out" / "rgb" / "stray.jpg").exists()
     result = json.loads((tmp_path / "out" / "extraction.json").read_text())

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from d3_ros.data import plain_folder, readers
+from d3_ros.data import official_layout, plain_folder, readers
+from d3_ros.data.benchmark_layouts import CompletionReader
 from d3_ros.data.dataset_config import DataConfig, DatasetConfig
 from d3_ros.errors import D3Error, DataError
 from d3_ros.training.loading.datasets import MixedSource, open_source
@@ -124,6 +125,66 @@ def test_files_as_editors_and_people_make_them(tmp_path: Path) -> None:
     (root / "rgb" / "a.jpg").write_bytes((root / "rgb" / "a.png").read_bytes())
     with pytest.raises(DataError, match="are both frame 'a': remove one"):
         open_source(config(root), SIZE, "train")
+
+
+def test_a_declared_size_takes_no_memory(tmp_path: Path) -> None:
+    """16 TB by the header of a file of 128 bytes."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2000000, 2000000), }"
+    content = b"\x93NUMPY\x01\x00" + (117).to_bytes(2, "little") + header.ljust(116) + b"\n"
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npy is missing or damaged"):
+        plain_folder.read_depth(tmp_path / "a.npy")
+    bomb = {"gt": np.ones((4, 4), np.float32), "sparse_1": np.zeros((3000, 3000), np.float32)}
+    np.savez_compressed(tmp_path / "depth.npz", **bomb)
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="more values than its picture has pixels"):
+        CompletionReader(tmp_path).read("a")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"width": 8, "height": 6, "fx": 5, "fy": 5, "cx": NaN, "cy": 2}', "not finite"),
+        (b'{"width": 1e999, "height": 6, "fx": 5, "fy": 5, "cx": 3, "cy": 2}', "not intrinsics"),
+        (b"[" * 100_000, "not intrinsics"),
+        (
+            b'{"width": 8, "height": 6, "fx": 5, "fy": 5, "cx": 3, "cy": 2,'
+            b'"distortion_model": "plumb_bob", "distortion": [1, 2]}',
+            "takes 4 or 5 coefficients",
+        ),
+    ],
+)
+def test_intrinsics_that_are_none_are_one_line(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "intrinsics.json").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        plain_folder.read_intrinsics(tmp_path)
+
+
+def test_a_split_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "split.txt").write_bytes("k\xfcche train\n".encode("latin-1"))
+    with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
+        plain_folder.read_split(tmp_path)
+
+
+def test_hdf5_that_points_into_another_file_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="the optional package h5py is not installed")
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["depth"] = np.ones((4, 4), np.float32)
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["depth"] = h5py.ExternalLink("secret.h5", "depth")
+    layout = h5py.VirtualLayout((4, 4), "f4")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "depth", (4, 4))
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("depth", layout)
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file.create_dataset("depth", (4, 4), "f4", external=[(str(tmp_path / "secret.h5"), 0, 64)])
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file.create_dataset("depth", (100_000, 100_000), "f4", chunks=(64, 64))
+    for name in ("link", "virtual", "raw"):
+        with pytest.raises(DataError, match="is missing or not in this file"):
+            official_layout.read_official_depth(tmp_path / f"{name}.h5")
+    with pytest.raises(DataError, match="is too large"):
+        official_layout.read_official_depth(tmp_path / "large.h5")
 
 
 def test_nothing_to_test_is_empty_and_nothing_to_train_on_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -117,3 +118,62 @@ def static_transform(
             )
         ]
     )
+
+
+def ros1_bag(
+    path: Path,
+    count: int,
+    rgb: np.ndarray | None = None,
+    depth: np.ndarray | None = None,
+) -> Path:
+    """A bag of ROS 1, 1 Hz: camera_info with D, K, R and P, headers with seq; 8 x 6 pixels."""
+    rgb = np.zeros((6, 8, 3), np.uint8) if rgb is None else rgb
+    depth = np.full((6, 8), 2000, np.uint16) if depth is None else depth
+    store = get_typestore(Stores.ROS1_NOETIC)
+    types = store.types
+    with Writer1(path) as writer:
+        names = {
+            "/cam/camera_info": "sensor_msgs/msg/CameraInfo",
+            "/cam/image": "sensor_msgs/msg/Image",
+            "/cam/sensor_depth/image": "sensor_msgs/msg/Image",
+        }
+        connections = {
+            topic: writer.add_connection(topic, kind, typestore=store)
+            for topic, kind in names.items()
+        }
+        for i in range(count):
+            stamp = types["builtin_interfaces/msg/Time"](sec=1_700_000_000 + i, nanosec=0)
+            header = types["std_msgs/msg/Header"](seq=i, stamp=stamp, frame_id="camera")
+            info = types["sensor_msgs/msg/CameraInfo"](
+                header=header,
+                height=6,
+                width=8,
+                distortion_model="plumb_bob",
+                D=np.array([0.1, 0.01, 0, 0, 0]),
+                K=np.array([5.0, 0, 3.5, 0, 6.0, 2.5, 0, 0, 1]),
+                R=np.eye(3).ravel(),
+                P=np.array([5.0, 0, 3.5, 0, 0, 6.0, 2.5, 0, 0, 0, 1, 0]),
+                binning_x=0,
+                binning_y=0,
+                roi=types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+            )
+
+            def image(pixels: np.ndarray, encoding: str, header: Any = header) -> Any:
+                return types["sensor_msgs/msg/Image"](
+                    header=header,
+                    height=6,
+                    width=8,
+                    encoding=encoding,
+                    is_bigendian=0,
+                    step=pixels.strides[0],
+                    data=pixels.reshape(-1).view(np.uint8),
+                )
+
+            messages = [info, image(rgb, "rgb8"), image(depth, "16UC1")]
+            for (topic, connection), message in zip(connections.items(), messages, strict=True):
+                writer.write(
+                    connection,
+                    (1_700_000_000 + i) * 10**9,
+                    store.serialize_ros1(message, names[topic]),
+                )
+    return path

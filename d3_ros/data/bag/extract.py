@@ -163,7 +163,7 @@ def extract(
     """
     asked = json.loads(json.dumps({"source": dict(source), "options": asdict(options)}))
     previous = output.with_name(output.name + UNFINISHED_SUFFIX) / EXTRACTION
-    resume = previous.is_file() and json.loads(previous.read_text(encoding="utf-8")) == asked
+    resume = _read_json(previous) == asked
     with new_folder(output, kinds=("rgb", "depth"), resume=resume) as folder:
         write_whole(folder / EXTRACTION, json.dumps(asked, indent=1))
         index, left_out, images = _write_frames(recording, folder, options)
@@ -182,6 +182,13 @@ def extract(
         _write_sheet(folder, index, report)
         write_whole(folder / EXTRACTION, json.dumps({**asked, "result": asdict(report)}, indent=1))
     return report
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # not there or damaged: begin anew
+        return None
 
 
 def split_by_time(stamps: Mapping[str, float], test_share: float, gap_s: float) -> dict[str, Split]:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
 
 from d3_ros.data.bag.cut_mcap import CutMcap, is_cut
 from d3_ros.errors import DataError, one_line
@@ -26,6 +27,7 @@ Message: TypeAlias = Any  # rosbags makes its message classes at run time
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POINTS, SCAN = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"
+TRANSFORMS = "tf2_msgs/msg/TFMessage"
 METADATA, STORAGE_SUFFIXES = "metadata.yaml", frozenset({".mcap", ".db3"})
 # A bag is in the order of reception: how much later than its image another message may arrive.
 LATE_NS = 500_000_000
@@ -187,9 +189,39 @@ def _open(path: Path) -> AnyReader:
 
 def _reader(paths: Sequence[Any]) -> AnyReader:
     # Bags of Humble and older carry no message definitions.
-    reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+    reader = AnyReader(paths, default_typestore=_ros2_types())
     reader.open()
+    try:
+        _check_definitions(reader)
+    except DataError:
+        reader.close()
+        raise
     return reader
+
+
+def _check_definitions(reader: AnyReader) -> None:
+    """Refuse a bag whose own definitions of the messages that are read here are not ROS's."""
+    known, found = _ros2_types().fielddefs, reader.typestore.fielddefs
+    waiting, checked = [IMAGE, COMPRESSED, CAMERA_INFO, POINTS, SCAN, TRANSFORMS], set()
+    while waiting:
+        name = waiting.pop()
+        if name in checked or name not in found:
+            continue
+        checked.add(name)
+        own = {field.lower(): kind for field, kind in found[name][1]}  # ROS 1: D, K, R, P
+        for field, kind in known[name][1]:
+            if own.get(field) != kind:
+                raise DataError(f"its definition of {name} has another '{field}' than ROS")
+            waiting += [part for part in _flat(kind) if part in known]
+
+
+def _flat(kind: Any) -> Iterator[Any]:
+    """What a nested tuple holds."""
+    if isinstance(kind, tuple):
+        for part in kind:
+            yield from _flat(part)
+    elif isinstance(kind, str):
+        yield kind
 
 
 def _storage_files(folder: Path) -> list[Path]:
@@ -221,7 +253,7 @@ def _as_ros2(message: Message) -> Message:
     """
     if not hasattr(message, "K"):
         return message
-    return _camera_info_type()(
+    return _ros2_types().types[CAMERA_INFO](
         header=message.header,
         height=message.height,
         width=message.width,
@@ -237,8 +269,8 @@ def _as_ros2(message: Message) -> Message:
 
 
 @lru_cache(maxsize=1)
-def _camera_info_type() -> Any:
-    return get_typestore(Stores.ROS2_HUMBLE).types[CAMERA_INFO]
+def _ros2_types() -> Typestore:
+    return get_typestore(Stores.ROS2_HUMBLE)
 
 
 def _nearest(items: deque[tuple[int, Message]], stamp: int, tolerance_ns: int) -> Message | None:
