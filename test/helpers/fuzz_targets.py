@@ -5,6 +5,7 @@ A target takes any bytes and returns, or raises a `D3Error` of one line. Anythin
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import struct
@@ -16,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
-import h5py
 import numpy as np
 from helpers import bag_messages, pictures
 from rosbags.rosbag2 import StoragePlugin
@@ -298,6 +298,8 @@ def _npz() -> bytes:
 
 
 def _h5() -> bytes:
+    import h5py
+
     file = io.BytesIO()
     with h5py.File(file, "w") as h5:
         h5.create_dataset("depth", data=np.ones((12, 16), "f4"), compression="gzip")
@@ -346,10 +348,13 @@ TARGETS: dict[str, Target] = {
     "caption_json": Target(
         _file("c.json", official_layout.read_caption), lambda: [b'{"caption": "a room"}']
     ),
-    "depth_h5": Target(_file("d.h5", official_layout.read_official_depth), lambda: [_h5()]),
     "kitti": Target(kitti, lambda: [_kitti()]),
     "completion_npz": Target(completion, lambda: [_npz()]),
 }
+if importlib.util.find_spec("h5py"):  # optional
+    TARGETS["depth_h5"] = Target(
+        _file("d.h5", official_layout.read_official_depth), lambda: [_h5()]
+    )
 
 
 def mutated(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from helpers import pictures
 from helpers.image_messages import compressed
 from helpers.ros_harness import HEIGHT, WIDTH, Robot, StandIn, ros_context, wait_until
 from rclpy.node import Node
@@ -104,6 +105,15 @@ def test_a_cut_jpeg_is_one_line_and_the_next_frame_is_fine(robot: CompressedRobo
     robot.wait_for(RELATIVE, robot.show_encoded(data, "jpeg"))
     now = robot.settle(before.received + 2)
     assert (now.refused - before.refused, now.published - before.published) == (1, 1)
+
+
+def test_a_jpeg_that_declares_gigabytes_is_one_line_and_the_next_frame_is_fine(
+    robot: CompressedRobot,
+) -> None:
+    robot.show_encoded(pictures.jpeg_of_declared_size(12_000, 12_000), "jpeg")
+    robot.wait_for_line("is 12000 x 12000 pixels, more than the limit of 64 megapixels")
+    data = cv2.imencode(".jpg", HALVES)[1].tobytes()
+    robot.wait_for(RELATIVE, robot.show_encoded(data, "jpeg"))
 
 
 def test_raw_images_are_not_subscribed_to(robot: CompressedRobot) -> None:

@@ -11,13 +11,12 @@ import time
 import traceback
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import CameraInfo
 
 from d3_ros.errors import D3Error, MessageError, one_line
 from d3_ros.geometry.normals import median_angle_to_depth
 from d3_ros.messages.camera_info import intrinsics_from_camera_info, why_uncalibrated
-from d3_ros.messages.compressed import rgb_from_compressed
-from d3_ros.messages.images import rgb_from_image
+from d3_ros.messages.compressed import rgb_from_any
 from d3_ros.pipeline import (
     DepthPipeline,
     FloorOptions,
@@ -203,9 +202,10 @@ class FrameProcessor:
 
     def _decoded(self, image: ReceivedImage, settings: NodeSettings) -> np.ndarray:
         """(H, W, 3) uint8 RGB; not to be written to."""
-        message = image.message
-        read = rgb_from_compressed if isinstance(message, CompressedImage) else rgb_from_image
-        return read(message, self._topics.image, settings.image.bit_depth)
+        limits = settings.image
+        return rgb_from_any(
+            image.message, self._topics.image, limits.bit_depth, limits.max_megapixels
+        )
 
     def _compare_with_normals(self, depth: DepthFrame, intrinsics: CameraIntrinsics | None) -> None:
         """Once in a while, measure how well the network's depth and normals fit together."""

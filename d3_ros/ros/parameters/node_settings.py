@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from d3_ros.geometry.alignment import AlignmentSettings
+from d3_ros.imaging.image_file import MAX_MEGAPIXELS
 from d3_ros.ros.parameters.metric_settings import (
     FusionSettings,
     GroundSettings,
@@ -48,6 +49,14 @@ class ImageSettings:
         low=8,
         high=16,
         unit="bits",
+    )
+    max_megapixels: float = setting(
+        MAX_MEGAPIXELS,
+        "Compressed images of more pixels than this, by their header, are refused and not decoded: "
+        "a few bytes may declare gigabytes",
+        low=0.1,
+        high=1000.0,
+        unit="megapixels",
     )
     rectified: bool = setting(
         False,
