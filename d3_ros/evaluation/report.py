@@ -140,7 +140,13 @@ def _write_page(
     title = " against ".join(bundle.name for bundle in bundles)
     body = [f"<h1>d3_ros: {escape(title)}</h1>"]
     body += [f"<p>{escape(frames.summary)}</p>" for frames in frame_sets]
-    body += [html.verdict(verdict(bundles, differences), []), _cards(bundles)]
+    metric = mean_scores(bundles[-1].rows).get("sparse_fit.abs_rel", math.nan)
+    sentences = (
+        [f"Metric depth from {points} measured points is off by {100 * metric:.2g} % on average."]
+        if math.isfinite(metric)
+        else []
+    )
+    body += [html.verdict(verdict(bundles, differences), sentences), _cards(bundles)]
     if differences:
         body += _comparison(bundles, differences)
     for index_title, index in ranked(bundles):
