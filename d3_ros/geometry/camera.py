@@ -125,7 +125,8 @@ def ray_map(intrinsics: CameraIntrinsics) -> np.ndarray:
     else:
         pixels = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
         xy = _undistort(pixels, intrinsics)
-        with np.errstate(invalid="ignore"):
+        # Whatever a lens makes of a pixel, its ray is believed only if it leads back there.
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             points = np.column_stack([xy, np.ones(len(xy))])
             error = np.abs(project(points, intrinsics) - pixels).max(axis=1)
             believed = error < RAY_TOLERANCE_PX
@@ -158,7 +159,8 @@ def project(points_xyz: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
     safe_z = np.where(in_front, z, np.nan)
     xy = points[:, :2] / safe_z[:, None]
     if is_distorted(intrinsics):
-        xy = _distort(xy, intrinsics)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            xy = _distort(xy, intrinsics)
     return xy * (intrinsics.fx, intrinsics.fy) + (intrinsics.cx, intrinsics.cy)
 
 

@@ -7,7 +7,6 @@ one line names the topic and says what to do.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,6 +18,10 @@ from d3_ros.types import CameraIntrinsics
 if TYPE_CHECKING:  # bags are read where no ROS is installed
     from sensor_msgs.msg import CameraInfo
     from std_msgs.msg import Header
+
+
+# No camera has a focal length outside of these, or a principal point beyond: pixels.
+MIN_FOCAL_PX, MAX_PX = 0.01, 1e7
 
 
 def intrinsics_from_camera_info(
@@ -57,7 +60,8 @@ def intrinsics_from_camera_info(
     binning_x, binning_y = binning(info)
     fx, cx = fx / binning_x, (cx - info.roi.x_offset) / binning_x
     fy, cy = fy / binning_y, (cy - info.roi.y_offset) / binning_y
-    if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
+    focal_lengths = all(MIN_FOCAL_PX <= focal <= MAX_PX for focal in (fx, fy))  # false for NaN
+    if not (focal_lengths and abs(cx) <= MAX_PX and abs(cy) <= MAX_PX):
         raise MessageError(
             f"'{topic}' has an unusable {used}: fx={fx}, fy={fy}, cx={cx}, cy={cy} pixels: "
             "calibrate the camera"
