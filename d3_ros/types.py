@@ -108,7 +108,8 @@ class DepthFit:
     `inlier_ratio` and `abs_rel` (mean `|z - z_sensor| / z_sensor` on points held out of the fit)
     are NaN when nothing was measured. `age_s` is the age of the fit, 0 when measured.
     `to_metres`, when present, replaces the affine map (another domain, a local correction); it
-    gives NaN where it is not to be trusted.
+    gives NaN where it is not to be trusted. `relative_error`, when present, maps metres (H, W) to
+    their expected relative error.
     """
 
     ok: bool
@@ -121,6 +122,7 @@ class DepthFit:
     points: int = 0
     age_s: float = 0.0
     to_metres: Callable[[np.ndarray], np.ndarray] | None = None
+    relative_error: Callable[[np.ndarray], np.ndarray] | None = None
 
     def apply(self, relative: np.ndarray) -> np.ndarray:
         """Turn (H, W) float32 relative depth into (H, W) float32 metres.
@@ -140,6 +142,25 @@ class DepthFit:
         trusted = (relative > 0.0) & (relative < 1.0) & (metric > 0.0)
         metric[~trusted] = float("nan")
         return metric
+
+    def sigma(self, relative: np.ndarray, metric: np.ndarray | None = None) -> np.ndarray:
+        """Expected error (1 sigma) of `apply(relative)`, (H, W) float32 metres.
+
+        It grows away from what was measured, at steps of depth and with the age of the fit. NaN
+        where there are no metres, and everywhere if the fit does not know its error.
+
+        Args:
+            relative: (H, W) float32 relative depth.
+            metric: `apply(relative)`, where the caller has it already.
+
+        Raises:
+            ValueError: the fit has no scale (`ok` is false).
+        """
+        if metric is None:
+            metric = self.apply(relative)
+        if self.relative_error is None:
+            return np.full(metric.shape, np.nan, np.float32)
+        return metric * self.relative_error(metric)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
 from d3_ros.geometry.alignment.points import RefusedError, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
+from d3_ros.geometry.alignment.uncertainty import ErrorModel
 from d3_ros.types import DepthFit
 
 # More where points are so many that they are thinned, and to hold some out costs nothing.
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
 # Up to so many points, the image guides the detail; more show the edges themselves.
 GUIDED_POINTS = 3000
+# Of few points, about so many are predicted from one side only when they are left out.
+HULL_POINTS = 2.5
 # Standard deviations of a normal distribution that 95 % of its values are above.
 ONE_SIDED_95 = 1.645
 # Seconds that an image may be late behind a newer one before it is a new beginning.
@@ -57,6 +60,7 @@ class ScaleAligner:
         """Forget everything learned from earlier frames."""
         self._last: DepthFit | None = None
         self._last_stamp = float("-inf")
+        self._global_error = 0.0
         self._now = float("-inf")
         self._local = LocalCorrection(self.settings, self._stage)
         self._global = GlobalScale(self.settings, self._needs_slope)
@@ -121,8 +125,19 @@ class ScaleAligner:
         metric_map = self._last.to_metres
         if age > self.settings.hold_correction_s and isinstance(metric_map, MetricMap):
             metric_map = replace(metric_map, field=None, detail=None)
+        errors = self._last.relative_error
+        if isinstance(errors, ErrorModel):
+            errors = replace(errors, age_s=age)
+            if metric_map is not self._last.to_metres:
+                errors = replace(errors, lost_error=self._global_error)
         return replace(
-            self._last, state="held", reason=reason, points=0, age_s=age, to_metres=metric_map
+            self._last,
+            state="held",
+            reason=reason,
+            points=0,
+            age_s=age,
+            to_metres=metric_map,
+            relative_error=errors,
         )
 
     def _measure(
@@ -158,12 +173,15 @@ class ScaleAligner:
             fit = scale.fit
             metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
             error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
+            weight = np.ones(len(error))
             agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
+            global_error = _mean_error(agreement, np.ones(len(few)))
             local = None
             if around is not None:
                 local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng, around)
         if local is not None:
-            metric_map, error, agreement = local.metric_map, local.held_out, local.left_out
+            metric_map, agreement = local.metric_map, local.left_out
+            error, weight = local.held_out, local.weight
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))
         # Of few points a small share may disagree by chance.
         needed = settings.min_inlier_ratio
@@ -173,6 +191,10 @@ class ScaleAligner:
                 f"only {inlier_ratio:.0%} of {len(few)} points agree with one scale, "
                 f"{settings.min_inlier_ratio:.0%} needed"
             )
+        self._global_error = global_error
+        abs_rel = _mean_error(error, weight)
+        if local is not None:  # few points lie on their own hull, where left-out ones are far off
+            abs_rel *= 1.0 - HULL_POINTS / max(count, 2.0 * HULL_POINTS)
         return DepthFit(
             ok=True,
             state="measured",
@@ -180,7 +202,15 @@ class ScaleAligner:
             scale=scale.published.scale,
             shift=scale.published.shift,
             inlier_ratio=inlier_ratio,
-            abs_rel=float(np.nanmean(error)) if np.isfinite(error).any() else float("nan"),
+            abs_rel=abs_rel,
             points=count,
             to_metres=metric_map,
+            relative_error=ErrorModel(few, abs_rel, guess=bool(scale.note)),
         )
+
+
+def _mean_error(error: np.ndarray, weight: np.ndarray) -> float:
+    """Weighted mean of (M,) errors that are finite; NaN where there is none."""
+    known = np.isfinite(error)
+    total = float(weight[known].sum())
+    return float(error[known] @ weight[known]) / total if total > 0 else float("nan")

@@ -105,8 +105,8 @@ class GuidedDetailModel:
         honest: np.ndarray,
         shape: tuple[int, int],
         base: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    ) -> tuple[Detail, np.ndarray]:
-        """The detail that samples add to the base, and errors at samples, each left out.
+    ) -> tuple[Detail, np.ndarray, np.ndarray]:
+        """The detail that samples add to the base; errors and trust of the samples that judge.
 
         Args:
             guide: the image.
@@ -143,7 +143,7 @@ class GuidedDetailModel:
 
         planes, (style, errors) = together(regress, judge)
         offset, weight = (cells.image(part) for part in planes.blend(style))
-        return Detail(offset, weight, cells.step), errors
+        return Detail(offset, weight, cells.step), errors, samples.trust[judges]
 
 
 def _believe_small_objects(guide: Guide, samples: Samples) -> Samples:

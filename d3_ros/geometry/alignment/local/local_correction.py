@@ -36,12 +36,14 @@ POINTS_AT_ONCE = 4096
 class LocalFit:
     """The corrected map and its relative errors |z - z_sensor| / z_sensor at sensor points.
 
-    `held_out` (M,): at the held-out points, which had no part in the map. `left_out`: at a sample
-    of the other points, each predicted without itself.
+    `held_out` (M,): at points that had no part in the prediction, with their `weight` (M,): how far
+    each is believed. `left_out`: at a sample of points, by the smooth field alone, each predicted
+    without itself.
     """
 
     metric_map: MetricMap
     held_out: np.ndarray
+    weight: np.ndarray
     left_out: np.ndarray
 
 
@@ -139,15 +141,20 @@ class LocalCorrection:
                 if len(regression.judge_errors):
                     last = everything.truth[-len(regression.judge_errors) :]
                     honest = last - regression.judge_errors
-                detail, errors = self._guided.fit(
+                detail, errors, weight = self._guided.fit(
                     surroundings, everything, honest, (height, width), base
                 )
             else:
                 detail, errors = self._detail.fit(
                     samples, held_out_samples, honest, dense, (height, width), base, surroundings
                 )
+                weight = np.ones(len(errors))
+                if len(regression.judge_errors):  # more of them than were held out
+                    errors = regression.judge_errors
+                    weight = regression.trust[-len(errors) :]
         left_out = np.abs(np.expm1(regression.left_out))
-        return LocalFit(replace(metric_map, detail=detail), np.abs(np.expm1(errors)), left_out)
+        metric_map = replace(metric_map, detail=detail)
+        return LocalFit(metric_map, np.abs(np.expm1(errors)), weight, left_out)
 
 
 def _samples(
