@@ -232,7 +232,7 @@ class _Cloud:
         samples[..., :2], samples[..., 2:6], samples[..., 6] = near, like, 1.0
         samples[..., 7] = log_trust - 0.5 * (_squared_norm(near) + _squared_norm(like))
         weight = places @ samples.transpose(0, 2, 1)
-        weight = cv2.exp(weight.reshape(-1, count)).reshape(weight.shape)
+        weight = np.asarray(cv2.exp(weight.reshape(-1, count))).reshape(weight.shape)
         y, x = near[..., 0], near[..., 1]
         truth, field = self.truth[index], self.base[index]
         moments = np.stack(
