@@ -40,6 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only count operations, optimisation by optimisation; needs neither GPU nor memory",
     )
+    parser.add_argument(
+        "--proof",
+        type=Path,
+        metavar="DIR",
+        help="check numbers, graphs and memory of a GPU and measure the whole table, resumable; "
+        "writes DIR/proof.json and DIR/proof.md. On a CPU: a small network, to try the command",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=9.0, help="with --proof: no step begins later"
+    )
     parser.add_argument("--size", default="640x480", help="camera image, WIDTHxHEIGHT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     network = parser.add_argument_group("the network")
@@ -99,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
     width, height = _size(args.size, "--size", "WIDTHxHEIGHT, as in 640x480")
     if args.frames < 1 or min(args.cameras) < 1:
         raise DataError("--frames and --cameras must be at least 1")
+    if args.proof is not None:
+        return _proof(args, width, height)
     if args.flops:
         report = _flops(args)
     else:
@@ -145,6 +157,29 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         for text in table.stage_lines(result, roofline):
             print(text)
     return table.report(found, roofline, results)
+
+
+def _proof(args: argparse.Namespace, width: int, height: int) -> int:
+    from d3_ros.bench.network.proof import Proof, prove
+    from d3_ros.bench.network.run import Setting
+    from d3_ros.network.inference.torch_runtime import choose_device, choose_dtype
+
+    device = choose_device(args.device)
+    on_cuda = device.type == "cuda"
+    setting = Setting(
+        bundle=None,
+        architecture=args.architecture or (OFFICIAL if on_cuda else "small"),
+        device=device,
+        dtype=choose_dtype(args.dtype, device),
+        image_size=(height, width),
+        rival_size=args.rival_size if on_cuda else 64,
+        frames=args.frames if on_cuda else 1,
+    )
+    sizes = _sizes(args, SIZES if on_cuda else ("64x64",))
+    passed = prove(Proof(args.proof, setting, sizes, args.minutes), print)
+    verdict = "all steps passed" if passed else "not complete, or a step failed"
+    print(f"{args.proof / 'proof.md'}: {verdict}")
+    return 0 if passed else 1
 
 
 def _flops(args: argparse.Namespace) -> dict[str, Any]:
