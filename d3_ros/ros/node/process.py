@@ -36,7 +36,7 @@ def run(args: list[str] | None, termination: Termination) -> int:
             node = PredictorNode()
             if node.starts_by_itself:
                 node.start()
-            _spin(node, termination)
+            spin(node, termination)
     finally:
         termination.ignore()
         if node is not None:
@@ -50,7 +50,7 @@ def run(args: list[str] | None, termination: Termination) -> int:
     return 0
 
 
-def _spin(node: PredictorNode, termination: Termination) -> None:
+def spin(node: PredictorNode, termination: Termination) -> None:
     """Run the node's callbacks. One that raises is logged: a robot must not lose its node by it."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
