@@ -1,7 +1,7 @@
-"""Every frame of a dataset is read once before it is trained on; what was found is remembered.
+"""Every frame of a dataset is read once before it is used; what was found is remembered.
 
-The findings lie in the user's cache (~/.cache/d3_ros/checked), never beside the data, and hold for
-as long as the frame's files keep their sizes and times, so that a second run begins at once.
+The findings are in the user's cache (~/.cache/d3_ros/checked), never beside the data. They hold as
+long as the frame's files keep their sizes and times of change, so a second run begins at once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from d3_ros.data.readers import Reader, UnusableError
 from d3_ros.errors import DataError
+from d3_ros.imaging.image_file import write_whole
 from d3_ros.network.bundle.lookup import user_cache
 
 FORMAT = 2  # of the findings; another one is checked anew
@@ -31,9 +32,11 @@ MIN_KNOWN_PIXELS = 10
 
 @dataclass(frozen=True)
 class Finding:
-    """One frame: `label_size` (h, w) of its labels and whether its camera is known, or its fault.
+    """What was found out about one frame.
 
-    `fault` is (what is wrong with all frames of that kind, what exactly is wrong with this one).
+    label_size: (h, w) of its labels; None where the frame has a fault.
+    has_camera: whether its intrinsics are known.
+    fault: None, or (the kind of fault, in words that many frames share; the exact error message).
     """
 
     name: str
@@ -58,7 +61,7 @@ def check_frames(reader: Reader, folder: Path) -> list[Finding]:
 
 
 def describe_faults(findings: Sequence[Finding], total: int) -> str:
-    """What was left out, in one line: how many, why, and the first names of each kind."""
+    """What was left out, in one line: how many frames, why, and some names for each reason."""
     by_reason: dict[str, list[Finding]] = {}
     for finding in findings:
         assert finding.fault is not None
@@ -100,7 +103,7 @@ def _finding(name: str, entry: dict[str, Any]) -> Finding:
 
 
 def _state(reader: Reader, name: str) -> list[list[Any]]:
-    """What is another when the finding may be: the frame's files, and what others have."""
+    """What a finding depends on: the frame's files, and which labels the dataset has at all."""
     state: list[list[Any]] = [[reader.has_depth, reader.has_normals]]
     for path in reader.files(name):
         with contextlib.suppress(FileNotFoundError):
@@ -125,8 +128,7 @@ def _remembered(folder: Path, kind: str) -> dict[str, Any]:
 def _remember(folder: Path, kind: str, frames: dict[str, Any]) -> None:
     content = {"format": FORMAT, "folder": str(folder.resolve()), "frames": frames}
     file = _findings_file(folder, kind)
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):  # without a home to write to, each run checks anew
+    # Without a home to write to, each run checks anew.
+    with contextlib.suppress(OSError, DataError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        unfinished.replace(file)
+        write_whole(file, json.dumps(content))

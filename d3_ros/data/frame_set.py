@@ -15,15 +15,17 @@ from d3_ros.types import CameraIntrinsics
 
 Part = Literal["test", "train", "all"]
 
-# Of the view's width, apart: on the table-tops of a depth camera at 1 m the measured normals
-# scatter least at a 64th; nearer, noise counts, and farther, the objects' edges do.
+# Normals of measured depth are taken from points a 64th of the image's width apart. On table-tops
+# seen by a depth camera from 1 m they scatter least so: closer points suffer from the sensor's
+# noise, points farther apart from the objects' edges.
 NORMALS_SHARE = 64
 
 
 class FrameSet:
-    """Usable frames of a folder in any layout of `readers`.
+    """The usable frames of a folder in any layout of `readers`.
 
-    `names` of the frames in order; `summary`: one line, with what was left out and why.
+    names: of the frames, in order.
+    summary: one line for people: how many frames, and what was left out and why.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""One labelled frame and the changes of view that keep its labels true.
+"""A labelled frame, and crops, mirrors and resizes under which its labels stay true.
 
-Mirroring turns the sign of the normals' x and moves the principal point, a crop moves it, resizing
-scales the camera with half-pixel centres: after each, depth, normals and camera still agree.
+Mirroring changes the sign of the normals' x and moves the principal point; a crop moves the
+principal point; resizing scales the camera with half-pixel centres. After each of them, depth,
+normals and camera still agree.
 """
 
 from __future__ import annotations
@@ -86,8 +87,9 @@ class LabelledFrame:
     def resized(self, height: int, width: int) -> LabelledFrame:
         """At another size. The image is interpolated (bilinear, no antialias: as at inference).
 
-        Labels are never mixed across edges: each pixel takes the nearest one's, and of sparse depth
-        each point goes to the pixel that it falls into, the nearest of several.
+        Labels are never mixed across edges. Dense labels: each pixel takes the label of the nearest
+        pixel. Sparse depth: each point goes to the pixel that it falls into; of several points on
+        one pixel, the one with the smallest depth stays.
         """
         depth, normals = self.depth, self.normals
         if depth is not None:
@@ -102,10 +104,10 @@ class LabelledFrame:
         return LabelledFrame(rgb, depth, normals, camera, self.caption)
 
     def with_derived_normals(self, share: int = 128) -> LabelledFrame:
-        """With normals from its own depth and camera, which it must have at one size.
+        """The frame with normals computed from its depth and camera, which have one size.
 
-        Neighbours in measured depth are too noisy: points are compared that are a `share`-th of the
-        view's width apart.
+        Neighbouring pixels of measured depth are too noisy, so points that are apart by the image's
+        width divided by `share` are compared.
         """
         assert self.depth is not None
         assert self.camera is not None

@@ -1,4 +1,4 @@
-"""One frame that the demo plays, what gives such frames, and what its user said about them."""
+"""A frame that the demo plays, the interface of a source of such frames, and its options."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from d3_ros.types import CameraIntrinsics
 
 @dataclass(frozen=True)
 class PlayedFrame:
-    """One camera image and what else is known about its moment.
+    """One camera image, and the depth that was measured with it.
 
-    `index`: place in the source, from 0. `name`: for people (a file's stem, a time). `stamp`:
-    seconds on the source's own clock; NaN where it has none (a folder). `rgb`: (H, W, 3) uint8.
-    `intrinsics`: of the image at this size, or None. `sensor`: (H, W) float32 z-depth in metres,
-    NaN where not measured, that the node is given; or None. `truth`: (H, W) float32 z-depth in
-    metres to score with, NaN where unknown *or given to the node*; or None.
+    index: position in the source, from 0.
+    name: for people: a file's stem, or a time.
+    stamp: seconds on the source's own clock; NaN where it has none (a folder).
+    rgb: (H, W, 3) uint8.
+    intrinsics: of the image at this size, or None.
+    sensor: (H, W) float32 z-depth in metres that the node is given, NaN where not measured; or
+        None.
+    truth: (H, W) float32 z-depth in metres to score with, NaN where unknown *or given to the node*;
+        or None.
     """
 
     index: int
@@ -33,10 +37,11 @@ class PlayedFrame:
 
 
 class FrameSource(Protocol):
-    """Frames that can be iterated again and again.
+    """Frames that can be iterated again and again, the same each time.
 
-    `title`: one line for people. `rate_hz`: the camera's own rate, None where frames have no time.
-    `warnings`: one line each for what was left out.
+    title: one line for people.
+    rate_hz: the camera's own rate; None where frames have no time.
+    warnings: one line for each thing that was left out.
     """
 
     title: str
@@ -52,9 +57,12 @@ class FrameSource(Protocol):
 class SourceOptions:
     """What the user said about the input; the same in every process of a demo.
 
-    `intrinsics`: (fx, fy, cx, cy) in pixels for folders and videos. `points`: how many measured
-    pixels the node is given; None: as the source has them, or 500 where the rest must score.
-    The topics are a bag's; None: found by their names.
+    path: bag, folder or video.
+    intrinsics: (fx, fy, cx, cy) in pixels, instead of those of the source.
+    points: how many measured pixels the node is given; None: all of them, or 500 where the others
+        are needed to score.
+    seed: of the choice of these pixels.
+    image_topic, sensor_topic, truth_topic: of a bag; None: found by their names.
     """
 
     path: Path

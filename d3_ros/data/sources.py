@@ -1,7 +1,7 @@
 """Where the demo's frames come from: a bag, a folder of pictures, or a video.
 
-Every source gives the same frames each time it is iterated: the player sends them in one process
-while the report scores them in another.
+The player sends the frames in one process while the report scores them in another. So a source
+gives the same frames each time it is iterated.
 """
 
 from __future__ import annotations

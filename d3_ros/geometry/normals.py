@@ -109,11 +109,19 @@ def _pixels_per_ray(intrinsics: CameraIntrinsics, step: int) -> tuple[np.ndarray
 
 
 def _slope(plane: np.ndarray, step: int) -> np.ndarray:
-    """Change along the rows per pixel: central, one-sided where a neighbour is missing."""
-    slope = np.empty_like(plane)
-    slope[:, step:-step] = (plane[:, 2 * step :] - plane[:, : -2 * step]) / (2 * step)
-    slope[:, :step] = (plane[:, step : 2 * step] - plane[:, :step]) / step
-    slope[:, -step:] = (plane[:, -step:] - plane[:, -2 * step : -step]) / step
+    """Change along the rows per pixel: central, one-sided where a neighbour is missing.
+
+    NaN where both are missing, in images narrower than two steps.
+    """
+    slope = np.full_like(plane, np.nan)
+    width = plane.shape[1]
+    if width > step:
+        one_sided = (plane[:, step:] - plane[:, :-step]) / step
+        slope[:, : width - step] = one_sided
+        slope[:, step:] = one_sided
+    if width > 2 * step:
+        slope[:, step:-step] = (plane[:, 2 * step :] - plane[:, : -2 * step]) / (2 * step)
+        slope[:, :step] = one_sided[:, :step]
     return slope
 
 

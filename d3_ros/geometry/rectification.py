@@ -13,10 +13,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from d3_ros.errors import DataError
 from d3_ros.geometry.camera import project, ray_map
 from d3_ros.types import CameraIntrinsics
 
 Rotation = tuple[float, ...]
+LARGEST_SIDE = 32_766  # of an image, pixels: cv2.remap's limit
 IDENTITY: Rotation = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -64,13 +66,19 @@ def rectification(
             (camera_info.r).
 
     Raises:
-        DataError: an unknown distortion model or a wrong number of coefficients.
+        DataError: an unknown distortion model, a wrong number of coefficients, or a side longer
+            than `LARGEST_SIDE`.
         ValueError: the two differ in size.
     """
     height, width = raw.height, raw.width
     if (rectified.height, rectified.width) != (height, width):
         raise ValueError(
             f"{width} x {height} cannot be rectified to {rectified.width} x {rectified.height}"
+        )
+    if max(height, width) > LARGEST_SIDE:
+        raise DataError(
+            f"{width} x {height} images cannot be rectified, {LARGEST_SIDE} pixels is the limit of "
+            "a side: set output.rectified to false"
         )
     R = np.array(rotation, np.float64).reshape(3, 3)  # noqa: N806
 
