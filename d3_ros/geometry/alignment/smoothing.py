@@ -1,7 +1,8 @@
 """What the aligner remembers from frame to frame: the global fit and the choices it made.
 
 `GatedSmoother` averages the global fit while successive fits agree and follows a real change at
-once. `SteadyChoice` picks one of several methods by their errors without flipping between frames.
+once. `CorrectionSmoother` averages the local correction where the scene stays.
+`SteadyChoice` picks one of several methods by their errors without flipping between frames.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from d3_ros.geometry.alignment.numerics import median
 
 Key = TypeVar("Key", bound=Hashable)
 
+# Differences of log depth between two frames at which a cell's past counts 0.6 of its weight.
+SAME_DEPTH, SAME_CORRECTION = 0.05, 0.2
 # chi-squared with two degrees of freedom, one false alarm in a thousand.
 GATE_CHI2 = 13.8
 
@@ -70,6 +73,38 @@ class GatedSmoother:
         return replace(
             fit, affine=replace(fit.affine, scale=scale, shift=shift, covariance=covariance)
         )
+
+
+class CorrectionSmoother:
+    """Averages the local correction over frames, cell by cell, where the scene stays the same.
+
+    A cell keeps its past as far as its depth by the global fit and its correction are alike in both
+    frames. A step of the scene or an object that moves through the cell is followed at once.
+
+    Args:
+        memory: in [0, 1); 0 is no smoothing.
+    """
+
+    def __init__(self, memory: float) -> None:
+        self.memory = memory
+        self._past: tuple[np.ndarray, np.ndarray] | None = None
+
+    def update(self, by_fit: np.ndarray, correction: np.ndarray) -> np.ndarray:
+        """The smoothed correction of log depth, (h, w).
+
+        Args:
+            by_fit: (h, w) log depth of the cells by the global fit.
+            correction: (h, w) what this frame adds to it.
+        """
+        if self._past is not None and self._past[0].shape == by_fit.shape and self.memory > 0:
+            moved = (by_fit - self._past[0]) * np.float32(1.0 / SAME_DEPTH)
+            change = correction - self._past[1]
+            moved *= moved
+            moved += np.square(change * np.float32(1.0 / SAME_CORRECTION))
+            keep = np.float32(self.memory) * np.exp(np.float32(-0.5) * moved)
+            correction = correction - keep * change
+        self._past = by_fit, correction
+        return correction
 
 
 class SteadyChoice(Generic[Key]):

@@ -214,6 +214,14 @@ def _coarse_base(
     return np.nan_to_num(base(rows, columns))
 
 
+def coarse(image: np.ndarray, step: int) -> np.ndarray:
+    """(h, w) values of an image (H, W) at the centres of cells of that many pixels."""
+    rows, columns = (
+        np.minimum(np.arange(0, pixels, step) + step // 2, pixels - 1) for pixels in image.shape
+    )
+    return np.asarray(image[np.ix_(rows, columns)])
+
+
 def _enlarge(cells: np.ndarray, step: int, top: int, height: int) -> np.ndarray:
     """Rows `top` to `top + height` of an image of cells, enlarged; `top` is a multiple of `step`.
 

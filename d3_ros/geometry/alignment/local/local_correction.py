@@ -10,7 +10,7 @@ import numpy as np
 
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.local.correction_field import evaluate_field, image_position
-from d3_ros.geometry.alignment.local.detail import Detail, DetailModel
+from d3_ros.geometry.alignment.local.detail import Detail, DetailModel, coarse
 from d3_ros.geometry.alignment.local.gaussian_process import ResidualModel
 from d3_ros.geometry.alignment.local.guided_detail import Guide, GuidedDetailModel
 from d3_ros.geometry.alignment.local.prior import Features
@@ -20,6 +20,7 @@ from d3_ros.geometry.alignment.numerics import median
 from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
+from d3_ros.geometry.alignment.smoothing import CorrectionSmoother
 
 # A point is doubted when the regression gives it less weight than this.
 DOUBTED = 0.5
@@ -28,6 +29,8 @@ DOUBTED = 0.5
 NEIGHBOURS_THAT_CONFIRM, CONFIRM_REACH, CONFIRM_TOLERANCE = 2, 1.5, 0.05
 # Pixels around doubted points that are looked at in one go, to bound the memory.
 PIXELS_AT_ONCE = 2_000_000
+# Memory of the correction, as a share of that of the scale.
+CORRECTION_MEMORY = 0.95
 # Points whose correction is looked up at once.
 POINTS_AT_ONCE = 4096
 
@@ -64,6 +67,7 @@ class LocalCorrection:
         self._residuals = ResidualModel()
         self._detail = DetailModel(self.settings.domain_hysteresis)
         self._guided = GuidedDetailModel(self.settings.domain_hysteresis)
+        self._smoother = CorrectionSmoother(CORRECTION_MEMORY * self.settings.smoothing)
 
     def fit(
         self,
@@ -152,9 +156,19 @@ class LocalCorrection:
                 if len(regression.judge_errors):  # more of them than were held out
                     errors = regression.judge_errors
                     weight = regression.trust[-len(errors) :]
+        if detail is not None and detail.step > 1:
+            detail = self._smoothed(detail, metric_map, relative)
         left_out = np.abs(np.expm1(regression.left_out))
         metric_map = replace(metric_map, detail=detail)
         return LocalFit(metric_map, np.abs(np.expm1(errors)), weight, left_out)
+
+    def _smoothed(self, detail: Detail, metric_map: MetricMap, relative: np.ndarray) -> Detail:
+        """The detail moved so that its cells' correction is steady over time."""
+        by_fit, base = metric_map.log_depth(coarse(relative, detail.step))
+        weight = 0.0 if detail.weight is None else detail.weight
+        correction = np.nan_to_num(detail.offset + (1.0 - weight) * base - by_fit)
+        smoothed = self._smoother.update(np.nan_to_num(by_fit), correction)
+        return replace(detail, offset=detail.offset + (smoothed - correction))
 
 
 def _samples(
