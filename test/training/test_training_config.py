@@ -120,6 +120,18 @@ def test_a_recipe_is_found_by_its_name_and_its_old_name_tells_the_new_one(
         find_config("nano_99.yaml")
 
 
+def test_an_installed_recipe_comes_before_the_repositorys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "share" / "d3_ros" / "config" / "training"
+    installed.mkdir(parents=True)
+    (installed / "finetune.yaml").write_text("inherits: train_depth.yaml\nseed: 7\n")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
+    assert find_config("finetune.yaml") == installed / "finetune.yaml"
+    assert load_config(installed / "finetune.yaml").seed == 7  # its parent is the repository's
+    assert find_config("train_depth.yaml") == OFFICIAL
+
+
 def test_overrides() -> None:
     changes = ["stages=[{size: [8, 16], batch: 16, steps: 5}]", "losses.mse=4"]
     config = load_config(CONFIGS / "nano_04_small.yaml", ["micro_batch=16", *changes])
