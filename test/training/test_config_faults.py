@@ -41,7 +41,7 @@ BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "a device in inherits": (b"inherits: /dev/zero", "inherits /dev/zero: there is no such file"),
     "a name of 10,000 characters in inherits": (
         b"inherits: " + b"x" * 10000,
-        "inherits a configuration cannot have this name",
+        "inherits [Errno 36] File name too long",
     ),
     "the home of nobody in inherits": (b'inherits: "~nobody_/c.yaml"', "there is no such file"),
     "brackets without end": (b"[" * 5000, "is not YAML"),
