@@ -260,7 +260,9 @@ def _undistort(pixels: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
         xy = cv2.fisheye.undistortPoints(source, intrinsics.matrix, coefficients)
     else:
         until = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-12)
-        xy = cv2.undistortPointsIter(
-            source, intrinsics.matrix, coefficients, np.eye(3), np.eye(3), until
+        # In OpenCV 4 the function of this name takes no criteria; in 5 there is no other.
+        undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
+        xy = undistort(
+            source, intrinsics.matrix, coefficients, R=np.eye(3), P=np.eye(3), criteria=until
         )
     return xy.reshape(-1, 2)

@@ -97,6 +97,9 @@ def receive(robot: Robot) -> Iterator[Callable[..., list[Any]]]:
     yield receive
     for subscription in subscriptions:
         robot.peer.destroy_subscription(subscription)
+    outputs = robot.node._session.cameras[""].publishers._publishers.values()
+    # Else the next test would take them for its own.
+    wait_until(lambda: not any(p.get_subscription_count() for p in outputs), "the node knows")
     robot.received.clear()
 
 
