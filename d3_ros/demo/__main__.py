@@ -22,6 +22,35 @@ SAMPLE = Path(__file__).resolve().parents[2] / "test" / "data" / "sample_walk"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; 0 is success, 1 a failure told in one line, 130 an interruption."""
+    args = _parser().parse_args(argv)
+    # A terminated demo must end its children as an interrupted one does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    options = DemoOptions(
+        source=source_options(args.input, args),
+        output=args.output,
+        model=args.model,
+        device=args.device,
+        rate=args.rate,
+        frames=args.frames,
+        pictures=args.pictures,
+        timeout_s=args.timeout,
+        view=args.view,
+    )
+    try:
+        run(options)
+    except D3Error as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"demo: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
         description=__doc__,
@@ -73,32 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="seconds until the demo gives up (default: %(default)s)",
     )
     parser.add_argument("--view", action="store_true", help="open rviz2 on the node's topics")
-    args = parser.parse_args(argv)
-    # A terminated demo must end its children as an interrupted one does.
-    signal.signal(signal.SIGTERM, _interrupt)
-    options = DemoOptions(
-        source=source_options(args.input, args),
-        output=args.output,
-        model=args.model,
-        device=args.device,
-        rate=args.rate,
-        frames=args.frames,
-        pictures=args.pictures,
-        timeout_s=args.timeout,
-        view=args.view,
-    )
-    try:
-        run(options)
-    except D3Error as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"demo: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return parser
 
 
 def _interrupt(*_: object) -> NoReturn:

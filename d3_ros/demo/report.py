@@ -27,6 +27,7 @@ from d3_ros.demo.score import (
     score_points_alone,
     traffic,
 )
+from d3_ros.demo.verdict import played
 from d3_ros.evaluation.output_folder import REPORT
 from d3_ros.geometry.point_cloud import ply_file
 from d3_ros.imaging.drawing import panels, save_picture
@@ -163,7 +164,11 @@ def table(report: dict[str, Any]) -> str:
     """The summary for the terminal, one line per number."""
     latency = report["latency_ms"]
     lines = [
-        ("frames", f"{report['frames']} of {report['sent']} sent, {report['dropped']} dropped"),
+        (
+            "images",
+            f"{report['frames']} of {report['sent']} sent, {report['dropped']} dropped "
+            f"({played(report)})",
+        ),
         ("model", f"{report['model']} on {report['device']} ({report['hardware']})"),
         ("rate", _text(report["depth_hz"], "{:.2f} Hz") + f" on ~/{report['depth_topic']}"),
         (

@@ -8,18 +8,20 @@ from typing import Any
 SAME = 0.05
 
 
-def what_was_run(report: dict[str, Any]) -> str:
-    """One sentence about the input and how it was played."""
+def played(report: dict[str, Any]) -> str:
+    """How many frames of the source were played, and how often."""
     frames, sent = report["source_frames"], report["sent"]
-    rounds = sent / frames if frames else 0
-    played = f"{frames} frames"
-    if rounds > 1:
-        played += f", each played {rounds:.3g} times ({sent} images)"
-    elif sent < frames:
-        played = f"the first {sent} of {frames} frames"
+    if sent > frames > 0:
+        return f"{frames} frames, each played {sent / frames:.3g} times"
+    return f"{frames} frames" if sent == frames else f"the first {sent} of {frames} frames"
+
+
+def what_was_run(report: dict[str, Any]) -> str:
+    """The input, and how it was played."""
     text = (
-        f"{played}, published as a camera to the node d3_ros/predictor with the model "
-        f"{report['model']} on {report['device']}. Results came back over DDS to another process."
+        f"{played(report)} ({report['sent']} images), published as a camera to the node "
+        f"d3_ros/predictor with the model {report['model']} on {report['device']}. Results came "
+        "back over DDS to another process."
     )
     if report["given_points"]:
         text += (

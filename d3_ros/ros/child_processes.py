@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -70,8 +72,9 @@ class Family:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in reversed(self._children.values()):
-            child.stop()
+        with _signals_held():
+            for child in reversed(self._children.values()):
+                child.stop()
 
     def start_module(self, name: str, module: str, *arguments: str) -> Child:
         """Start `python -m module arguments`."""
@@ -79,8 +82,10 @@ class Family:
 
     def start(self, name: str, command: Sequence[str]) -> Child:
         """Start a command; its log is NAME.log."""
-        child = Child(name, command, self._folder / f"{name}.log", self._env)
-        self._children[name] = child
+        # An interruption between the two lines would leave a process that nobody ends.
+        with _signals_held():
+            child = Child(name, command, self._folder / f"{name}.log", self._env)
+            self._children[name] = child
         return child
 
     def child(self, name: str) -> Child | None:
@@ -94,6 +99,29 @@ def only_this_machine() -> dict[str, str]:
     if os.environ.get("ROS_DISTRO") == "humble":
         return {"ROS_LOCALHOST_ONLY": "1"}
     return {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM after the block, so that they cannot interrupt it.
+
+    A new process has the default handlers: these are no blocked signals, which it would inherit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread only
+        return
+    held: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if held:
+            signal.raise_signal(held[0])
 
 
 def private_environment(domain: int, log_folder: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -276,6 +277,25 @@ def test_a_stubborn_child_ends_too(tmp_path: Path) -> None:
         wait_until(lambda: "ready" in child.last_lines() or child.exit_code, "the child is ready")
         child.stop(patience_s=0.3)
         assert child.exit_code == -signal.SIGTERM
+
+
+def test_an_interruption_while_a_child_starts_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after the process exists and before the family knows it."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        signal.raise_signal(signal.SIGINT)
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt), Family(tmp_path, dict(os.environ)) as family:
+        family.start("sleeper", ["sleep", "60"])
+    assert started[0].poll() is not None, "the child has ended"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_view_opens_rviz2_on_our_topics_or_says_that_there_is_none(
