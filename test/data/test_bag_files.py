@@ -117,12 +117,26 @@ def test_what_cannot_be_read_names_its_remedy(tmp_path: Path) -> None:
     assert not is_bag(tmp_path / "none")
 
 
-def test_definitions_that_are_not_ros_s_are_refused(tmp_path: Path) -> None:
-    """A bag brings the definitions of its messages with it; one lost a field (by fuzzing)."""
+@pytest.mark.parametrize(
+    ("field", "other", "message"),
+    [
+        (b"uint32 binning_y", b"uint32 binning_z", "CameraInfo has another 'binning_y'"),
+        (b"", b"", ""),
+        (b"uint32 x_offset", b"uint32 X_offset", "RegionOfInterest has another 'x_offset'"),
+        (b"int32 sec", b"uint8 sec", "not a readable ROS bag"),
+    ],
+)
+def test_definitions_that_are_not_ros_s_are_refused(
+    tmp_path: Path, field: bytes, other: bytes, message: str
+) -> None:
+    """A bag brings the definitions of its messages with it; fuzzing changed them."""
     path = ros2_bag(tmp_path / "bag", StoragePlugin.MCAP)
     file = path / "bag.mcap"
     data = file.read_bytes()
-    assert data.count(b"uint32 binning_y") == 2
-    file.write_bytes(data.replace(b"uint32 binning_y", b"uint32 binning_z"))
-    with pytest.raises(DataError, match="CameraInfo has another 'binning_y' than ROS"):
+    if field:
+        file.write_bytes(data.replace(field, other.rjust(len(field))))
+    if not message:
+        assert read_contents(path).topics
+        return
+    with pytest.raises(DataError, match=message):
         read_contents(path)

@@ -28,6 +28,7 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POINTS, SCAN = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
+ROS1_FIELDS = {"D": "d", "K": "k", "R": "r", "P": "p"}  # of CameraInfo
 METADATA, STORAGE_SUFFIXES = "metadata.yaml", frozenset({".mcap", ".db3"})
 # A bag is in the order of reception: how much later than its image another message may arrive.
 LATE_NS = 500_000_000
@@ -208,7 +209,7 @@ def _check_definitions(reader: AnyReader) -> None:
         if name in checked or name not in found:
             continue
         checked.add(name)
-        own = {field.lower(): kind for field, kind in found[name][1]}  # ROS 1: D, K, R, P
+        own = {ROS1_FIELDS.get(field, field): kind for field, kind in found[name][1]}
         for field, kind in known[name][1]:
             if own.get(field) != kind:
                 raise DataError(f"its definition of {name} has another '{field}' than ROS")
