@@ -93,11 +93,15 @@ def _comparison(folder: Path, export: OnnxExport, size: str) -> str:
     from d3_ros.network.bundle.onnx_export import check_image
 
     rgb = check_image((240, 320))
+    codec = export.codec
     ours, theirs = (
-        D3Predictor.from_pretrained(
-            folder, "cpu", dtype, size, codec=export.codec, runtime=runtime
-        )(rgb, export.tasks)
-        for runtime, dtype in (("onnx", export.precision), ("torch", "fp32"))
+        predictor(rgb, export.tasks)
+        for predictor in (
+            D3Predictor.from_pretrained(
+                folder, "cpu", export.precision, size, codec=codec, runtime="onnx"
+            ),
+            D3Predictor.from_pretrained(folder, "cpu", "fp32", size, codec=codec, runtime="torch"),
+        )
     )
     differences = []
     for task in export.tasks:

@@ -5,6 +5,7 @@ A target takes any bytes and returns, or raises a `D3Error` of one line. Anythin
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import json
@@ -19,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 from helpers import bag_messages, pictures
+from helpers.paths import ROOT
 from rosbags.rosbag2 import StoragePlugin
 
 from d3_ros.data import official_layout, plain_folder
@@ -34,6 +36,7 @@ from d3_ros.messages.compressed import depth_from_any, rgb_from_any
 from d3_ros.messages.images import depth_from_image, rgb_from_image
 from d3_ros.messages.points import points_from_cloud
 from d3_ros.messages.scans import points_from_scan
+from d3_ros.network.bundle.manifest import read_manifest
 from d3_ros.types import CameraIntrinsics
 
 CAMERA = CameraIntrinsics(16, 12, 10.0, 10.0, 7.5, 5.5)
@@ -316,6 +319,8 @@ def _kitti() -> bytes:
 _CAMERA = {"width": 8, "height": 6, "fx": 5, "fy": 5.5, "cx": 3.5, "cy": 2.5}
 _LENS = {**_CAMERA, "distortion_model": "plumb_bob", "distortion": [0.1, 0, 0, 0]}
 
+
+_CHECKPOINT = "d3_ros.network.bundle.official_checkpoint"
 TARGETS: dict[str, Target] = {
     "picture": Target(picture, _picture_seeds),
     "compressed_image": Target(
@@ -347,6 +352,14 @@ TARGETS: dict[str, Target] = {
     ),
     "caption_json": Target(
         _file("c.json", official_layout.read_caption), lambda: [b'{"caption": "a room"}']
+    ),
+    "bundle_json": Target(
+        _file("bundle.json", lambda path: read_manifest(path.parent)),
+        lambda: [(ROOT / "models" / "d3_nano" / "bundle.json").read_bytes()],
+    ),
+    "checkpoint": Target(  # imported when it runs: torch takes seconds
+        _file("c.pth", lambda path: importlib.import_module(_CHECKPOINT).read_checkpoint(path)),
+        lambda: [importlib.import_module("helpers.official_files").small_checkpoint()],
     ),
     "kitti": Target(kitti, lambda: [_kitti()]),
     "completion_npz": Target(completion, lambda: [_npz()]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from d3_ros.network.bundle.official_checkpoint import TIMESTEP, UNET_PREFIX, VAE_PREFIX
 
 START, END, PAD = "<|startoftext|>", "<|endoftext|>", "!"
 
@@ -83,3 +86,11 @@ def text_encoder(width: int) -> CLIPTextModel:
                 pad_token_id=vocabulary()[PAD],
             )
         ).eval()
+
+
+def small_checkpoint() -> bytes:
+    """A file that `read_checkpoint` reads, of three tensors."""
+    state = {TIMESTEP: torch.tensor(200.0), f"{UNET_PREFIX}w": torch.zeros(3, 2)}
+    file = io.BytesIO()
+    torch.save({**state, f"{VAE_PREFIX}w": torch.zeros(4, dtype=torch.float16)}, file)
+    return file.getvalue()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.official_files import small_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -247,11 +248,6 @@ def saved(state: object) -> bytes:
     return file.getvalue()
 
 
-def checkpoint_bytes() -> bytes:
-    state = {"timestep": torch.tensor(200.0), "d3_predictor.w": torch.zeros(3, 2)}
-    return saved({**state, "ae.ae.w": torch.zeros(4, dtype=torch.float16)})
-
-
 def fuzz_checkpoint(data: bytes, path: Path) -> bool:
     """A checkpoint of any bytes is read or refused, in one line; whether it was read."""
     path.write_bytes(data)
@@ -272,7 +268,7 @@ def test_timesteps_that_are_none(tmp_path: Path, timestep: Any) -> None:
 
 
 def test_checkpoints_of_other_things(tmp_path: Path) -> None:
-    assert fuzz_checkpoint(checkpoint_bytes(), tmp_path / "c.pth")
+    assert fuzz_checkpoint(small_checkpoint(), tmp_path / "c.pth")
     good = {"timestep": torch.tensor(200.0)}
     for more in (
         {3: torch.zeros(1)},
@@ -307,7 +303,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_checkpoints(tmp_path: Path, seed: int) -> None:
-    fuzz_checkpoint(damaged(checkpoint_bytes(), random.Random(seed)), tmp_path / "c.pth")
+    fuzz_checkpoint(damaged(small_checkpoint(), random.Random(seed)), tmp_path / "c.pth")
 
 
 @given(

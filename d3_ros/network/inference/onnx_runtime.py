@@ -67,7 +67,7 @@ class OnnxRuntime:
         self._specs = {task: manifest.tasks[task] for task in export.tasks}
         self._export = export
         self._provider = provider
-        graphs = {"encode": ONNX_ENCODER, **{task: f"{task}.onnx" for task in export.tasks}}
+        graphs = {"encode": ONNX_ENCODER} | {str(task): f"{task}.onnx" for task in export.tasks}
         own = folder / export.folder
         key = manifest.sha256[f"{export.folder}/{ONNX_WEIGHTS}"][:16]
         self._sessions = {
