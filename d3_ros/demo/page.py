@@ -57,7 +57,10 @@ def write_demo_page(
 
 
 def _cards(report: dict[str, Any]) -> str:
-    latency = report["latency_ms"] or {"p50": None, "p95": None}
+    latency = {
+        name: "-" if report["latency_ms"] is None else f"{report['latency_ms'][name]:.0f}"
+        for name in ("p50", "p95")
+    }
     states = report["scale_states"]
     alone = report["points_alone"]
     cards = [
@@ -68,8 +71,8 @@ def _cards(report: dict[str, Any]) -> str:
         ),
         (html.number(report["delta1"], 3), "δ1: share of pixels within 25 %"),
         (html.number(report["depth_hz"], 3), "depth images per second"),
-        (html.number(latency["p50"], 3), "latency, ms, median"),
-        (html.number(latency["p95"], 3), "latency, ms, 95 %"),
+        (latency["p50"], "latency, ms, median"),
+        (latency["p95"], "latency, ms, 95 %"),
         (f"{report['frames']} / {report['sent']}", "images answered"),
         (max(states, key=states.get) if states else "-", "state of the scale, most frames"),
     ]

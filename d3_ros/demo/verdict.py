@@ -13,7 +13,7 @@ def played(report: dict[str, Any]) -> str:
     frames, sent = report["source_frames"], report["sent"]
     if sent > frames > 0:
         return f"{frames} frames, each played {sent / frames:.3g} times"
-    return f"{frames} frames" if sent == frames else f"the first {sent} of {frames} frames"
+    return f"{frames} frames" if sent == frames else f"The first {sent} of {frames} frames"
 
 
 def what_was_run(report: dict[str, Any]) -> str:

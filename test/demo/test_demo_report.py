@@ -335,7 +335,7 @@ def in_words(**changes: object) -> dict[str, object]:
 
 def test_frames_that_were_played_again_are_told_once() -> None:
     assert what_was_run(in_words()).startswith("5 frames, each played 8 times (40 images)")
-    assert what_was_run(in_words(sent=3)).startswith("the first 3 of 5 frames")
+    assert what_was_run(in_words(sent=3)).startswith("The first 3 of 5 frames")
     assert what_was_run(in_words(sent=5)).startswith("5 frames (5 images), published")
 
 
