@@ -60,8 +60,17 @@ class ScaleAligner:
         """Forget everything learned from earlier frames."""
         self._last: DepthFit | None = None
         self._last_stamp = float("-inf")
+        self._last_shape: tuple[int, ...] = (0, 0)
         self._global_error = 0.0
         self._now = float("-inf")
+        self._begin((0, 0))
+
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        """Take images of another size: the network's depth has another scale there.
+
+        The last fit may still be held, without its correction, which belongs to single pixels.
+        """
+        self._shape = shape
         self._local = LocalCorrection(self.settings, self._stage)
         self._global = GlobalScale(self.settings, self._needs_slope)
 
@@ -104,13 +113,15 @@ class ScaleAligner:
         if stamp < self._now - LATE_S:
             self.reset()
         self._now = stamp
+        if relative.shape != self._shape:
+            self._begin(relative.shape)
         if sparse is None:
             return self._hold(missing, stamp)
         try:
             fit = self._measure(relative, sparse, rgb)
         except RefusedError as refusal:
             return self._hold(str(refusal), stamp)
-        self._last, self._last_stamp = fit, stamp
+        self._last, self._last_stamp, self._last_shape = fit, stamp, relative.shape
         return fit
 
     def _hold(self, reason: str, stamp: float) -> DepthFit:
@@ -123,11 +134,13 @@ class ScaleAligner:
             )
             return DepthFit(ok=False, state="relative", reason=expired, age_s=age)
         metric_map = self._last.to_metres
-        if age > self.settings.hold_correction_s and isinstance(metric_map, MetricMap):
+        outdated = age > self.settings.hold_correction_s or self._last_shape != self._shape
+        if outdated and isinstance(metric_map, MetricMap):
             metric_map = replace(metric_map, field=None, detail=None)
         errors = self._last.relative_error
         if isinstance(errors, ErrorModel):
-            errors = replace(errors, age_s=age)
+            points = errors.points.resized(self._last_shape, self._shape)
+            errors = replace(errors, points=points, age_s=age)
             if metric_map is not self._last.to_metres:
                 errors = replace(errors, lost_error=self._global_error)
         return replace(

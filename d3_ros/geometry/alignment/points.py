@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,14 @@ class Points:
     def __getitem__(self, index: np.ndarray) -> Points:
         return Points(
             self.rows[index], self.columns[index], self.relative[index], self.depth[index]
+        )
+
+    def resized(self, before: tuple[int, ...], after: tuple[int, ...]) -> Points:
+        """The points in an image that was resized; both sizes are (rows, columns)."""
+        return replace(
+            self,
+            rows=self.rows * after[0] // before[0],
+            columns=self.columns * after[1] // before[1],
         )
 
 
