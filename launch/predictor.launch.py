@@ -9,6 +9,7 @@ Arguments win over the preset. Parameters of `params_file` win over the preset's
 and `dtype` win over both. What the arguments mean is in d3_ros/ros/launching.py.
 """
 
+import sys
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -22,7 +23,7 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from d3_ros.ros.launching import PREDICTOR_ARGUMENTS, PredictorPlan, plan_predictor
+from d3_ros.ros.launching import PREDICTOR_ARGUMENTS, PredictorPlan, check_names, plan_predictor
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -39,6 +40,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """The actions, once the arguments are known."""
+    check_names(sys.argv, Path(__file__).name, PREDICTOR_ARGUMENTS)
     given = {name: LaunchConfiguration(name).perform(context) for name in PREDICTOR_ARGUMENTS}
     config = Path(FindPackageShare("d3_ros").perform(context)) / "config"
     plan = plan_predictor(given, config)

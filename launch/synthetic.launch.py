@@ -7,6 +7,9 @@ It publishes odometry, tf from odom to base_link and the sensors, and the exact 
 truth/depth, so that Nav2, RTAB-Map and others can be tried without a camera and without a GPU.
 """
 
+import sys
+from pathlib import Path
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -14,7 +17,14 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from d3_ros.ros.launching import HANDED_ON, SYNTHETIC_ARGUMENTS, is_true, synthetic_parameters
+from d3_ros.ros.launching import (
+    HANDED_ON,
+    SYNTHETIC_ARGUMENTS,
+    check_log_level,
+    check_names,
+    is_true,
+    synthetic_parameters,
+)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -37,10 +47,12 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """The actions, once the arguments are known."""
+    check_names(sys.argv, Path(__file__).name, {*SYNTHETIC_ARGUMENTS, *HANDED_ON})
     given = {
         name: LaunchConfiguration(name).perform(context)
         for name in (*SYNTHETIC_ARGUMENTS, *HANDED_ON)
     }
+    check_log_level(given)
     actions = [
         Node(
             package="d3_ros",

@@ -7,12 +7,15 @@ which `ros2 launch` shows as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+
+from d3_ros.errors import one_line
 
 # Launch argument -> the node's topic.
 TOPIC_ARGUMENTS = {
@@ -91,6 +94,7 @@ HANDED_ON = {
     "rviz_frame": "odom",
 }
 
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 _PRESET_KEYS = ("frame", "topics", "parameters")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
@@ -126,7 +130,9 @@ def plan_predictor(given: Mapping[str, str], config: Path) -> PredictorPlan:
     Raises:
         RuntimeError: an argument is wrong; the line names it.
     """
+    check_log_level(given)
     preset = read_preset(given["preset"], config / "presets")
+    own = read_parameters(given["params_file"]) if given["params_file"] else {}
     cameras = names_in(given["cameras"])
     starts, respawns = is_true(given, "autostart"), is_true(given, "respawn")
     overrides: dict[str, Any] = {n: given[n] for n in PARAMETER_ARGUMENTS if given[n]}
@@ -135,7 +141,7 @@ def plan_predictor(given: Mapping[str, str], config: Path) -> PredictorPlan:
     if given["use_sim_time"]:
         use_sim_time = is_true(given, "use_sim_time")
     else:
-        use_sim_time = preset["parameters"].get("use_sim_time") is True
+        use_sim_time = own.get("use_sim_time", preset["parameters"].get("use_sim_time")) is True
     topics = topics_of(given, preset["topics"], cameras)
     frame = given["rviz_frame"] or preset["frame"]
     return PredictorPlan(
@@ -180,6 +186,66 @@ def read_preset(name: str, folder: Path) -> dict[str, Any]:
             f"preset '{path}' has '{wrong[0]}', which is no key or input of a preset"
         )
     return {key: read.get(key) or value for key, value in preset.items()}
+
+
+def read_parameters(file: str) -> dict[str, Any]:
+    """The parameters of a YAML file, of all its sections, by name as far as they are not nested.
+
+    Raises:
+        RuntimeError: it cannot be read, or is no ROS parameter file.
+    """
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise RuntimeError(f"params_file:={file}: {one_line(error)}") from error
+    sections = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(section, dict) for section in sections):
+        raise RuntimeError(
+            f"params_file:={file} is no ROS parameter file: its parameters must be below the lines "
+            "'/**:' and 'ros__parameters:'"
+        )
+    found: dict[str, Any] = {}
+    for section in sections:
+        found.update(section.get("ros__parameters") or {})
+    return found
+
+
+def check_log_level(given: Mapping[str, str]) -> None:
+    """Raise RuntimeError where log_level is none of ROS's."""
+    if given["log_level"] not in LOG_LEVELS:
+        raise RuntimeError(
+            f"log_level:={given['log_level']} must be one of {', '.join(LOG_LEVELS)}"
+        )
+
+
+def check_names(words: Sequence[str], file: str, known: Collection[str]) -> None:
+    """Refuse arguments of the command line that the launch file does not have.
+
+    Args:
+        words: the command line, as in sys.argv.
+        file: the launch file's name. Where the command line does not name it, another launch file
+            includes it, and the arguments are that one's.
+        known: the launch file's arguments.
+
+    Raises:
+        RuntimeError: an argument is unknown; the line has a hint.
+    """
+    if not any(Path(word).name == file for word in words):
+        return
+    for word in words:
+        name, assigned, _ = word.partition(":=")
+        if not assigned or name in known:
+            continue
+        if "." in name:
+            hint = (
+                "if it is a parameter of the node, write it into a file, and name it: params_file:="
+            )
+        else:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"did you mean {close[0]}:=?" if close else f"there are {', '.join(sorted(known))}"
+            )
+        raise RuntimeError(f"{file} has no argument {name}:=; {hint}")
 
 
 def topics_of(

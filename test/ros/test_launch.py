@@ -28,6 +28,7 @@ from d3_ros.ros.launching import (
     SYNTHETIC_SENSORS,
     TOPIC_ARGUMENTS,
     camera_info_beside,
+    check_names,
     plan_predictor,
     synthetic_parameters,
 )
@@ -242,6 +243,43 @@ def test_time_and_rviz_s_frame_come_from_argument_or_preset() -> None:
     assert frame == "map"
     with pytest.raises(RuntimeError, match="rviz:=maybe must be true or false"):
         plan_predictor(given(rviz="maybe"), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"log_level": "verbose"}, "log_level:=verbose must be one of debug, info, warn"),
+        ({"params_file": "/no/such.yaml"}, "params_file:=/no/such.yaml: .*No such file"),
+        ({"autostart": "si"}, "autostart:=si must be true or false"),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_starts(
+    arguments: dict[str, str], words: str
+) -> None:
+    with pytest.raises(RuntimeError, match=words):
+        plan_predictor(given(**arguments), CONFIG)
+
+
+def test_a_file_of_parameters_must_have_their_sections(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("use_sim_time: true\n")
+    with pytest.raises(RuntimeError, match=r"no ROS parameter file: .* '/\*\*:'"):
+        plan_predictor(given(params_file=str(mine)), CONFIG)
+    mine.write_text("/**:\n  ros__parameters:\n    use_sim_time: true\n")
+    assert plan_predictor(given(params_file=str(mine)), CONFIG).use_sim_time
+    argument = given(params_file=str(mine), use_sim_time="false")
+    assert not plan_predictor(argument, CONFIG).use_sim_time
+
+
+def test_unknown_arguments_are_refused_with_a_hint() -> None:
+    command = ["ros2", "launch", "d3_ros", LAUNCH.name]
+    check_names([*command, "image:=/a", "rviz:=true"], LAUNCH.name, PREDICTOR_ARGUMENTS)
+    with pytest.raises(RuntimeError, match=r"has no argument imgae:=; did you mean image:=\?"):
+        check_names([*command, "imgae:=/a"], LAUNCH.name, PREDICTOR_ARGUMENTS)
+    with pytest.raises(RuntimeError, match=r"ground\.camera_height:=; .* params_file:="):
+        check_names([*command, "ground.camera_height:=0.35"], LAUNCH.name, PREDICTOR_ARGUMENTS)
+    # Included by another launch file, whose arguments are its own.
+    check_names(["ros2", "launch", "mine.py", "foo:=1"], LAUNCH.name, PREDICTOR_ARGUMENTS)
 
 
 def test_the_synthetic_robot_has_the_sensors_that_are_asked_for() -> None:
