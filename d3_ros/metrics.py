@@ -7,9 +7,17 @@ What affine-invariant depth may be compared by is in the names: `affine_align` f
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 # Depth at or behind the camera is replaced by this value, so that it has a logarithm.
 LEAST_DEPTH_M = 1e-3
+# Holes of a measured map that are closed before its steps are looked for, pixels.
+CLOSED_HOLE_PX = 8
+# A step is a jump of depth between neighbours by more than this share; its zone is this wide.
+STEP_SHARE, STEP_ZONE_PX = 0.05, 5
+# A boundary is a change of inverse depth by this share over this many pixels, beyond what a plane
+# explains; boundaries match within this distance. Fewer boundary pixels than this give no score.
+BOUNDARY_SHARE, BOUNDARY_SPAN_PX, BOUNDARY_MATCH_PX, LEAST_BOUNDARY = 0.1, 4, 3, 30
 
 
 def affine_align(
@@ -83,3 +91,69 @@ def normal_angles(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -
     """Angles in degrees, one per valid pixel, between unit normals (H, W, 3)."""
     cosine = np.einsum("ij,ij->i", predicted[valid], truth[valid])
     return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
+def close_holes(metric: np.ndarray) -> np.ndarray:
+    """(H, W) metres; holes (NaN or 0) take the nearest value up to `CLOSED_HOLE_PX` away."""
+    holes = ~(metric > 0)
+    if holes.all():
+        return np.full(metric.shape, np.nan)
+    distance, (rows, columns) = ndimage.distance_transform_edt(holes, return_indices=True)
+    return np.where(distance > CLOSED_HOLE_PX, np.nan, metric[rows, columns])
+
+
+def near_steps(metric: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels within `STEP_ZONE_PX` of a step of measured depth (NaN or 0: none)."""
+    log_depth = np.log(close_holes(metric))
+    step = np.zeros(metric.shape, bool)
+    for axis in (0, 1):
+        jump = np.abs(np.diff(log_depth, axis=axis)) > np.log(1.0 + STEP_SHARE)
+        for side in ((1, 0), (0, 1)):
+            step |= np.pad(jump, [side if a == axis else (0, 0) for a in (0, 1)])
+    if not step.any():
+        return step
+    return np.asarray(ndimage.distance_transform_edt(~step) <= STEP_ZONE_PX)
+
+
+def boundary_f1(predicted: np.ndarray, metric: np.ndarray) -> tuple[float, float, float]:
+    """F1, precision and recall of depth boundaries, matched within `BOUNDARY_MATCH_PX`.
+
+    Args:
+        predicted: (H, W) metres.
+        metric: (H, W) measured metres without small holes, NaN = none. The prediction counts only
+            where there is a measurement.
+
+    Returns:
+        Three numbers in [0, 1]; NaN where the measured depth has hardly any boundary.
+    """
+    true = _boundaries(metric)
+    if true.sum() < LEAST_BOUNDARY:
+        return (float("nan"),) * 3
+    found = _boundaries(np.where(np.isfinite(metric), predicted, np.nan))
+    if not found.any():
+        return 0.0, 0.0, 0.0
+    to_true, to_found = (ndimage.distance_transform_edt(~edges) for edges in (true, found))
+    precision = float(np.mean(to_true[found] <= BOUNDARY_MATCH_PX))
+    recall = float(np.mean(to_found[true] <= BOUNDARY_MATCH_PX))
+    both = precision + recall
+    return (2.0 * precision * recall / both if both > 0 else 0.0), precision, recall
+
+
+def _boundaries(metric: np.ndarray) -> np.ndarray:
+    """(H, W) bool: where inverse depth changes across a pixel by more than on either side of it."""
+    boundaries = np.zeros(metric.shape, bool)
+    half, whole = BOUNDARY_SPAN_PX // 2, BOUNDARY_SPAN_PX
+    for axis in (0, 1):
+        inverse = np.moveaxis(1.0 / metric, axis, 0)
+        size = len(inverse)
+        if size <= 2 * whole:
+            continue
+        far_before, before, after, far_after = (
+            inverse[whole + offset : size - whole + offset]
+            for offset in (-whole, -half, half, whole)
+        )
+        slope = np.minimum(np.abs(before - far_before), np.abs(far_after - after))
+        jump = np.abs(after - before) - slope
+        edges = np.moveaxis(boundaries, axis, 0)
+        edges[whole : size - whole] |= jump > BOUNDARY_SHARE * np.minimum(before, after)
+    return boundaries

@@ -58,3 +58,42 @@ def test_normal_angles() -> None:
     predicted = np.array([[(0, 0, -1.0), (1.0, 0, 0)]])
     angles = metrics.normal_angles(predicted, truth, np.array([[True, True]]))
     assert angles == pytest.approx([0, 90])
+
+
+def step_scene(column: int) -> np.ndarray:
+    """(40, 60) metres: 1 m left of `column`, 2 m from it on."""
+    return np.where(np.arange(60) < column, 1.0, 2.0) * np.ones((40, 1))
+
+
+def test_holes_are_closed_up_to_eight_pixels() -> None:
+    depth = np.full((20, 40), 3.0)
+    depth[:, 5:] = 0.0
+    closed = metrics.close_holes(depth)
+    np.testing.assert_array_equal(closed[:, :13], 3.0)
+    assert np.isnan(closed[:, 13:]).all()
+    assert np.isnan(metrics.close_holes(np.zeros((3, 3)))).all()
+
+
+def test_the_zone_around_a_step_is_five_pixels_wide_on_either_side() -> None:
+    zone = metrics.near_steps(step_scene(30))
+    # The pixels at either side of the jump, 29 and 30, and five more each.
+    np.testing.assert_array_equal(np.flatnonzero(zone[20]), np.arange(24, 36))
+    assert not metrics.near_steps(1.0 + 0.01 * np.arange(60) * np.ones((40, 1))).any()
+
+
+def test_boundaries_match_within_three_pixels() -> None:
+    truth = step_scene(30)
+    assert metrics.boundary_f1(truth, truth) == (1.0, 1.0, 1.0)
+    # Boundary pixels: half of the span, two, to either side of the jump. Shifted by 4 pixels, the
+    # nearest of the other's are 1 to 4 away: three of four match.
+    f1, precision, recall = metrics.boundary_f1(step_scene(34), truth)
+    assert (precision, recall) == (0.75, 0.75)
+    assert abs(f1 - 0.75) < 1e-12
+    assert metrics.boundary_f1(step_scene(45), truth) == (0.0, 0.0, 0.0)
+    assert metrics.boundary_f1(np.ones((40, 60)), truth) == (0.0, 0.0, 0.0)
+    assert all(np.isnan(metrics.boundary_f1(truth, np.ones((40, 60)))))
+
+
+def test_a_slanted_plane_has_no_boundary() -> None:
+    plane = 1.0 / (0.2 + 0.005 * np.arange(60)) * np.ones((40, 1))
+    assert all(np.isnan(metrics.boundary_f1(plane, plane)))

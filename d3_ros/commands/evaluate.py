@@ -33,7 +33,10 @@ Metric depth from sparse points, by three methods, on the same pixels of the sam
 AbsRel is the mean of |depth - truth| / truth, smaller is better. points: how many are given; taken:
 how they are chosen. gain: share of the global AbsRel that the node removes. pixels: share of the
 measured pixels with metric depth. frames: share of the frames with a fit. "<" marks rows in which
-another method than the node's has the smallest AbsRel."""
+another method than the node's has the smallest AbsRel. Of the node's depth: steps: AbsRel within
+5 pixels of a step of depth. edges: F1 of depth boundaries, within 3 pixels, of densely measured
+frames. 1s, 2s: shares of pixels whose error is within one and two expected errors (68, 95 %).
+told: the error that the node reports over the true one, median over frames."""
 # Options that only one of the two kinds of score reads.
 ONLY_WITH_SCALE = ("csv", "json", "seeds", "limit")
 NOT_WITH_SCALE = ("against", "output", "split", "points", "intrinsics")
@@ -171,17 +174,24 @@ def _scale(
     frames = list(tqdm(loaded, desc=folder.name, unit="frame", leave=False))
     predicted = (folder / "predicted.npz").is_file()
     source = "predicted.npz" if predicted else "the bundle"
-    print(f"\n{folder.name}: {len(frames)} frames, relative depth of {source}, {seeds} seeds")
+    print(f"\n{folder.parent.name}/{folder.name}: {len(frames)} frames", end=", ")
+    print(f"relative depth of {source}, {seeds} seeds")
     print(f"{'':28} {'AbsRel':>8} {'':8} {'':8} {'RMSE, m':>8}")
     print(f"{'points':>7} {'taken':20} {'node':>8} {'global':>8} {'alone':>8}", end=" ")
-    print(f"{'node':>8} {'global':>8} {'alone':>8} {'gain':>7} {'pixels':>7} {'frames':>7}")
+    print(
+        f"{'node':>8} {'global':>8} {'alone':>8} {'gain':>7} {'pixels':>7} {'frames':>7}", end=" "
+    )
+    print(f"{'steps':>7} {'edges':>6} {'1s':>5} {'2s':>5} {'told':>5}")
     rows: list[dict[str, float | str]] = []
     progress = tqdm(table_rows(frames, seeds, predicted), unit="row", leave=False)
     for points, taken, score in progress:
         figures = [score.aligned, score.global_fit, score.interpolated, score.aligned_rmse_m]
         figures += [score.global_fit_rmse_m, score.interpolated_rmse_m]
         print(f"{points:>7} {taken:20} " + " ".join(f"{one:8.4f}" for one in figures), end=" ")
-        print(f"{score.over_global:7.0%} {score.coverage:7.0%} {score.answered:7.0%}", end="")
+        print(f"{score.over_global:7.0%} {score.coverage:7.0%} {score.answered:7.0%}", end=" ")
+        print(f"{score.at_steps:7.4f} {score.boundary_f1:6.3f}", end=" ")
+        print(f"{score.within_1_sigma:5.0%} {score.within_2_sigma:5.0%}", end=" ")
+        print(f"{score.reported:5.2f}", end="")
         print("" if score.beats_both else "  <", end="")
         print(f"  refused: {score.refusal}" if score.refusal else "", flush=True)
         rows.append({"folder": str(folder), "points": points, "taken": taken, **vars(score)})
@@ -195,11 +205,11 @@ def _time_scale() -> list[dict[str, float | str]]:
     from d3_ros.bench.alignment import timings
 
     print(f"640 x 480 pixels, milliseconds over {TIMED_FRAMES} frames; CPU: of all cores together")
-    print(f"{'points':>7} {'stage':16} {'p50':>6} {'p95':>6} {'CPU':>6}")
+    print(f"{'points':>7} {'image':>5} {'stage':16} {'p50':>6} {'p95':>6} {'CPU':>6}")
     rows: list[dict[str, float | str]] = []
     for one in tqdm(timings(TIMED_FRAMES), desc="timing", leave=False):
         figures = f"{one.p50_ms:6.2f} {one.p95_ms:6.2f} {one.cpu_ms:6.2f}"
-        tqdm.write(f"{one.points:>7} {one.stage:16} {figures}")
+        tqdm.write(f"{one.points:>7} {'yes' if one.image else 'no':>5} {one.stage:16} {figures}")
         rows.append({"time": one.stage, **vars(one)})
     return rows
 

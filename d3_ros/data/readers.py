@@ -99,12 +99,19 @@ def open_readers(folder: Path) -> list[Reader]:
 def frame_folders(folder: Path) -> list[Path]:
     """The folder itself if it holds frames with depth, or else the folders in it that do.
 
+    Folders in it that hold none are looked into, too, one level deep.
+
     Raises:
         DataError: neither does.
     """
     if _holds_frames(folder):
         return [folder]
-    inner = [path for path in sorted(folder.glob("*/")) if _holds_frames(path)]
+    inner = []
+    for path in sorted(folder.glob("*/")):
+        if _holds_frames(path):
+            inner.append(path)
+        else:
+            inner += [deeper for deeper in sorted(path.glob("*/")) if _holds_frames(deeper)]
     if not inner:
         raise DataError(f"{folder} has no frames: name a folder that has, with --data")
     return inner

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
@@ -16,8 +17,9 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from d3_ros import metrics
 from d3_ros.data.held_out_points import Pattern, draw_points
 from d3_ros.geometry.alignment import ScaleAligner
+from d3_ros.types import DepthFit
 
-COUNTS = (10, 50, 100, 500, 2000)
+COUNTS = (10, 20, 50, 100, 500, 2000)
 ERRORS = (
     "aligned",
     "global_fit",
@@ -26,27 +28,47 @@ ERRORS = (
     "global_fit_rmse_m",
     "interpolated_rmse_m",
 )
+# More about the aligner's answer; see `Score`.
+EXTRAS = ("at_steps", "boundary_f1", "within_1_sigma", "within_2_sigma", "reported")
+# Boundaries are scored where at least this share of the pixels is measured.
+DENSE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class ScaleFrame:
     """One frame to score: its folder's name, relative depth (H, W) and measured metres, NaN none.
 
-    `given` holds, by name, sparse depth that comes with the frame.
+    `rgb` is the image that the correction follows, or None. `given` holds, by name, sparse depth
+    that comes with the frame.
     """
 
     dataset: str
     relative: np.ndarray
     truth: np.ndarray
     given: dict[str, np.ndarray]
+    rgb: np.ndarray | None = None
+
+    @cached_property
+    def near_steps(self) -> np.ndarray:
+        """(H, W) bool, see `metrics.near_steps`."""
+        return metrics.near_steps(self.truth)
+
+    @cached_property
+    def boundary_truth(self) -> np.ndarray | None:
+        """Metres without small holes, or None where too little is measured to see boundaries."""
+        closed = metrics.close_holes(self.truth)
+        return closed if np.isfinite(closed).mean() > DENSE_SHARE else None
 
 
 @dataclass(frozen=True)
 class Score:
     """AbsRel and RMSE (metres) of the three methods on the same pixels; NaN without an answer.
 
-    `coverage` is the share of measured pixels that the aligner answers, `answered` that of frames;
-    `refusal` is why another was refused.
+    `at_steps` is the aligner's AbsRel near steps of depth, `boundary_f1` how well its boundaries
+    match, `within_1_sigma` and `within_2_sigma` the shares of pixels whose error is within the
+    expected one and twice that, `reported` the live `abs_rel` over the true AbsRel (of several
+    frames: the median). `coverage` is the share of measured pixels that the aligner answers,
+    `answered` that of frames; `refusal` is why another was refused.
     """
 
     aligned: float
@@ -55,6 +77,11 @@ class Score:
     aligned_rmse_m: float
     global_fit_rmse_m: float
     interpolated_rmse_m: float
+    at_steps: float
+    boundary_f1: float
+    within_1_sigma: float
+    within_2_sigma: float
+    reported: float
     coverage: float
     answered: float
     refusal: str = ""
@@ -91,25 +118,49 @@ def score(frame: ScaleFrame, sparse: np.ndarray) -> Score:
     none gains by silence.
     """
     valid = np.isfinite(frame.truth)
-    fit = ScaleAligner(min_points=3).update(frame.relative, sparse, stamp=0.0)
+    fit = ScaleAligner(min_points=3).update(frame.relative, sparse, stamp=0.0, rgb=frame.rgb)
     # The yardstick answers whatever it can fit at all.
     plain = ScaleAligner(min_points=3, min_inlier_ratio=0.1, local_correction=False).update(
         frame.relative, sparse, stamp=0.0
     )
-    if not fit.ok or not plain.ok:
+    if not fit.ok:
         errors, coverage, answered = [float("nan")] * 6, 0.0, 0.0
+        extras = [float("nan")] * len(EXTRAS)
     else:
-        answers = [fit.apply(frame.relative), plain.apply(frame.relative), interpolate(sparse)]
-        common = valid & np.isfinite(answers[0]) & np.isfinite(answers[1])
+        globally = np.full(frame.truth.shape, np.nan, np.float32)
+        answers = [fit.apply(frame.relative), globally, interpolate(sparse)]
+        common = valid & np.isfinite(answers[0])
+        if plain.ok:
+            answers[1] = plain.apply(frame.relative)
+            common &= np.isfinite(answers[1])
         errors = [
             error(answer, frame.truth, common)
             for error in (metrics.abs_rel, metrics.rmse)
             for answer in answers
         ]
         coverage, answered = float(common.sum() / valid.sum()), 1.0
-    named = dict(zip(ERRORS, errors, strict=True))
-    reason = fit.reason or plain.reason
+        extras = _extras(frame, fit, answers[0], common, errors[0])
+    named = dict(zip((*ERRORS, *EXTRAS), (*errors, *extras), strict=True))
+    reason = "" if fit.ok else fit.reason
     return Score(**named, coverage=coverage, answered=answered, refusal=reason)
+
+
+def _extras(
+    frame: ScaleFrame, fit: DepthFit, metric: np.ndarray, common: np.ndarray, abs_rel: float
+) -> list[float]:
+    """The values of `EXTRAS`, on the pixels `common`."""
+    off = np.abs(metric - frame.truth)[common]
+    sigma = fit.sigma(frame.relative, metric)[common]
+    boundary = float("nan")
+    if frame.boundary_truth is not None:
+        boundary = metrics.boundary_f1(metric, frame.boundary_truth)[0]
+    return [
+        metrics.abs_rel(metric, frame.truth, common & frame.near_steps),
+        boundary,
+        float(np.mean(off < sigma)),
+        float(np.mean(off < 2.0 * sigma)),
+        fit.abs_rel / abs_rel if abs_rel > 0 else float("nan"),
+    ]
 
 
 def mean_score(
@@ -118,10 +169,11 @@ def mean_score(
     """Mean over the frames and seeds with an answer; `sparse_of(frame, seed)` gives the points."""
     scores = [score(frame, sparse_of(frame, seed)) for frame in frames for seed in range(seeds)]
     means = {}
-    for name in (*ERRORS, "coverage", "answered"):
+    for name in (*ERRORS, *EXTRAS, "coverage", "answered"):
         values = np.array([getattr(one, name) for one in scores])
         told = values[np.isfinite(values)]
-        means[name] = float(told.mean()) if len(told) else float("nan")
+        average = np.median if name == "reported" else np.mean
+        means[name] = float(average(told)) if len(told) else float("nan")
     return Score(**means, refusal=next((one.refusal for one in scores if one.refusal), ""))
 
 

@@ -38,7 +38,7 @@ def load_frames(folder: Path, relative_depth: RelativeDepth, limit: int) -> Iter
             raise DataError(f"{reader.files(name)[0]} has no depth")
         relative = _normalised(predicted) if predicted.is_file() else relative_depth(frame.rgb)
         truth = np.where(frame.depth > 0, frame.depth, np.float32(np.nan))
-        yield ScaleFrame(folder.name, relative, truth, dict(frame.given))
+        yield ScaleFrame(folder.name, relative, truth, dict(frame.given), frame.rgb)
 
 
 def _normalised(predicted: Path) -> np.ndarray:

@@ -91,6 +91,19 @@ def test_a_large_networks_depth_becomes_accurate_metres(test_data, count, patter
     assert np.mean([error(frames[0], seed) for seed in range(5)]) <= required
 
 
+def test_the_aligner_s_answer_is_scored_at_steps_and_its_expected_error_too():
+    truth = frame().truth.copy()
+    truth[20:40, 30:50] = 0.6
+    image = np.where(np.isfinite(truth) & (truth == 0.6), 200, 60).astype(np.uint8)
+    one = ScaleFrame("made", frame().relative, truth, {}, np.repeat(image[..., None], 3, 2))
+    scored = score(one, draw_points(truth, 300, seed=0))
+    assert one.near_steps[20, 30] and not one.near_steps[55, 70]
+    assert scored.at_steps > 2 * scored.aligned and 0.0 <= scored.boundary_f1 <= 1.0
+    assert scored.within_1_sigma <= scored.within_2_sigma <= 1.0 and scored.reported > 0
+    mostly_unknown = np.where(U < 60, np.nan, truth)
+    assert ScaleFrame("made", one.relative, mostly_unknown, {}).boundary_truth is None
+
+
 def test_mean_leaves_out_what_was_refused():
     empty = np.full((60, 80), np.nan, np.float32)
     given = [draw_points(frame().truth, 100, seed=0), empty]
@@ -105,10 +118,16 @@ def test_refusals_are_told_and_not_scored():
 
 
 def test_frame_folders_are_found_in_a_folder_of_them(tmp_path):
-    for name, file in (("a", "depth/0.png"), ("b", "0_calib.txt"), ("empty", "notes.txt")):
+    names = (
+        ("a", "depth/0.png"),
+        ("b", "0_calib.txt"),
+        ("empty", "notes.txt"),
+        ("c/d", "depth/0.png"),
+    )
+    for name, file in names:
         (tmp_path / name / file).parent.mkdir(parents=True)
         (tmp_path / name / file).touch()
-    assert [folder.name for folder in frame_folders(tmp_path)] == ["a", "b"]
+    assert [folder.name for folder in frame_folders(tmp_path)] == ["a", "b", "d"]
     assert frame_folders(tmp_path / "a") == [tmp_path / "a"]
     with pytest.raises(DataError, match="--data"):
         frame_folders(tmp_path / "empty")
@@ -118,17 +137,18 @@ def test_the_bench_times_every_stage_of_both_point_counts():
     timed = list(timings(frames=2))
     stages = {"usable points", "thinning", "global fits", "regression", "field", "detail"}
     for count in (500, 20000):
-        rows = {one.stage: one for one in timed if one.points == count}
-        assert set(rows) == stages | {"apply", "total"}
-        assert all(0 <= one.p50_ms <= one.p95_ms for one in rows.values())
-        assert sum(one.p50_ms for stage, one in rows.items() if stage in stages) > 0
+        for image in (False, True):
+            rows = {one.stage: one for one in timed if (one.points, one.image) == (count, image)}
+            assert set(rows) == stages | {"apply", "total"}
+            assert all(0 <= one.p50_ms <= one.p95_ms for one in rows.values())
+            assert sum(one.p50_ms for stage, one in rows.items() if stage in stages) > 0
 
 
 def test_time_needs_no_frames_and_data_is_asked_for(capsys, tmp_path):
     table = tmp_path / "times.json"
     with mock.patch("d3_ros.commands.evaluate.TIMED_FRAMES", 1):
         assert main(["evaluate", "--scale", "--time", "--json", str(table)]) == 0
-    assert "20000 detail" in capsys.readouterr().out
+    assert "20000   yes detail" in capsys.readouterr().out
     assert {row["stage"] for row in json.loads(table.read_text())} >= {"field", "total"}
     assert main(["evaluate"]) != 0
     assert "--data is missing" in capsys.readouterr().err
