@@ -231,8 +231,8 @@ class _Cloud:
         samples = np.empty((*near.shape[:2], 8), np.float32)
         samples[..., :2], samples[..., 2:6], samples[..., 6] = near, like, 1.0
         samples[..., 7] = log_trust - 0.5 * (_squared_norm(near) + _squared_norm(like))
-        weight = places @ samples.transpose(0, 2, 1)
-        weight = np.asarray(cv2.exp(weight.reshape(-1, count))).reshape(weight.shape)
+        exponent = places @ samples.transpose(0, 2, 1)
+        weight = np.asarray(cv2.exp(exponent.reshape(-1, count))).reshape(exponent.shape)
         y, x = near[..., 0], near[..., 1]
         truth, field = self.truth[index], self.base[index]
         moments = np.stack(
