@@ -115,6 +115,17 @@ def test_failures_that_are_not_in_a_row_change_nothing() -> None:
     assert len(rig.loaded) == 1
 
 
+def test_int8_steps_to_fp32() -> None:
+    """Half precision would be another runtime, and slow on the processor that int8 was for."""
+    rig = Rig(
+        lambda network, rgb: NonFiniteError("no") if network.precision == "int8" else None,
+        dtype="int8",
+    )
+    for _ in range(2):
+        rig.guard.predict_each([RGB], ("depth",))
+    assert [dtype for dtype, _ in rig.loaded] == ["int8", "fp32"]
+
+
 def test_the_widest_precision_has_nowhere_to_go_and_publishes_nothing() -> None:
     rig = Rig(lambda network, rgb: NonFiniteError("not finite"), dtype="fp32")
     for _ in range(5):
