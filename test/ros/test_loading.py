@@ -29,7 +29,10 @@ def test_as_it_comes_the_network_is_specialised(tiny_bundle: Path) -> None:
     assert isinstance(predictor.runtime.network, SpecialisedNetwork)
     assert predictor.runtime.network.applied == EXACT
     assert predictor.latency == {}
-    assert said == [f"loading model {tiny_bundle}", "ready: depth and normals on cpu in fp32"]
+    assert said == [
+        f"loading model {tiny_bundle}: tiny, licence of its weights: Apache-2.0",
+        "ready: depth and normals on cpu in fp32",
+    ]
 
 
 def test_specialising_can_be_switched_off(tiny_bundle: Path) -> None:

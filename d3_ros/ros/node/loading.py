@@ -19,7 +19,7 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
 
     Args:
         settings: the parameters of the network (model to target_latency_ms) are used.
-        say: gets a line about what is loaded, and one about where it runs.
+        say: gets a line about what is loaded and under which licence, and one about where it runs.
 
     Raises:
         BundleError: there is no such model, it is damaged, or it has no depth.
@@ -29,9 +29,11 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
     """
     # Importing torch takes seconds: a node that waits to be configured should not.
     from d3_ros.network import D3Predictor
-    from d3_ros.network.bundle.lookup import find_bundle
+    from d3_ros.network.bundle.manifest import read_manifest
 
-    say(f"loading model {find_bundle(settings.model)}")
+    folder, manifest = read_manifest(settings.model)
+    licence = manifest.license or "not stated"
+    say(f"loading model {folder}: {manifest.name}, licence of its weights: {licence}")
     predictor = D3Predictor.from_pretrained(
         settings.model,
         device=settings.device,
