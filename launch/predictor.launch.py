@@ -14,8 +14,9 @@ from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
+from launch.event_handlers import OnProcessExit, OnProcessStart
+from launch.events import Shutdown, matches_action
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -23,7 +24,13 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from d3_ros.ros.launching import PREDICTOR_ARGUMENTS, PredictorPlan, check_names, plan_predictor
+from d3_ros.ros.launching import (
+    PREDICTOR_ARGUMENTS,
+    PredictorPlan,
+    check_exit,
+    check_names,
+    plan_predictor,
+)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -57,9 +64,21 @@ def start(context: LaunchContext) -> list:
         output="screen",
     )
     actions = autostart(predictor) if plan.by_events else []
+    if not plan.respawn:
+        actions.append(
+            RegisterEventHandler(OnProcessExit(target_action=predictor, on_exit=end_with_the_node))
+        )
     if plan.rviz_frame is not None:
         actions.append(rviz(given, plan, str(config / "predictor.rviz")))
     return [*actions, predictor]
+
+
+def end_with_the_node(event: ProcessExited, context: LaunchContext) -> list:
+    """End the launch when the node's process has ended; an exception here makes it end with 1."""
+    if context.is_shutdown:  # the launch ended the node, not the other way round
+        return []
+    check_exit(event.returncode)
+    return [EmitEvent(event=Shutdown(reason="the predictor ended"))]
 
 
 def autostart(node: LifecycleNode) -> list:

@@ -210,6 +210,16 @@ def read_parameters(file: str) -> dict[str, Any]:
     return found
 
 
+def check_exit(code: int) -> None:
+    """Raise RuntimeError where the node's process failed: the launch then ends with 1, not 0.
+
+    `code`: its exit code; negative where a signal ended it.
+    """
+    if code != 0:
+        how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        raise RuntimeError(f"the predictor {how}: its last lines above say why")
+
+
 def check_log_level(given: Mapping[str, str]) -> None:
     """Raise RuntimeError where log_level is none of ROS's."""
     if given["log_level"] not in LOG_LEVELS:

@@ -28,6 +28,7 @@ from d3_ros.ros.launching import (
     SYNTHETIC_SENSORS,
     TOPIC_ARGUMENTS,
     camera_info_beside,
+    check_exit,
     check_names,
     plan_predictor,
     synthetic_parameters,
@@ -271,6 +272,14 @@ def test_a_file_of_parameters_must_have_their_sections(tmp_path: Path) -> None:
     assert not plan_predictor(argument, CONFIG).use_sim_time
 
 
+def test_a_node_that_fails_makes_the_launch_fail() -> None:
+    check_exit(0)
+    with pytest.raises(RuntimeError, match="failed with exit code 1"):
+        check_exit(1)
+    with pytest.raises(RuntimeError, match="was ended by signal 9"):
+        check_exit(-9)
+
+
 def test_unknown_arguments_are_refused_with_a_hint() -> None:
     command = ["ros2", "launch", "d3_ros", LAUNCH.name]
     check_names([*command, "image:=/a", "rviz:=true"], LAUNCH.name, PREDICTOR_ARGUMENTS)
@@ -309,8 +318,8 @@ def test_arguments_decide_what_is_started() -> None:
     from launch_ros.actions import LifecycleNode, Node
 
     kinds = [type(action).__name__ for action in actions_with()]
-    assert kinds == ["RegisterEventHandler", "RegisterEventHandler", "LifecycleNode"]
-    assert [type(a) for a in actions_with(autostart="false")] == [LifecycleNode]
+    assert kinds == [*["RegisterEventHandler"] * 3, "LifecycleNode"]
+    assert [type(a) for a in actions_with(autostart="false")][1:] == [LifecycleNode]
     # It comes back by itself, without events that would get lost with the old process.
     assert [type(a) for a in actions_with(respawn="true")] == [LifecycleNode]
     (viewer,) = (a for a in actions_with(rviz="true") if type(a) is Node)
