@@ -119,7 +119,9 @@ def camera_info_from_intrinsics(
         return info
     if intrinsics.distortion_model != "none":
         info.distortion_model = intrinsics.distortion_model
-        info.d = list(intrinsics.distortion)
+        # CameraInfo defines plumb_bob with five coefficients, whatever the last ones are.
+        missing = 5 - len(intrinsics.distortion) if info.distortion_model == "plumb_bob" else 0
+        info.d = [*intrinsics.distortion, *[0.0] * missing]
     k = intrinsics.matrix
     info.k = k.ravel().tolist()
     info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]

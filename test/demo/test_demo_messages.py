@@ -61,6 +61,7 @@ def test_frames_at_a_given_rate() -> None:
     [
         CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.25),
         CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.5, "plumb_bob", (0.1, -0.02, 0.001, 0.002, 0.3)),
+        CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.5, "plumb_bob", (0.1, -0.02, 0.001, 0.002)),
         CameraIntrinsics(8, 6, 5.0, 6.0, 3.5, 2.5, "equidistant", (0.1, -0.02, 0.001, 0.002)),
     ],
 )
@@ -70,6 +71,8 @@ def test_the_player_tells_the_camera_as_the_node_reads_it(intrinsics: CameraIntr
     read = intrinsics_from_camera_info(info, 8, 6, topic="camera_info", image_topic="image")
     assert read == intrinsics
     assert info.p[2] == 3.5
+    if info.distortion_model == "plumb_bob":
+        assert len(info.d) == 5
 
 
 def test_without_intrinsics_the_camera_is_uncalibrated() -> None:

@@ -280,7 +280,7 @@ def test_cameras_from_files(tmp_path: Path) -> None:
     )
     camera = read_camera(calibration)
     assert camera == CameraIntrinsics(
-        640, 480, 500.0, 510.0, 320.0, 240.0, "plumb_bob", (-0.2, 0.1, 0.0, 0.0, 0.0)
+        640, 480, 500.0, 510.0, 320.0, 240.0, "plumb_bob", (-0.2, 0.1, 0.0, 0.0)
     )
     # Half-pixel centres: (320 + 0.5) / 2 - 0.5.
     half = make_rig((320, 240), camera, None).camera
