@@ -293,6 +293,14 @@ def test_every_command_is_there_and_helps(capsys: pytest.CaptureFixture[str]) ->
         assert len(out.splitlines()) > 5, f"{name} --help teaches nothing"
 
 
+def test_architecture_names_files_that_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml|md|rst))`", page)
+    places = (ROOT, PACKAGE, PACKAGE / "geometry" / "alignment", PACKAGE / "ros" / "node")
+    assert len(named) > 30
+    assert [name for name in named if not any((place / name).is_file() for place in places)] == []
+
+
 def test_the_readme_names_the_commands_that_matter() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for command in ("scripts/demo", "scripts/test", "ros2 launch d3_ros predictor.launch.py"):

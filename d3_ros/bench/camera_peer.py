@@ -128,7 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rclpy.init()
     peer = Peer(args.width, args.height, args.topics, args.cameras)
     publishers = [publisher for of_camera in peer.publishers_ for publisher in of_camera]
-    while any(p.get_subscription_count() == 0 for p in publishers):
+    outputs = [subscription.topic_name for subscription in peer.subscriptions]
+    while any(p.get_subscription_count() == 0 for p in publishers) or any(
+        peer.count_publishers(topic) == 0 for topic in outputs
+    ):
         rclpy.spin_once(peer, timeout_sec=0.1)
     started = time.monotonic()
     peer.create_timer(1.0 / args.rate, peer.publish)

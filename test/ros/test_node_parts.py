@@ -573,7 +573,7 @@ def test_the_benchmark_runs_and_writes_its_figures(
 
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     out = tmp_path / "bench.json"
-    run = ["bench", "--ros", "--size", "64x48", "--seconds", "1", "--rate", "10", "--cameras", "1"]
+    run = ["bench", "--ros", "--size", "64x48", "--seconds", "2", "--rate", "10", "--cameras", "1"]
     assert main([*run, "--json", str(out)]) == 0
     report = json.loads(out.read_text())
     for name in ("node", "node_points_with_normals", "node_normals_from_depth"):

@@ -86,6 +86,8 @@ class SyntheticCamera(AnyStartValues, Node):
             automatically_declare_parameters_from_overrides=True,
             **node_arguments,
         )
+        # Kilted destroys a node also when its construction failed.
+        self._renderer = ThreadPoolExecutor(1, "renderer")
         if faults := declare_table(self, PARAMETERS.values()):
             raise ParameterError("; ".join(faults.values()))
         for line in unknown_names(self, PARAMETERS, "`ros2 param list`"):
@@ -106,7 +108,6 @@ class SyntheticCamera(AnyStartValues, Node):
         self._points = self.create_publisher(PointCloud2, "sensor_depth/points", qos)
         self._odometry = self.create_publisher(Odometry, "odom", QoSProfile(depth=10))
         self._buffers = {name: ImageBuffer() for name in IMAGES}
-        self._renderer = ThreadPoolExecutor(1, "renderer")
         self._renderings: dict[str, Future[None]] = {}
         self._odometry_lock = threading.Lock()
         self._start = self.get_clock().now()
