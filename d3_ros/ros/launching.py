@@ -198,7 +198,7 @@ def read_parameters(file: str) -> dict[str, Any]:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise RuntimeError(f"params_file:={file}: {one_line(error)}") from error
-    sections = content.values() if isinstance(content, dict) else [None]
+    sections: list[Any] = list(content.values()) if isinstance(content, dict) else [None]
     if not all(isinstance(section, dict) for section in sections):
         raise RuntimeError(
             f"params_file:={file} is no ROS parameter file: its parameters must be below the lines "
