@@ -12,6 +12,7 @@ import yaml
 
 from d3_ros.data.plain_folder import read_intrinsics
 from d3_ros.errors import DataError, one_line
+from d3_ros.geometry.camera import lens_distortion
 from d3_ros.synthetic.mesh.scenes import Viewpoint
 from d3_ros.types import CameraIntrinsics
 
@@ -116,6 +117,8 @@ def read_camera(path: Path) -> CameraIntrinsics:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return _calibration(content)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: not a ROS camera calibration ({type(error).__name__}: {one_line(error)}): "
@@ -125,10 +128,9 @@ def read_camera(path: Path) -> CameraIntrinsics:
 
 def _calibration(content: Mapping[str, Any]) -> CameraIntrinsics:
     k = [float(value) for value in content["camera_matrix"]["data"]]
-    lens = tuple(float(value) for value in content["distortion_coefficients"]["data"])
-    model = content.get("distortion_model", "plumb_bob")
-    if not any(lens) and model != "equidistant":
-        model, lens = "none", ()
+    model, lens = lens_distortion(
+        content.get("distortion_model", "plumb_bob"), content["distortion_coefficients"]["data"]
+    )
     camera = CameraIntrinsics(
         int(content["image_width"]), int(content["image_height"]), k[0], k[4], k[2], k[5]
     )
