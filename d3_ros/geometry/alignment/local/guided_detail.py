@@ -51,7 +51,7 @@ WEIGHT_LIMITS = (0.005, 2.0)
 # stays. The first one is the usual style.
 VARIANTS = ((1.0, False), (10.0, False), (1.0, True), (10.0, True), (100.0, True))
 # Another style must be better than the usual one by so many standard errors of the difference.
-SIGNIFICANT_ERRORS = 1.5
+SIGNIFICANT_ERRORS = 0.5
 
 
 @dataclass(frozen=True)
