@@ -210,7 +210,10 @@ class Robot:
         camera_info: CameraInfo | str | None = "its own",
         sensor: Image | str | None = "its own",
     ) -> Image:
-        """Publish a frame as a depth camera does: calibration and sensor depth, then the image."""
+        """Publish a frame as a depth camera does: calibration and sensor depth, then the image.
+
+        An active node has the two before the image is published, however slow the machine is.
+        """
         image = image or self.new_image()
         if camera_info == "its own":
             camera_info = self.new_camera_info(image)
@@ -220,6 +223,17 @@ class Robot:
             self.camera_info.publish(camera_info)
         if sensor is not None:
             self.sensor.publish(sensor)
+        session = self.node._session
+        if (
+            session is not None
+            and self.sensor.get_subscription_count() > 0
+            and "" in session.cameras
+        ):
+            inputs = session.cameras[""].inputs
+            if camera_info is not None:
+                self._wait_until_stored(lambda: inputs._camera_infos, camera_info)
+            if sensor is not None:
+                self._wait_until_stored(lambda: inputs._sensors["image"], sensor)
         self.image.publish(image)
         return image
 
@@ -230,10 +244,14 @@ class Robot:
         """
         publishers = {"image": self.sensor, "points": self.points, "scan": self.scan}
         publishers[sensor].publish(message)
-        stored = self.node._session.cameras[""].inputs._sensors[sensor]
+        inputs = self.node._session.cameras[""].inputs
+        self._wait_until_stored(lambda: inputs._sensors[sensor], message)
+
+    def _wait_until_stored(self, stored: Callable[[], Iterable[Any]], message: Any) -> None:
+        stamp = stamp_ns(message.header)
         wait_until(
-            lambda: any(stamp_ns(m.header) == stamp_ns(message.header) for m in stored),
-            f"the node has the {sensor}",
+            lambda: stamp in [stamp_ns(m.header) for m in list(stored())],
+            f"the node has {type(message).__name__}",
         )
 
     def answers(self, topic: str, header: Any) -> list[Any]:
