@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -261,7 +262,7 @@ def _undistort(pixels: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
     else:
         until = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-12)
         # In OpenCV 4 the function of this name takes no criteria; in 5 there is no other.
-        undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
+        undistort: Any = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
         xy = undistort(
             source, intrinsics.matrix, coefficients, R=np.eye(3), P=np.eye(3), criteria=until
         )
