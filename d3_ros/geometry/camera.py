@@ -4,10 +4,10 @@ Frames and pixels as in `d3_ros.types`: optical frame (x right, y down, z forwar
 the centre of the first pixel. Distortion models are those of sensor_msgs/CameraInfo, with OpenCV's
 equations:
 
-    plumb_bob             Brown-Conrady: k1 k2 p1 p2 [k3]
-    rational_polynomial   k1 k2 p1 p2 k3 k4 k5 k6 [s1 s2 s3 s4 [tx ty]]: s are the thin prism's, t
-                          the angles of a tilted sensor, radians
-    equidistant           Kannala-Brandt, for fisheye lenses: k1 k2 k3 k4
+- plumb_bob: Brown-Conrady, k1 k2 p1 p2 [k3]
+- rational_polynomial: k1 k2 p1 p2 k3 k4 k5 k6 [s1 s2 s3 s4 [tx ty]]; s are the thin prism's, t the
+  angles of a tilted sensor in radians
+- equidistant: Kannala-Brandt, for fisheye lenses, k1 k2 k3 k4
 """
 
 from __future__ import annotations
