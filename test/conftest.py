@@ -16,8 +16,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from helpers.paths import ROOT
 from helpers.ros_domain import enter_own_domain
+from hypothesis import settings
 
 enter_own_domain()
+# The same examples in every run; `pytest --hypothesis-profile default` draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 NO_TORCH = "PyTorch is not installed"
 DATA_VARIABLE = "D3_ROS_TEST_DATA"

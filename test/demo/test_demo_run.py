@@ -292,10 +292,15 @@ def test_an_interruption_while_a_child_starts_leaves_none(
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", interrupted)
-    with pytest.raises(KeyboardInterrupt), Family(tmp_path, dict(os.environ)) as family:
-        family.start("sleeper", ["sleep", "60"])
-    assert started[0].poll() is not None, "the child has ended"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # The processes of a parallel test run ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), Family(tmp_path, dict(os.environ)) as family:
+            family.start("sleeper", ["sleep", "60"])
+        assert started[0].poll() is not None, "the child has ended"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_view_opens_rviz2_on_our_topics_or_says_that_there_is_none(

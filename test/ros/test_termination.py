@@ -9,10 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import rclpy
 from helpers.paths import ROOT
 from helpers.waiting import PATIENCE_S, wait_until
+
+from d3_ros.ros.node import process as node_process
 
 pytestmark = pytest.mark.ros
 
@@ -111,3 +115,15 @@ def test_lists_without_entries_are_told_in_one_line(
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0
     assert "Traceback" not in log.read_text(encoding="utf-8")
+
+
+def test_a_signal_while_rclpy_makes_the_node_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """rclpy's own handler ends the context, so that its constructor of the node fails."""
+
+    def interrupted() -> None:
+        rclpy.shutdown()
+        raise RuntimeError("error creating node: the given context is not valid")
+
+    monkeypatch.setattr(node_process, "PredictorNode", interrupted)
+    nothing = SimpleNamespace(check=lambda: None, ignore=lambda: None)
+    assert node_process.run([], nothing) == 0

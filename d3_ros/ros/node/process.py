@@ -37,6 +37,9 @@ def run(args: list[str] | None, termination: Termination) -> int:
             if node.starts_by_itself:
                 node.start()
             spin(node, termination)
+    except RuntimeError:  # rclpy's, when a signal shuts it down while it makes the node
+        if rclpy.ok():
+            raise
     finally:
         termination.ignore()
         if node is not None:
