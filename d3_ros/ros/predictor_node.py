@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from d3_ros.ros.termination import Termination, TerminationRequested
+from d3_ros.ros.termination import Termination
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until Ctrl-C or SIGTERM; the exit code is 0 then, 1 for bad ROS arguments."""
     termination = Termination()
     termination.install()
-    try:
-        # Takes seconds: the signals are handled before.
-        from d3_ros.ros.node.process import run
+    # Takes seconds: the signals are handled before.
+    from d3_ros.ros.node.process import run
 
-        return run(args, termination)
-    except TerminationRequested:
-        return 0
+    return run(args, termination)
 
 
 if __name__ == "__main__":

@@ -5,46 +5,51 @@ It imports nothing that takes time, so that it can be installed before everythin
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class TerminationRequested(BaseException):
-    """The process is to end.
-
-    Not KeyboardInterrupt: where that leaves an `exec`, as in the import of torch, Python kills the
-    process by SIGINT at its end, even if the exception was caught. And no Exception, so that code
-    which survives faults does not survive this.
-    """
+# After a signal, the process ends by itself within this time, or is ended.
+GRACE_S = 1.5
 
 
 class Termination:
-    """Raises TerminationRequested in the main thread at the first signal, and ignores later ones.
+    """Handles the signals without raising anything.
 
-    `requested` stays set: code that swallows every exception, as some imports do, cannot hide it.
+    An exception from a handler can land in an import, a callback or the start of torch's C++ code,
+    which print tracebacks or abort the process. So: before `clean_up_is_needed()` a signal ends
+    the process at once. After it, rclpy's own handler shuts ROS down, which ends the spinning, and
+    `requested` is set. If the process is then busy (it loads a network, say), a timer ends it.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._exits_at_once = True
+        self._timer: threading.Timer | None = None
 
     def install(self) -> None:
         """Handle the signals, even if the parent process set them to be ignored."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
-    def check(self) -> None:
-        """Raise TerminationRequested if a signal came, also an earlier one."""
-        if self.requested:
-            raise TerminationRequested
+    def clean_up_is_needed(self) -> None:
+        """From now on, a signal lets the process end by itself."""
+        self._exits_at_once = False
 
     def ignore(self) -> None:
         """From now on, nothing interrupts the process's end."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._exits_at_once:
+            os._exit(0)
         if not self.requested:
             self.requested = True
-            raise TerminationRequested
+            self._timer = threading.Timer(GRACE_S, os._exit, (0,))
+            self._timer.daemon = True
+            self._timer.start()

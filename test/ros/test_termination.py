@@ -125,5 +125,25 @@ def test_a_signal_while_rclpy_makes_the_node_is_no_fault(monkeypatch: pytest.Mon
         raise RuntimeError("error creating node: the given context is not valid")
 
     monkeypatch.setattr(node_process, "PredictorNode", interrupted)
-    nothing = SimpleNamespace(check=lambda: None, ignore=lambda: None)
+    nothing = SimpleNamespace(clean_up_is_needed=lambda: None, ignore=lambda: None)
     assert node_process.run([], nothing) == 0
+
+
+def test_a_process_that_is_busy_ends_after_a_moment(tmp_path: Path) -> None:
+    """A signal raises nothing, so what cannot be interrupted is ended by a timer."""
+    code = (
+        "import time\n"
+        "from d3_ros.ros.termination import Termination\n"
+        "termination = Termination()\n"
+        "termination.install()\n"
+        "termination.clean_up_is_needed()\n"
+        "print('busy', flush=True)\n"
+        "while True:\n"
+        "    time.sleep(0.05)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"busy\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0

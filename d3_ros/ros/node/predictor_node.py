@@ -169,6 +169,8 @@ class PredictorNode(AnyStartValues, LifecycleNode):
             return otherwise
         except Exception as error:
             self._failure = f"{what} failed: {type(error).__name__}: {error}"
+            if not self.context.ok():  # a signal shut ROS down meanwhile: no fault of the node
+                return otherwise
             self.get_logger().error(f"{what} failed: {traceback.format_exc()}")
             return otherwise
         self._failure = ""

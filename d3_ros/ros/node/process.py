@@ -5,26 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import suppress
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from d3_ros.errors import one_line
 from d3_ros.ros.node.predictor_node import PredictorNode
-from d3_ros.ros.termination import Termination, TerminationRequested
+from d3_ros.ros.termination import Termination
 
 # How long the end of the process waits for the frame that is being processed.
 LAST_FRAME_S = 1.0
 
 
 def run(args: list[str] | None, termination: Termination) -> int:
-    """Create and spin the node; the exit code is 0, or 1 for arguments that ROS cannot read.
-
-    Raises:
-        TerminationRequested: a signal came before there was anything to clean up.
-    """
-    termination.check()
+    """Create and spin the node; the exit code is 0, or 1 for arguments that ROS cannot read."""
+    termination.clean_up_is_needed()
     try:
         rclpy.init(args=args)
     except RuntimeError as error:  # a file or a remapping that ROS cannot read
@@ -32,13 +27,12 @@ def run(args: list[str] | None, termination: Termination) -> int:
         return 1
     node, finished = None, True
     try:
-        with suppress(TerminationRequested, ExternalShutdownException):
-            node = PredictorNode()
-            if node.starts_by_itself:
-                node.start()
-            spin(node, termination)
-    except RuntimeError:  # rclpy's, when a signal shuts it down while it makes the node
-        if rclpy.ok():
+        node = PredictorNode()
+        if node.starts_by_itself:
+            node.start()
+        spin(node, termination)
+    except Exception:
+        if rclpy.ok():  # else a signal shut ROS down, and ROS refused something for it
             raise
     finally:
         termination.ignore()
@@ -57,11 +51,11 @@ def spin(node: PredictorNode, termination: Termination) -> None:
     """Run the node's callbacks. One that raises is logged: a robot must not lose its node by it."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while rclpy.ok():
-        termination.check()
+    while rclpy.ok() and not termination.requested:
         try:
             executor.spin()
         except ExternalShutdownException:
             return
         except Exception:
-            node.report_fault(traceback.format_exc())
+            if rclpy.ok():  # else ROS was shut down while the callback used it
+                node.report_fault(traceback.format_exc())
