@@ -46,7 +46,6 @@ setup(
     maintainer="d3_ros maintainers",
     maintainer_email="d3-ros@users.noreply.github.com",
     description="Depth, surface normals and metric point clouds with D3-Predictor on ROS 2.",
-    url="https://github.com/d3-ros/d3_ros",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
