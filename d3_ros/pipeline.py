@@ -24,8 +24,8 @@ from d3_ros.types import (
     Task,
 )
 
-Output = Literal["relative", "metric", "normals"]
-ALL_OUTPUTS: frozenset[Output] = frozenset({"relative", "metric", "normals"})
+Output = Literal["relative", "metric", "uncertainty", "normals"]
+ALL_OUTPUTS: frozenset[Output] = frozenset({"relative", "metric", "uncertainty", "normals"})
 
 
 class Predictor(Protocol):
@@ -59,11 +59,16 @@ class FusionOptions:
 
 @dataclass(frozen=True)
 class ScaleSettings:
-    """How predictions become metres. Without `fusion`, metric depth is predicted depth only."""
+    """How predictions become metres. Without `fusion`, metric depth is predicted depth only.
+
+    Metres whose expected error (1 sigma) is a larger share of them than `max_relative_sigma` become
+    NaN; 0: none.
+    """
 
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     floor: FloorOptions = field(default_factory=FloorOptions)
     fusion: FusionOptions | None = None
+    max_relative_sigma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class FrameRequest:
             edge of a rectified image): all outputs are NaN there. None where every pixel does.
         outputs: what the caller will use; nothing else is computed. The scale state advances with
             every frame, so that a late subscriber finds one.
-        settings: as of this frame. A change of anything but the fusion starts the scale anew.
+        settings: as of this frame. A change of `alignment` or `floor` starts the scale anew.
     """
 
     rgb: np.ndarray
@@ -108,7 +113,8 @@ class _ScaleState:
 
     def fits(self, settings: ScaleSettings) -> bool:
         """Whether these settings ask for the same scale."""
-        return replace(settings, fusion=self.settings.fusion) == self.settings
+        mine = self.settings
+        return (settings.alignment, settings.floor) == (mine.alignment, mine.floor)
 
 
 class DepthPipeline:
@@ -189,7 +195,8 @@ class DepthPipeline:
             and intrinsics is not None
         )
         metric = None
-        if fit.ok and ("metric" in outputs or from_geometry):
+        in_metres = bool(outputs & {"metric", "uncertainty"})
+        if fit.ok and (in_metres or from_geometry):
             with self._stage("metric depth"):
                 metric = fit.apply(relative)
         normals = predicted_normals if "normals" in outputs else None
@@ -197,9 +204,10 @@ class DepthPipeline:
             # Affine-invariant depth bends planes: without a scale, its normals would be wrong.
             with self._stage("normals from depth"):
                 normals = normals_from_depth(metric, intrinsics)
-        wanted = metric if "metric" in outputs else None
-        frame = DepthFrame(relative=relative, metric=wanted, normals=normals, fit=fit)
-        return _blanked(self._fused(frame, request), request.outside)
+        frame = DepthFrame(relative=relative, metric=None, normals=normals, fit=fit)
+        if metric is not None and in_metres:
+            frame = self._fused(self._with_uncertainty(frame, metric, request), request)
+        return _blanked(frame, request)
 
     def _scale_state(self, settings: ScaleSettings) -> _ScaleState:
         scale = self._scale
@@ -227,6 +235,21 @@ class DepthPipeline:
         reason = "; ".join(filter(None, [why_no_sensor, fit.reason]))
         return replace(fit, reason=reason), normals
 
+    def _with_uncertainty(
+        self, frame: DepthFrame, metric: np.ndarray, request: FrameRequest
+    ) -> DepthFrame:
+        """The frame with metres, without those that are too unsure; and, if needed, their error."""
+        limit = request.settings.max_relative_sigma
+        fused = request.settings.fusion is not None
+        if not (limit > 0 or fused or "uncertainty" in request.outputs):
+            return replace(frame, metric=metric)
+        with self._stage("uncertainty"):
+            sigma = frame.fit.sigma(frame.relative, metric)
+            if limit > 0:
+                unsure = sigma > np.float32(limit) * metric
+                metric, sigma = _blanked_plane(metric, unsure), _blanked_plane(sigma, unsure)
+        return replace(frame, metric=metric, uncertainty=sigma)
+
     def _fused(self, frame: DepthFrame, request: FrameRequest) -> DepthFrame:
         """The frame with the sensor's own depth where the prediction agrees with it."""
         options, sparse = request.settings.fusion, request.sparse
@@ -238,23 +261,33 @@ class DepthPipeline:
         with self._stage("fusion"):
             in_range = (sparse >= alignment.min_depth) & (sparse <= alignment.max_depth)
             measured = np.where(in_range, sparse, np.float32(np.nan))
-            fusion = fuse(frame.metric, measured, options.tolerance, options.blend_px)
+            fusion = fuse(
+                frame.metric,
+                measured,
+                options.tolerance,
+                options.blend_px,
+                sigma_m=frame.uncertainty,
+            )
         return replace(
             frame,
             metric=fusion.depth,
+            uncertainty=fusion.sigma,
             fused_pixels=fusion.kept,
             disagreeing_pixels=fusion.disagreeing,
         )
 
 
-def _blanked(frame: DepthFrame, outside: np.ndarray | None) -> DepthFrame:
-    """The frame with NaN where the image shows nothing of the scene."""
-    metric, normals = frame.metric, frame.normals
+def _blanked(frame: DepthFrame, request: FrameRequest) -> DepthFrame:
+    """The frame with NaN where the image shows nothing of the scene, and only what is asked for."""
+    outputs, outside = request.outputs, request.outside
+    metric = frame.metric if "metric" in outputs else None
+    uncertainty = frame.uncertainty if "uncertainty" in outputs else None
     return replace(
         frame,
         relative=_blanked_plane(frame.relative, outside),
         metric=None if metric is None else _blanked_plane(metric, outside),
-        normals=None if normals is None else _blanked_plane(normals, outside),
+        uncertainty=None if uncertainty is None else _blanked_plane(uncertainty, outside),
+        normals=None if frame.normals is None else _blanked_plane(frame.normals, outside),
     )
 
 

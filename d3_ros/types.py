@@ -169,14 +169,16 @@ class DepthFrame:
 
     `relative`: (H, W) float32 in [0, 1]. `metric`: (H, W) float32 metres, NaN invalid; None also
     when the scale is unknown. `normals`: (H, W, 3) float32 unit vectors, optical frame, NaN where
-    unknown. `fit`: how `metric` came about. `fused_pixels`: how many of `metric` are a sensor's own
-    measurements; `disagreeing_pixels`: how many measured ones were left out because the prediction
-    contradicts them (both 0 without fusion).
+    unknown. `uncertainty`: (H, W) float32 metres, the expected error (1 sigma) of `metric`, NaN
+    where that is NaN. `fit`: how `metric` came about. `fused_pixels`: how many of `metric` are a
+    sensor's own measurements; `disagreeing_pixels`: how many measured ones were left out because
+    the prediction contradicts them (both 0 without fusion).
     """
 
     relative: np.ndarray
     metric: np.ndarray | None
     normals: np.ndarray | None
     fit: DepthFit
+    uncertainty: np.ndarray | None = None
     fused_pixels: int = 0
     disagreeing_pixels: int = 0

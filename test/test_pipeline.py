@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -124,6 +126,39 @@ def test_measured_pixels_pass_where_they_agree_and_are_in_range() -> None:
     assert (held.fit.state, held.fused_pixels) == ("held", 0)
 
 
+def test_what_is_too_unsure_is_unknown() -> None:
+    predictor = RampPredictor()
+    sparse = sparse_depth(predictor)
+    sparse[: HEIGHT // 2] = np.nan
+    request = FrameRequest(RGB, 1.0, sparse=sparse, outputs={"metric", "uncertainty"})
+    everything = DepthPipeline(predictor)(request)
+    metric, sigma = everything.metric, everything.uncertainty
+    assert metric is not None and sigma is not None
+    assert (sigma > 0).all()
+    limit = float(np.median(sigma / metric))
+    strict = replace(request, settings=ScaleSettings(max_relative_sigma=limit))
+    frame = DepthPipeline(predictor)(strict)
+    unsure = sigma > np.float32(limit) * metric
+    assert 0.3 < unsure.mean() < 0.7
+    for plane, whole in ((frame.metric, metric), (frame.uncertainty, sigma)):
+        np.testing.assert_array_equal(plane, np.where(unsure, np.nan, whole))
+    only_depth = DepthPipeline(predictor)(replace(strict, outputs={"metric"}))
+    assert only_depth.uncertainty is None
+    np.testing.assert_array_equal(only_depth.metric, frame.metric)
+
+
+def test_measured_pixels_are_known_however_unsure_the_prediction_is() -> None:
+    predictor = RampPredictor()
+    sparse = sparse_depth(predictor)
+    settings = ScaleSettings(fusion=FusionOptions(0.1, blend_px=0), max_relative_sigma=1e-4)
+    frame = DepthPipeline(predictor)(FrameRequest(RGB, 1.0, sparse=sparse, settings=settings))
+    assert frame.metric is not None and frame.uncertainty is not None
+    measured = np.isfinite(sparse)
+    np.testing.assert_array_equal(frame.metric[measured], sparse[measured])
+    assert np.isnan(frame.metric[~measured]).all()
+    np.testing.assert_array_equal(np.isfinite(frame.uncertainty), measured)
+
+
 def test_the_scale_begins_anew_after_a_reset_and_after_a_change_of_its_settings() -> None:
     predictor = RampPredictor()
     pipeline = DepthPipeline(predictor)
@@ -135,6 +170,7 @@ def test_the_scale_begins_anew_after_a_reset_and_after_a_change_of_its_settings(
 
     assert [state(1.0, sparse), state(1.1)] == ["measured", "held"]
     assert state(1.2, fusion=FusionOptions(0.1, 0)) == "held", "the fusion is no part of it"
+    assert state(1.2, max_relative_sigma=0.5) == "held", "nor is what is done with the error"
     pipeline.reset()
     assert [state(1.3), state(1.4, sparse), state(1.5)] == ["relative", "measured", "held"]
     assert state(1.6, alignment=AlignmentSettings(smoothing=0.5)) == "relative"
@@ -147,7 +183,7 @@ def test_what_an_image_does_not_show_is_nan_in_every_output() -> None:
     frame = DepthPipeline(predictor)(
         FrameRequest(RGB, 1.0, sparse=sparse_depth(predictor), outside=outside)
     )
-    for plane in (frame.relative, frame.metric, frame.normals):
+    for plane in (frame.relative, frame.metric, frame.uncertainty, frame.normals):
         assert plane is not None
         assert np.isnan(plane[outside]).all()
         assert np.isfinite(plane[~outside]).all()

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+# A measurement agrees with a prediction that is unsure by less than so many standard deviations.
+AGREEING_SIGMAS = 2.0
+# Expected error of a measured pixel, as a share of its depth.
+SENSOR_ERROR = 0.02
+
 
 @dataclass(frozen=True)
 class Fusion:
-    """`depth`: (H, W) float32 metres; how many measured pixels were kept and how many disagree."""
+    """`depth`: (H, W) float32 metres; how many measured pixels were kept and how many disagree.
+
+    `sigma`: (H, W) float32 metres, the expected error of `depth`; None without that of the
+    prediction.
+    """
 
     depth: np.ndarray
     kept: int
     disagreeing: int
+    sigma: np.ndarray | None = None
 
 
 def fuse(
@@ -23,6 +33,7 @@ def fuse(
     tolerance: float = 0.1,
     blend_px: int = 12,
     edge: float = 0.05,
+    sigma_m: np.ndarray | None = None,
 ) -> Fusion:
     """Let measured pixels through where they agree with the prediction; blend at their borders.
 
@@ -38,6 +49,8 @@ def fuse(
             predicted, the measurement is kept.
         blend_px: width of the border in which prediction and measurement are blended.
         edge: largest relative step of the predicted depth within one surface.
+        sigma_m: (H, W) float32 expected error (1 sigma) of the prediction in metres, NaN where
+            unknown; or None. Pixels within `AGREEING_SIGMAS` of it agree, too. Not changed.
 
     Raises:
         ValueError: the sizes differ.
@@ -49,7 +62,10 @@ def fuse(
     # Comparisons are false for NaN.
     measured = (sensor_m > 0) & (sensor_m < np.inf)
     known = (predicted_m > 0) & (predicted_m < np.inf)
-    off = np.abs(predicted_m - sensor_m) > np.float32(tolerance) * sensor_m
+    allowed = np.float32(tolerance) * sensor_m
+    if sigma_m is not None:
+        np.fmax(allowed, np.float32(AGREEING_SIGMAS) * sigma_m, out=allowed)
+    off = np.abs(predicted_m - sensor_m) > allowed
     disagrees = measured & known & off
     kept = measured & ~disagrees
     depth = np.full(predicted_m.shape, np.nan, np.float32)
@@ -57,7 +73,10 @@ def fuse(
     if blend_px > 0:
         _bend_borders(depth, sensor_m, kept, known, blend_px, edge)
     np.copyto(depth, sensor_m, where=kept)
-    return Fusion(depth, int(np.count_nonzero(kept)), int(np.count_nonzero(disagrees)))
+    sigma = None
+    if sigma_m is not None:
+        sigma = np.where(kept, np.fmin(sigma_m, np.float32(SENSOR_ERROR) * sensor_m), sigma_m)
+    return Fusion(depth, int(np.count_nonzero(kept)), int(np.count_nonzero(disagrees)), sigma)
 
 
 def _bend_borders(

@@ -61,7 +61,8 @@ def far_pixels(
     lies just before the saturation is that far already (in a narrow room it is not).
 
     Args:
-        depth_m: (H, W) float32 z-depth in metres, NaN where unknown.
+        depth_m: (H, W) float32 z-depth in metres that a pixel has at least (depth minus its
+            expected error), NaN where unknown.
         relative: (H, W) float32 in [0, 1], 1 is saturated.
         intrinsics: the camera at this image's size.
         range_m: distance from the camera, metres.

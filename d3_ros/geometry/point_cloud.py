@@ -19,6 +19,7 @@ def pack_cloud(
     intrinsics: CameraIntrinsics,
     out: np.ndarray | None = None,
     *,
+    sigma_m: np.ndarray | None = None,
     stride: int = 1,
     min_range: float = 0.0,
     max_range: float = np.inf,
@@ -31,14 +32,16 @@ def pack_cloud(
         normals: (H, W, 3) float32, or None.
         intrinsics: the camera at this image's size; its distortion is undone per pixel.
         out: C-contiguous float32 array of the result's shape to write into (a message's buffer).
+        sigma_m: (H, W) float32 expected error of `depth_m` in metres, or None.
         stride: take every stride-th pixel of every stride-th row, from the first on.
         min_range: points nearer to the camera are invalid, metres.
         max_range: points farther from the camera are invalid, metres.
 
     Returns:
         (h, w, 4) float32 [x y z rgb] (point_step 16), or with normals (h, w, 8) float32
-        [x y z rgb nx ny nz curvature] (point_step 32), curvature 0; (h, w) is `cloud_size`. `rgb`
-        holds the bits 0x00RRGGBB. Invalid points have NaN in all of x y z and keep their colour.
+        [x y z rgb nx ny nz curvature] (point_step 32), curvature 0; (h, w) is `cloud_size`. With
+        `sigma_m`, sigma is one more, the last. `rgb` holds the bits 0x00RRGGBB. Invalid points have
+        NaN in all of x y z and keep the rest.
 
     Raises:
         ValueError: an array has the wrong shape, dtype or layout.
@@ -49,8 +52,10 @@ def pack_cloud(
         _check("rgb", rgb, (*size, 3), np.uint8)
     if normals is not None:
         _check("normals", normals, (*size, 3), np.float32)
+    if sigma_m is not None:
+        _check("sigma", sigma_m, size, np.float32)
     size = cloud_size(*size, stride)
-    shape = (*size, 4 if normals is None else 8)
+    shape = (*size, (4 if normals is None else 8) + (sigma_m is not None))
     if out is None:
         out = np.empty(shape, np.float32)
     _check("out", out, shape, np.float32)
@@ -61,12 +66,17 @@ def pack_cloud(
         depth_m = np.ascontiguousarray(depth_m[::stride, ::stride])
         rgb = None if rgb is None else np.ascontiguousarray(rgb[::stride, ::stride])
         normals = None if normals is None else np.ascontiguousarray(normals[::stride, ::stride])
+        sigma_m = None if sigma_m is None else np.ascontiguousarray(sigma_m[::stride, ::stride])
     rays = _ray_planes(intrinsics, stride)
     z = _within(depth_m, rays.length, min_range, max_range)
     if rays.z is not None:
         z *= rays.z
     planes = [cv2.multiply(z, rays.x), cv2.multiply(z, rays.y), z, _pack_rgb(rgb, size)]
-    if normals is None:
+    if sigma_m is not None:
+        if normals is not None:
+            planes += [*cv2.split(normals), np.zeros(size, np.float32)]
+        planes.append(sigma_m)
+    if normals is None or sigma_m is not None:
         cv2.merge(planes, out)
         return out
     # Half a point is 16 bytes, the size of one complex128: copying the two halves as such is three

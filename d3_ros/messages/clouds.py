@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # bags are read where no ROS is installed
 CLOUD_FIELDS = ("x", "y", "z", "rgb")
 
 CLOUD_FIELDS_WITH_NORMALS = (*CLOUD_FIELDS, "normal_x", "normal_y", "normal_z", "curvature")
+SIGMA_FIELD = "sigma"
 
 
 class CloudBuffer:
@@ -30,15 +31,19 @@ class CloudBuffer:
         self.message = PointCloud2()
         self._points: np.ndarray | None = None
 
-    def points(self, header: Header, height: int, width: int, *, normals: bool) -> np.ndarray:
-        """Writable (H, W, 4) or, with normals, (H, W, 8) float32 view of the message's data.
+    def points(
+        self, header: Header, height: int, width: int, *, normals: bool, sigma: bool = False
+    ) -> np.ndarray:
+        """Writable (H, W, fields) float32 view of the message's data.
 
-        The columns are `CLOUD_FIELDS` or `CLOUD_FIELDS_WITH_NORMALS`; `rgb` holds the bits
-        0x00RRGGBB.
+        The fields are `CLOUD_FIELDS` or `CLOUD_FIELDS_WITH_NORMALS` and, if asked for,
+        `SIGMA_FIELD`; `rgb` holds the bits 0x00RRGGBB.
         """
         message = self.message
         message.header = header
         names = CLOUD_FIELDS_WITH_NORMALS if normals else CLOUD_FIELDS
+        if sigma:
+            names = (*names, SIGMA_FIELD)
         shape = (height, width, len(names))
         if self._points is None or self._points.shape != shape:
             message.height, message.width = height, width

@@ -9,6 +9,7 @@ RELATIVE = "~/depth/relative"
 DEPTH = "~/depth/image"
 DEPTH_INFO = "~/depth/camera_info"
 DEPTH_COMPRESSED = f"{DEPTH}/compressedDepth"
+UNCERTAINTY = "~/depth/uncertainty"
 RGB = "~/rgb/image"
 RGB_INFO = "~/rgb/camera_info"
 NORMALS = "~/normals/image"
@@ -26,6 +27,7 @@ TOPICS: dict[str, type] = {
     DEPTH: Image,
     DEPTH_INFO: CameraInfo,
     DEPTH_COMPRESSED: CompressedImage,
+    UNCERTAINTY: Image,
     RGB: Image,
     RGB_INFO: CameraInfo,
     NORMALS: Image,
@@ -39,12 +41,14 @@ TOPICS: dict[str, type] = {
 }
 
 # Topics that need a metric scale, and topics that need a calibrated camera.
-METRIC = frozenset({DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, RGB, RGB_INFO, POINTS, NAV_POINTS})
+METRIC = frozenset(
+    {DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, UNCERTAINTY, RGB, RGB_INFO, POINTS, NAV_POINTS}
+)
 NEED_CAMERA = frozenset({DEPTH_INFO, RGB_INFO, POINTS, NAV_POINTS})
 
 # Topics that share a highest rate, so that pairs stay complete and a picture is made once.
 CAPPED: dict[str, tuple[str, ...]] = {
-    "depth": (DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, RGB, RGB_INFO),
+    "depth": (DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, UNCERTAINTY, RGB, RGB_INFO),
     "relative": (RELATIVE,),
     "normals": (NORMALS,),
     "points": (POINTS,),

@@ -45,6 +45,28 @@ def test_measured_where_nothing_is_predicted_is_kept():
     assert np.isnan(fusion.depth).sum() == 15
 
 
+def test_where_the_prediction_is_unsure_the_measurement_is_believed():
+    predicted = np.full((4, 6), 2.0, np.float32)
+    predicted[3, 5] = NAN
+    sigma = np.full((4, 6), 0.05, np.float32)
+    sigma[:, 3:] = 0.6
+    sigma[3, 5] = NAN
+    sensor = np.full((4, 6), NAN)
+    sensor[1, 1] = sensor[1, 4] = 3.0  # 1 m off: 20 sigma, and less than 2
+    sensor[2, 1] = 2.2  # within the tolerance
+    sensor[3, 5] = 4.0
+    copy = sigma.copy()
+    fusion = fuse(predicted, sensor, tolerance=0.1, blend_px=0, sigma_m=sigma)
+    assert (fusion.kept, fusion.disagreeing) == (3, 1)
+    assert (fusion.depth[1, 1], fusion.depth[1, 4], fusion.depth[2, 1]) == (2.0, 3.0, sensor[2, 1])
+    # A measured pixel has the sensor's error, unless the prediction's is smaller.
+    expected = copy.copy()
+    expected[1, 4], expected[2, 1], expected[3, 5] = 0.06, 0.044, 0.08
+    np.testing.assert_allclose(fusion.sigma, expected, rtol=1e-6)
+    np.testing.assert_array_equal(sigma, copy)
+    assert fuse(predicted, sensor).sigma is None
+
+
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="size"):
         fuse(np.ones((2, 2), np.float32), np.ones((2, 3), np.float32))

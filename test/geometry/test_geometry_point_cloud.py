@@ -71,6 +71,20 @@ def test_writes_into_a_message_buffer_and_leaves_inputs_alone():
         np.testing.assert_array_equal(array, copy)
 
 
+@pytest.mark.parametrize("with_normals", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_expected_error_is_one_more_value_of_a_point(with_normals, stride):
+    depth, rgb, normals = example()
+    sigma = np.linspace(0.1, 0.5, 12, dtype=np.float32).reshape(3, 4)
+    normals = normals if with_normals else None
+    without = pack_cloud(depth, rgb, normals, CAMERA, stride=stride)
+    cloud = pack_cloud(depth, rgb, normals, CAMERA, sigma_m=sigma, stride=stride)
+    np.testing.assert_array_equal(cloud[..., -1], sigma[::stride, ::stride])
+    np.testing.assert_array_equal(cloud[..., :-1].view(np.uint32), without.view(np.uint32))
+    with pytest.raises(ValueError, match=r"sigma must be \(3, 4\) float32"):
+        pack_cloud(depth, rgb, normals, CAMERA, sigma_m=sigma[:2])
+
+
 @pytest.mark.parametrize("camera", [PINHOLE, LENS, FISHEYE])
 @pytest.mark.parametrize("with_normals", [False, True])
 def test_every_point_reprojects_to_its_pixel(camera, with_normals):

@@ -339,6 +339,27 @@ class Robot:
             self.lines.append(message.msg)
 
 
+def changed_settings(robot: Robot) -> Iterator[Callable[..., None]]:
+    """Body of a fixture that sets parameters, `points__stride=2`, and puts them back afterwards."""
+    before: dict[str, Any] = {}
+
+    def change(values: dict[str, Any]) -> None:
+        answer = robot.node.set_parameters_atomically(
+            [Parameter(name, value=value) for name, value in values.items()]
+        )
+        assert answer.successful, answer.reason
+
+    def remember_and_change(**values: Any) -> None:
+        named = {name.replace("__", "."): value for name, value in values.items()}
+        before.update(
+            {name: robot.node.get_parameter(name).value for name in named.keys() - before}
+        )
+        change(named)
+
+    yield remember_and_change
+    change(before)
+
+
 def dealt_with(snapshot: Snapshot) -> int:
     """Images that have met their fate."""
     return snapshot.published + snapshot.dropped + snapshot.refused + snapshot.idle

@@ -29,10 +29,12 @@ RGB = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
 NORMALS = np.tile(np.array([0.0, 0.6, -0.8], np.float32), (2, 3, 1))
 
 
-def cloud(normals: np.ndarray | None) -> PointCloud2:
+def cloud(normals: np.ndarray | None, sigma: np.ndarray | None = None) -> PointCloud2:
     buffer = CloudBuffer()
-    points = buffer.points(Image().header, 2, 3, normals=normals is not None)
-    pack_cloud(DEPTH, RGB, normals, CAMERA, out=points)
+    points = buffer.points(
+        Image().header, 2, 3, normals=normals is not None, sigma=sigma is not None
+    )
+    pack_cloud(DEPTH, RGB, normals, CAMERA, out=points, sigma_m=sigma)
     return buffer.message
 
 
@@ -85,6 +87,18 @@ def test_normals_are_fields_of_the_cloud() -> None:
         np.testing.assert_allclose(column(message, name), np.full((2, 3), value), rtol=1e-6)
     assert not column(message, "curvature").any()
     assert "normal_x" not in [field.name for field in cloud(None).fields]
+
+
+@pytest.mark.parametrize(("normals", "point_step"), [(None, 20), (NORMALS, 36)])
+def test_the_expected_error_is_the_last_field_of_the_cloud(
+    normals: np.ndarray | None, point_step: int
+) -> None:
+    message = cloud(normals, DEPTH / 10)
+    assert (message.point_step, message.row_step) == (point_step, 3 * point_step)
+    assert message.fields[-1].name == "sigma"
+    np.testing.assert_array_equal(column(message, "sigma"), DEPTH / 10)
+    np.testing.assert_array_equal(column(message, "z"), DEPTH)
+    assert "sigma" not in [field.name for field in cloud(normals).fields]
 
 
 def test_the_cloud_reuses_its_memory_until_its_layout_changes() -> None:

@@ -33,6 +33,7 @@ from d3_ros.ros.topics import (
     POINTS,
     RGB,
     RGB_INFO,
+    UNCERTAINTY,
 )
 
 pytestmark = pytest.mark.ros
@@ -264,8 +265,8 @@ def test_depth_image_proc(receive: Callable[..., list[Any]]) -> None:
 
 def test_rviz(receive: Callable[..., list[Any]]) -> None:
     """Displays ask for reliable, depth 5, and show rgb8 and 32FC1 images and xyzrgb clouds."""
-    depth, color, cloud = receive(RELIABLE, DEPTH, DEPTH_COLOR, POINTS)
-    assert (depth.encoding, color.encoding) == ("32FC1", "rgb8")
+    depth, sigma, color, cloud = receive(RELIABLE, DEPTH, UNCERTAINTY, DEPTH_COLOR, POINTS)
+    assert (depth.encoding, sigma.encoding, color.encoding) == ("32FC1", "32FC1", "rgb8")
     assert color.step == 3 * color.width
     names = [field.name for field in cloud.fields]
     assert names[:4] == ["x", "y", "z", "rgb"]

@@ -118,7 +118,7 @@ def test_rviz_shows_topics_that_the_node_publishes() -> None:
         **{name.replace("~", "predictor"): kind.__name__ for name, kind in TOPICS.items()},
     }
     assert {name: kinds[name] for name in shown} == shown
-    assert "predictor/points" in shown
+    assert {"predictor/points", "predictor/depth/uncertainty"} <= set(shown)
 
 
 @pytest.fixture

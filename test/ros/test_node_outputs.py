@@ -10,7 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from helpers.ros_harness import HEIGHT, WIDTH, Robot, ros_context, wait_until
+from helpers.ros_harness import (
+    HEIGHT,
+    WIDTH,
+    Robot,
+    changed_settings,
+    ros_context,
+    wait_until,
+)
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -35,8 +42,9 @@ from d3_ros.ros.topics import (
     RGB_INFO,
     SCALE,
     TOPICS,
+    UNCERTAINTY,
 )
-from d3_ros.types import CameraIntrinsics
+from d3_ros.types import CameraIntrinsics, DepthFit
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
@@ -65,22 +73,7 @@ def previews_are_due() -> None:
 
 @pytest.fixture
 def setting(robot: Robot) -> Iterator[Callable[..., None]]:
-    """Set parameters by name; they are put back afterwards."""
-    before: dict[str, Any] = {}
-
-    def change(values: dict[str, Any]) -> None:
-        answer = robot.node.set_parameters_atomically(
-            [Parameter(name, value=value) for name, value in values.items()]
-        )
-        assert answer.successful, answer.reason
-
-    def remember_and_change(**values: Any) -> None:
-        named = {name.replace("__", "."): value for name, value in values.items()}
-        before.update({name: robot.node.get_parameter(name).value for name in named})
-        change(named)
-
-    yield remember_and_change
-    change(before)
+    yield from changed_settings(robot)
 
 
 def test_the_light_cloud_is_dense_small_and_on_the_depth_image(
@@ -291,11 +284,12 @@ WORK: dict[str, set[str]] = {
     DEPTH: set(),
     DEPTH_INFO: {"output_camera_info"},
     DEPTH_COMPRESSED: {"depth_message"},
+    UNCERTAINTY: {"sigma"},
     RGB: set(),
     RGB_INFO: {"output_camera_info"},
     NORMALS: set(),
-    POINTS: {"pack_cloud", "flying_pixels"},
-    NAV_POINTS: {"light_cloud", "flying_pixels", "far_pixels", "clearing_points"},
+    POINTS: {"pack_cloud", "flying_pixels", "sigma"},
+    NAV_POINTS: {"light_cloud", "flying_pixels", "far_pixels", "clearing_points", "sigma"},
     DEPTH_COLOR: {"colour_depth"},
     DEPTH_JPEG: {"colour_depth", "jpeg_message"},
     NORMALS_COLOR: {"colour_normals"},
@@ -304,6 +298,7 @@ WORK: dict[str, set[str]] = {
 }
 EVERYTHING_ON = {
     "points.remove_flying": True,
+    "points.sigma": True,
     "points.nav.clear_range": 12.0,
     "color.max_rate": 100.0,
 }
@@ -323,6 +318,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     for name in COUNTED:
         monkeypatch.setattr(frame_messages, name, counted(name, getattr(frame_messages, name)))
+    monkeypatch.setattr(DepthFit, "sigma", counted("sigma", DepthFit.sigma))
     return counts
 
 
@@ -342,7 +338,7 @@ def test_what_two_topics_share_is_made_once(calls: Counter[str]) -> None:
     with Robot(parameters=EVERYTHING_ON) as robot:
         robot.wait_for(NORMALS_JPEG, robot.show().header)
         assert calls == {
-            **dict.fromkeys(COUNTED, 1),
+            **dict.fromkeys((*COUNTED, "sigma"), 1),
             "jpeg_message": 2,
             "output_camera_info": 2,
         }
@@ -353,7 +349,7 @@ def test_every_topic_is_in_one_group_of_caps() -> None:
 
 
 CAPS = {
-    "depth.max_rate": (DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, RGB, RGB_INFO),
+    "depth.max_rate": (DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, UNCERTAINTY, RGB, RGB_INFO),
     "relative.max_rate": (RELATIVE,),
     "normals.max_rate": (NORMALS,),
     "points.max_rate": (POINTS,),

@@ -491,6 +491,12 @@ def test_the_flow_of_frames_is_judged(changes: dict, level: bytes, words: str) -
         (None, False, OK, "no frame yet"),
         (DepthFit(ok=True, state="measured", scale=1.0, shift=0.0), True, OK, "by points and scan"),
         (
+            DepthFit(ok=True, state="measured", reason="one depth"),
+            True,
+            OK,
+            "scan; one depth",
+        ),
+        (
             DepthFit(ok=True, state="held", reason="too few", age_s=1.2),
             True,
             WARN,

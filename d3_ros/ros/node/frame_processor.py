@@ -253,10 +253,11 @@ class FrameProcessor:
 
 
 def scale_settings(settings: NodeSettings) -> ScaleSettings:
-    """What the parameters `scale.*`, `ground.*` and `fusion.*` mean for the pipeline."""
+    """What the parameters about metric depth mean for the pipeline."""
     ground, fusion = settings.ground, settings.fusion
     return ScaleSettings(
         alignment=settings.scale,
         floor=FloorOptions(ground.max_tilt, ground.min_share),
         fusion=FusionOptions(fusion.tolerance, fusion.blend) if fusion.enabled else None,
+        max_relative_sigma=settings.depth.max_relative_sigma,
     )

@@ -114,7 +114,11 @@ class FusionSettings:
         False, "Output the measurement itself where a sensor measured and the prediction agrees"
     )
     tolerance: float = setting(
-        0.1, "Largest |prediction - sensor| / sensor of pixels that agree", low=0.001, high=1.0
+        0.1,
+        "Largest |prediction - sensor| / sensor of pixels that agree. Pixels within 2 sigma of the "
+        "prediction's expected error agree, too",
+        low=0.001,
+        high=1.0,
     )
     blend: int = setting(
         12,

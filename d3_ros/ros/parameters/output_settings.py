@@ -55,8 +55,15 @@ class DepthSettings:
         "Pixels of ~/depth/image: 32FC1 is metres, 16UC1 is millimetres with 0 for unknown",
         choices=("32FC1", "16UC1"),
     )
+    max_relative_sigma: float = setting(
+        0.0,
+        "Depth whose expected error (1 sigma) is a larger share of it than this is unknown in "
+        "~/depth/image and in both clouds: 0.2 keeps depth that is known to 20 %; 0: keep all",
+        low=0.0,
+        high=10.0,
+    )
     max_rate: float = _max_rate(
-        "~/depth/image, its compressedDepth, ~/rgb/image and their camera_info"
+        "~/depth/image, its compressedDepth, ~/depth/uncertainty, ~/rgb/image and their camera_info"
     )
     compressed: CompressedDepthSettings = field(default_factory=CompressedDepthSettings)
 
@@ -130,6 +137,10 @@ class PointsSettings:
     normals: bool = setting(
         False,
         "Give the points of ~/points normals; doubles their size and needs the normals network",
+    )
+    sigma: bool = setting(
+        False,
+        "Give the points of ~/points a field sigma: the expected error of their z in metres",
     )
     stride: int = setting(
         1,

@@ -103,7 +103,8 @@ def judge_scale(
     if fit.state == "ground":
         level = WARN if sensor_depth_seen else OK
         return level, f"scale from the floor: {fit.reason}"
-    measured = f"measured by {' and '.join(report.sensors)}"
+    sensors = " and ".join(report.sensors)
+    measured = "; ".join(filter(None, [f"measured by {sensors}", fit.reason]))
     if fit.abs_rel > settings.diagnostics.max_abs_rel:
         return WARN, (
             f"{measured}, but AbsRel {fit.abs_rel:.2f} is above "
@@ -152,6 +153,7 @@ def scale_values(report: ScaleReport | None, hold_s: float) -> list[KeyValue]:
     return _key_values(
         {
             "state": fit.state,
+            "reason": fit.reason or "none",
             "scale (m)": f"{fit.scale:.4f}",
             "shift (m)": f"{fit.shift:.4f}",
             "sensors (pixels)": ", ".join(f"{s} {n}" for s, n in report.sensors.items()) or "none",

@@ -35,6 +35,7 @@ from d3_ros.ros.topics import (
     RGB_INFO,
     SCALE,
     TOPICS,
+    UNCERTAINTY,
 )
 from d3_ros.types import DepthFrame
 
@@ -66,6 +67,7 @@ class FrameMessages:
             DEPTH: self._metric,
             DEPTH_INFO: self._camera_info,
             DEPTH_COMPRESSED: self._compressed_metric,
+            UNCERTAINTY: self._uncertainty,
             RGB: self._rgb,
             RGB_INFO: self._camera_info,
             NORMALS: self._normals,
@@ -108,6 +110,12 @@ class FrameMessages:
             settings.compressed.depth_quantization,
         )
 
+    def _uncertainty(self) -> Image | None:
+        uncertainty = self._depth.uncertainty
+        if uncertainty is None:
+            return None
+        return self._images[UNCERTAINTY].fill(self._header, uncertainty, "32FC1")
+
     def _rgb(self) -> Image | None:
         if self._depth.metric is None:  # the pair of colour and depth image is complete or absent
             return None
@@ -135,13 +143,17 @@ class FrameMessages:
             return None
         settings = self._settings.points
         normals = self._depth.normals if settings.normals else None
+        sigma = self._depth.uncertainty if settings.sigma else None
         size = cloud_size(metric.shape[0], metric.shape[1], settings.stride)
         pack_cloud(
             metric,
             self._frame.request.rgb,
             normals,
             intrinsics,
-            out=self._cloud.points(self._header, *size, normals=normals is not None),
+            out=self._cloud.points(
+                self._header, *size, normals=normals is not None, sigma=sigma is not None
+            ),
+            sigma_m=sigma,
             stride=settings.stride,
             min_range=settings.min_range,
             max_range=settings.max_range,
@@ -150,6 +162,7 @@ class FrameMessages:
 
     def _nav_points(self) -> PointCloud2 | None:
         metric, intrinsics = self._metric_of_clouds, self._intrinsics
+        uncertainty = self._depth.uncertainty
         if metric is None or intrinsics is None:
             return None
         settings = self._settings.points.nav
@@ -161,8 +174,9 @@ class FrameMessages:
             min_range=settings.min_range,
             max_range=settings.max_range,
         )
-        if settings.clear_range > 0:
-            far = far_pixels(metric, self._depth.relative, intrinsics, settings.clear_range)
+        if settings.clear_range > 0 and uncertainty is not None:
+            surely = metric - uncertainty
+            far = far_pixels(surely, self._depth.relative, intrinsics, settings.clear_range)
             ends = clearing_points(
                 far, intrinsics, stride=settings.stride, range_m=settings.clear_range
             )

@@ -21,11 +21,13 @@ from d3_ros.ros.qos import OUTPUT, explain_publisher
 from d3_ros.ros.topics import (
     CAPPED,
     METRIC,
+    NAV_POINTS,
     NORMALS,
     NORMALS_COLOR,
     NORMALS_JPEG,
     POINTS,
     TOPICS,
+    UNCERTAINTY,
 )
 from d3_ros.types import DepthFrame
 
@@ -49,9 +51,15 @@ def outputs_for(topics: frozenset[str], settings: NodeSettings) -> set[Output]:
     outputs: set[Output] = {"relative"}
     if topics & METRIC:
         outputs.add("metric")
-    with_normals = {NORMALS, NORMALS_COLOR, NORMALS_JPEG}
+    with_sigma, with_normals = {UNCERTAINTY}, {NORMALS, NORMALS_COLOR, NORMALS_JPEG}
+    if settings.points.sigma:
+        with_sigma.add(POINTS)
+    if settings.points.nav.clear_range > 0:
+        with_sigma.add(NAV_POINTS)
     if settings.points.normals:
         with_normals.add(POINTS)
+    if topics & with_sigma:
+        outputs.add("uncertainty")
     if topics & with_normals:
         outputs.add("normals")
     return outputs
