@@ -98,7 +98,7 @@ def test_the_image_must_be_of_the_same_size():
 def test_more_points_leave_less_to_the_field():
     few, many = styles_for(20), styles_for(2000)
     assert len(few) == len(VARIANTS)
-    assert few[0].field_weight > 50 * many[0].field_weight
+    assert few[0].field_weight > 5 * many[0].field_weight
     assert few[0].field_shape > many[0].field_shape
     assert few[2].field_shape == many[2].field_shape == 1.0
 
@@ -108,10 +108,10 @@ def test_more_points_leave_less_to_the_field():
 def test_cells_go_into_blocks_and_back(shape, spacing):
     cells = _Cells(shape, spacing)
     image = RNG.random((len(cells.rows), len(cells.columns))).astype(np.float32)
-    blocks = cells.blocks(cells.pad(image)[..., None])[..., 0]
+    blocks = cells.blocks(cells.pad(image)[None])[:, 0]
     np.testing.assert_array_equal(cells.image(blocks), image)
     rows = np.broadcast_to(cells.rows[:, None], image.shape).astype(np.float32)
-    where = (cells.centres[:, None] + cells.offsets)[..., 0]
+    where = cells.centres[:, :1] + cells.offsets[0]
     at = cells.image(where)
     inner = slice(0, len(cells.rows) - 1)
     np.testing.assert_allclose(at[inner], rows[inner])

@@ -271,16 +271,16 @@ def _weigh_points(
     far_off = np.abs(error) > LONER_ERROR
     suspicious = everyone < SUSPICIOUS_WEIGHT
     # As many loners as a good sensor has are small objects rather than outliers.
-    doubt = _doubt(float(np.mean(suspicious)), GOOD_SENSOR_LONER_SHARE)
+    doubt = loner_doubt(float(np.mean(suspicious)), GOOD_SENSOR_LONER_SHARE)
     weight = np.where(far_off, everyone, everyone**doubt)
     # Edges make loners, too, but not far off ones: those tell whether the sensor has outliers.
-    doubt = _doubt(float(np.mean(suspicious & far_off)), GOOD_SENSOR_FAR_OFF_SHARE)
+    doubt = loner_doubt(float(np.mean(suspicious & far_off)), GOOD_SENSOR_FAR_OFF_SHARE)
     trust = np.where(far_off, everyone, everyone**doubt)
     return weight, trust, left_out
 
 
-def _doubt(share: float, usual: float) -> float:
-    """From 0 where no more than the usual share of points is suspicious, towards 1."""
+def loner_doubt(share: float, usual: float) -> float:
+    """How far lone points are outliers: 0 up to the usual share of all points, then towards 1."""
     return 1.0 - usual / max(share, usual)
 
 

@@ -23,12 +23,12 @@ from d3_ros.geometry.alignment.smoothing import SteadyChoice
 # Pixels of a cell where points are farther apart than `FINE_SPACING` pixels, half of it elsewhere.
 COARSE_STEP, FINE_SPACING = 4, 10.0
 # Cells of one block share their candidate points; its side in spacings of the points.
-BLOCK_SPACINGS = 0.8
+BLOCK_SPACINGS = 1.2
 # Points that each block looks at.
-NEIGHBOURS = 12
+NEIGHBOURS = 14
 # Weights fall to 0.6 at these differences: distance (over that to the sixth neighbour), colour
 # (CIE Lab) and log depth of the smooth field.
-REACH, BANDWIDTH_NEIGHBOUR = 0.7, 5
+REACH, BANDWIDTH_NEIGHBOUR = 0.8, 5
 COLOUR, FIELD_DEPTH = 6.0, 0.15
 # Weight of the slopes' regularisation, in squared bandwidths.
 SLOPE_RIDGE = 0.03
@@ -45,7 +45,7 @@ LEAST_WEIGHT = 1e-4
 # The usual style for so many points, and how its values change with their number N: as
 # (N / points) to these powers. More points leave less to the field.
 USUAL_POINTS, USUAL_WEIGHT, USUAL_SHAPE = 500.0, 0.01, 0.1
-WEIGHT_POWER, SHAPE_POWER = -1.43, -0.5
+WEIGHT_POWER, SHAPE_POWER = -0.5, -0.5
 WEIGHT_LIMITS = (0.005, 2.0)
 # The styles to choose from: factor on the usual weight of the field, and whether its whole shape
 # stays. The first one is the usual style.
@@ -74,18 +74,28 @@ def styles_for(points: int) -> list[GuidedStyle]:
 
 
 class Guide:
-    """The image at half size in CIE Lab, where colour differences are even."""
+    """The image at half size. Its colours are compared in CIE Lab, where differences are even."""
 
     def __init__(self, rgb: np.ndarray) -> None:
         height, width = rgb.shape[:2]
-        half = cv2.resize(rgb, (-(-width // 2), -(-height // 2)), interpolation=cv2.INTER_AREA)
-        lab = cv2.cvtColor(half, cv2.COLOR_RGB2LAB).astype(np.float32)
-        lab[..., 0] *= np.float32(100.0 / 255.0)
-        self._scaled = lab / np.float32(COLOUR)
+        half = (-(-width // 2), -(-height // 2))
+        self._half = cv2.resize(rgb, half, interpolation=cv2.INTER_AREA)
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(..., 3) colours of pixels, in units of `COLOUR`."""
-        return np.asarray(self._scaled[rows // 2, columns // 2])
+        """(3, N) colours of pixels (N,), in units of `COLOUR`."""
+        return _scaled_lab(self._half[rows // 2, columns // 2][:, None])[..., 0]
+
+    def over(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(3, h, w) colours of a grid of pixels, rows (h,) and columns (w,); see `at`."""
+        return _scaled_lab(self._half[rows // 2].take(columns // 2, axis=1))
+
+
+def _scaled_lab(rgb: np.ndarray) -> np.ndarray:
+    """(3, h, w) float32 Lab of RGB (h, w, 3) uint8, in units of `COLOUR`."""
+    lightness, a, b = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB))
+    factors = (100.0 / 255.0 / COLOUR, 1.0 / COLOUR, 1.0 / COLOUR)
+    channels = zip((lightness, a, b), factors, strict=True)
+    return np.stack([channel * np.float32(factor) for channel, factor in channels])
 
 
 class GuidedDetailModel:
@@ -173,10 +183,10 @@ class _Cloud:
         self.guide = guide
         rows, columns = samples.rows.astype(np.intp), samples.columns.astype(np.intp)
         pixels = np.column_stack([rows, columns])
+        # A tree that is built quickly and asked once.
         self.tree = cKDTree(pixels, balanced_tree=False, compact_nodes=False)
         self.pixels = pixels.astype(np.float32)
-        self.likeness = np.column_stack([guide.at(rows, columns), samples.base / FIELD_DEPTH])
-        self.likeness = self.likeness.astype(np.float32)
+        self.likeness = _likeness(guide.at(rows, columns), samples.base).T
         self.base = samples.base.astype(np.float32)
         self.truth = samples.truth.astype(np.float32)
         self.log_trust = np.log(np.maximum(samples.trust, 1e-6)).astype(np.float32)
@@ -186,16 +196,15 @@ class _Cloud:
     ) -> _Planes:
         """Planes at (P,) pixels; `own` (P,) is the sample that each may not use, or -1."""
         centres = np.column_stack([rows, columns]).astype(np.float32)
-        likeness = np.column_stack([self.guide.at(rows, columns), base / FIELD_DEPTH])
-        at_centre = np.zeros((1, 1, 2), np.float32)
-        return self._planes(centres, at_centre, likeness[:, None].astype(np.float32), own)
+        at_centre = np.zeros((2, 1), np.float32)
+        likeness = _likeness(self.guide.at(rows, columns), base).T
+        return self._planes(centres, at_centre, likeness[..., None], own)
 
     def at_cells(self, cells: _Cells, base: np.ndarray) -> _Planes:
         """Planes at all cells of an image; `base` (h, w) is their log depth so far."""
-        likeness = np.empty((*cells.padded, 4), np.float32)
-        likeness[..., :3] = self.guide.at(cells.padded_rows[:, None], cells.padded_columns)
-        likeness[..., 3] = cells.pad(base) * np.float32(1.0 / FIELD_DEPTH)
-        return self._planes(cells.centres, cells.offsets, cells.blocks(likeness))
+        colours = self.guide.over(cells.padded_rows, cells.padded_columns)
+        likeness = cells.blocks(_likeness(colours, cells.pad(base)))
+        return self._planes(cells.centres, cells.offsets, likeness)
 
     def _planes(
         self,
@@ -208,40 +217,48 @@ class _Cloud:
 
         Args:
             centres: (B, 2) row and column of the blocks.
-            offsets: (1, Q, 2) rows and columns of a block's places from its centre.
-            likeness: (B, Q, 4) scaled colours and log depths of the places.
+            offsets: (2, Q) rows and columns of a block's places from its centre.
+            likeness: (B, 4, Q) of the places, see `_likeness`.
             own: (B,) the sample that each may not use.
         """
         count = min(NEIGHBOURS + (own is not None), len(self.truth))
         distance, index = self.tree.query(centres, k=count)
         distance, index = distance.reshape(-1, count), index.reshape(-1, count)
-        sixth = distance[:, min(BANDWIDTH_NEIGHBOUR, count - 1), None, None]
-        per_bandwidth = (1.0 / (REACH * np.maximum(sixth, 1.0))).astype(np.float32)
-        position = offsets * per_bandwidth
+        sixth = distance[:, min(BANDWIDTH_NEIGHBOUR, count - 1)]
+        per_bandwidth = (1.0 / (REACH * np.maximum(sixth, 1.0))).astype(np.float32)[:, None, None]
         near = (self.pixels[index] - centres[:, None]) * per_bandwidth
         like = self.likeness[index]
         log_trust = self.log_trust[index]
         if own is not None:
             log_trust = np.where(index == own[:, None], np.float32(-50.0), log_trust)
-        # -|place - sample|^2 / 2 + log_trust as one product of matrices.
-        places = np.empty((*likeness.shape[:2], 8), np.float32)
-        places[..., :2], places[..., 2:6] = position, likeness
-        places[..., 6] = -0.5 * (_squared_norm(position) + _squared_norm(likeness))
-        places[..., 7] = 1.0
-        samples = np.empty((*near.shape[:2], 8), np.float32)
-        samples[..., :2], samples[..., 2:6], samples[..., 6] = near, like, 1.0
-        samples[..., 7] = log_trust - 0.5 * (_squared_norm(near) + _squared_norm(like))
-        exponent = places @ samples.transpose(0, 2, 1)
-        weight = np.asarray(cv2.exp(exponent.reshape(-1, count))).reshape(exponent.shape)
+        # log_trust - |place - sample|^2 / 2 as one product of matrices, in which the places'
+        # factors do not depend on the bandwidth.
+        blocks, _, many = likeness.shape
+        places = np.empty((blocks, 9, many), np.float32)
+        places[:, :4], places[:, 4:6] = likeness, offsets
+        places[:, 6] = -0.5 * np.einsum("bfq,bfq->bq", likeness, likeness)
+        places[:, 7] = -0.5 * (offsets * offsets).sum(axis=0)
+        places[:, 8] = 1.0
+        samples = np.empty((blocks, count, 9), np.float32)
+        samples[..., :4], samples[..., 4:6], samples[..., 6] = like, near * per_bandwidth, 1.0
+        samples[..., 7:8] = per_bandwidth * per_bandwidth
+        samples[..., 8] = log_trust - 0.5 * (_squared_norm(near) + _squared_norm(like))
+        exponent = samples @ places
+        weight = cv2.exp(exponent.reshape(-1, many)).reshape(exponent.shape)
         y, x = near[..., 0], near[..., 1]
         truth, field = self.truth[index], self.base[index]
         moments = np.stack(
             [np.ones_like(x), y, x, y * y, x * x, y * x]
             + [factor * value for value in (truth, field) for factor in (1.0, y, x)],
-            axis=2,
+            axis=1,
         )
-        base = likeness[..., 3] * np.float32(FIELD_DEPTH)
-        return _Planes(weight @ moments, position[..., 0], position[..., 1], truth, field, base)
+        base = likeness[:, 3] * np.float32(FIELD_DEPTH)
+        return _Planes(moments @ weight, offsets * per_bandwidth, truth, field, base)
+
+
+def _likeness(colours: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """(4, ...) float32: colours (3, ...) and log depth of the smooth field, both in bandwidths."""
+    return np.concatenate([colours, (base * (1.0 / FIELD_DEPTH)).astype(np.float32)[None]])
 
 
 def _squared_norm(vectors: np.ndarray) -> np.ndarray:
@@ -253,9 +270,9 @@ class _Planes:
     """Weighted planes through the samples around B blocks of Q places.
 
     Args:
-        moments: (B, Q, 12) weighted sums: 1, y, x, yy, xx, yx; z, yz, xz of the sensor's log depth,
+        moments: (B, 12, Q) weighted sums: 1, y, x, yy, xx, yx; z, yz, xz of the sensor's log depth,
             and of the field's.
-        y, x: (B, Q) of the places, in bandwidths from the block's centre.
+        position: (B, 2, Q) of the places: y and x, in bandwidths from the block's centre.
         truth, field: (B, K) log depth of the samples, by the sensor and by the field.
         base: (B, Q) log depth of the places by the field.
     """
@@ -263,33 +280,31 @@ class _Planes:
     def __init__(
         self,
         moments: np.ndarray,
-        y: np.ndarray,
-        x: np.ndarray,
+        position: np.ndarray,
         truth: np.ndarray,
         field: np.ndarray,
         base: np.ndarray,
     ) -> None:
-        self.mass = moments[..., 0] + np.float32(LEAST_WEIGHT)
-        self._moments = np.moveaxis(moments, 2, 0) / self.mass
-        self._y, self._x = y, x
+        self.mass = moments[:, 0] + np.float32(LEAST_WEIGHT)
+        moments /= self.mass[:, None]
+        _, y, x, yy, xx, yx = (moments[:, number] for number in range(6))
+        self._values = moments[:, 6:9], moments[:, 9:12]
         self._truth, self._field, self.base = truth, field, base
-
-    def blend(self, style: GuidedStyle) -> tuple[np.ndarray, np.ndarray]:
-        """Offset and weight (B, Q), see `Detail`."""
-        _, y, x, yy, xx, yx, *values = self._moments
-        shape = np.float32(style.field_shape)
-        z, yz, xz = (values[i] - shape * values[i + 3] for i in range(3))
         yy = yy - y * y + SLOPE_RIDGE
         xx = xx - x * x + SLOPE_RIDGE
         yx = yx - y * x
-        yz = yz - y * z
-        xz = xz - x * z
-        determinant = xx * yy - yx * yx
-        level = (
-            z
-            + ((yy * xz - yx * yz) * (self._x - x) + (xx * yz - yx * xz) * (self._y - y))
-            / determinant
-        )
+        up, right = position[:, 0] - y, position[:, 1] - x
+        scale = 1.0 / (xx * yy - yx * yx)
+        # The plane's level at the place is the product of these with (z, yz, xz).
+        along_y = (xx * up - yx * right) * scale
+        along_x = (yy * right - yx * up) * scale
+        self._level = 1.0 - along_y * y - along_x * x, along_y, along_x
+
+    def blend(self, style: GuidedStyle) -> tuple[np.ndarray, np.ndarray]:
+        """Offset and weight (B, Q), see `Detail`."""
+        shape = np.float32(style.field_shape)
+        values = self._values[0] - shape * self._values[1]
+        level = sum(factor * values[:, number] for number, factor in enumerate(self._level))
         samples = self._truth - shape * self._field
         low, high = samples.min(axis=1), samples.max(axis=1)
         level = np.clip(level, low[:, None] - OVERSHOOT, high[:, None] + OVERSHOOT)
@@ -307,7 +322,7 @@ class _Cells:
 
     `rows` (h,), `columns` (w,): pixels at the cells' centres. `step`: pixels a cell. `padded`:
     shape of the grid with whole blocks. `centres` (B, 2): of the blocks, pixels. `offsets`
-    (1, Q, 2): of a block's cells from its centre.
+    (2, Q): rows and columns of a block's cells from its centre, pixels.
     """
 
     def __init__(self, shape: tuple[int, int], spacing: float) -> None:
@@ -326,8 +341,8 @@ class _Cells:
         centres = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1) + self.step // 2
         self.centres = centres.reshape(-1, 2).astype(np.float32)
         within = (np.arange(self._side) - 0.5 * (self._side - 1)) * self.step
-        offsets = np.stack(np.meshgrid(within, within, indexing="ij"), axis=-1)
-        self.offsets = offsets.reshape(1, -1, 2).astype(np.float32)
+        offsets = np.stack(np.meshgrid(within, within, indexing="ij"))
+        self.offsets = offsets.reshape(2, -1).astype(np.float32)
 
     def _pixels(self, cells: int, size: int) -> np.ndarray:
         return np.minimum(np.arange(cells) * self.step + self.step // 2, size - 1)
@@ -338,10 +353,10 @@ class _Cells:
         return np.pad(image, [(0, count) for count in more], mode="edge")
 
     def blocks(self, image: np.ndarray) -> np.ndarray:
-        """Padded (h, w, C) of cells to (B, Q, C)."""
+        """Padded (C, h, w) of cells to (B, C, Q)."""
         high, wide = self._blocks
-        image = image.reshape(high, self._side, wide, self._side, -1).transpose(0, 2, 1, 3, 4)
-        return image.reshape(high * wide, self._side**2, -1)
+        image = image.reshape(-1, high, self._side, wide, self._side).transpose(1, 3, 0, 2, 4)
+        return image.reshape(high * wide, -1, self._side**2)
 
     def image(self, blocks: np.ndarray) -> np.ndarray:
         """(B, Q) back to (h, w)."""

@@ -11,7 +11,13 @@ import numpy as np
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.local.correction_field import evaluate_field, image_position
 from d3_ros.geometry.alignment.local.detail import Detail, DetailModel, coarse
-from d3_ros.geometry.alignment.local.gaussian_process import ResidualModel
+from d3_ros.geometry.alignment.local.gaussian_process import (
+    GOOD_SENSOR_LONER_SHARE,
+    LONER_ERROR,
+    OUTLIER_WEIGHT,
+    ResidualModel,
+    loner_doubt,
+)
 from d3_ros.geometry.alignment.local.guided_detail import Guide, GuidedDetailModel
 from d3_ros.geometry.alignment.local.prior import Features
 from d3_ros.geometry.alignment.local.voronoi import Diagram, Samples, concatenate
@@ -190,16 +196,17 @@ def _samples(
 
 
 def _trust_all_but_lone(samples: Samples, shape: tuple[int, int]) -> None:
-    """Set the trust of dense samples, in place: 0 for doubted ones without neighbours, else 1.
+    """Set the trust of dense samples, in place: low for doubted ones without neighbours, else 1.
 
-    Where points are dense, every real surface has several of them.
+    Where points are dense, every real surface has several of them. Lone samples are believed only
+    where they are as few as a good sensor has on small objects, and not far off.
     """
     doubted = np.flatnonzero(samples.trust < DOUBTED)
     measured = np.full(shape, np.nan, np.float32)
     measured[samples.rows, samples.columns] = samples.truth
     reach = round(CONFIRM_REACH * (measured.size / len(samples)) ** 0.5)
     down, right = (np.arange(-min(reach, side), min(reach, side) + 1) for side in shape)
-    samples.trust[:] = 1.0
+    lone = np.zeros(len(samples), bool)
     at_once = max(1, PIXELS_AT_ONCE // (len(down) * len(right)))
     for some in np.array_split(doubted, -(-len(doubted) // at_once) or 1):
         rows = np.clip(samples.rows[some, None] + down, 0, shape[0] - 1)
@@ -207,8 +214,10 @@ def _trust_all_but_lone(samples: Samples, shape: tuple[int, int]) -> None:
         around = measured[rows[:, :, None], columns[:, None, :]]
         agree = np.abs(around - samples.truth[some, None, None]) < CONFIRM_TOLERANCE
         # The sample itself is among those that agree.
-        lone = agree.sum(axis=(1, 2)) <= NEIGHBOURS_THAT_CONFIRM
-        samples.trust[some[lone]] = 0.0
+        lone[some] = agree.sum(axis=(1, 2)) <= NEIGHBOURS_THAT_CONFIRM
+    far_off = np.abs(samples.truth - samples.base) > LONER_ERROR
+    believed = OUTLIER_WEIGHT ** loner_doubt(float(np.mean(lone)), GOOD_SENSOR_LONER_SHARE)
+    samples.trust[:] = np.where(lone, np.where(far_off, 0.0, believed), 1.0)
 
 
 def _depth_range(fit: GlobalFit) -> tuple[float, float]:
