@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from d3_ros.data.labelled_frame import LabelledFrame, depth_target
 from d3_ros.data.plain_folder import decode_normals
 from d3_ros.geometry.camera import ray_map
 from d3_ros.geometry.normals import normals_from_depth
-from d3_ros.training.loading.augment import augmented, bordered, relit
+from d3_ros.training.loading.augment import augmented, bordered, distorted, relit
 from d3_ros.training.loading.label_precision import in_half_precision
 from d3_ros.types import CameraIntrinsics
 
@@ -179,6 +180,35 @@ def test_augmented_frames_are_whole_and_follow_from_the_seed() -> None:
     np.testing.assert_allclose(derived.normals[3:-3, 3:-3], same.normals[3:-3, 3:-3], atol=5e-3)
 
 
+def test_augmented_frames_keep_their_proportions() -> None:
+    """At another aspect ratio than the frame's, a part of it is seen, not all of it squeezed."""
+    camera = CameraIntrinsics(96, 72, 60.0, 60.0, 47.5, 35.5)
+    flat = wall(camera, (0.0, 0.0, -1.0))
+    for size in ((64, 32), (32, 64), (48, 64)):
+        for seed in range(10):
+            seen = augmented(flat, np.random.default_rng(seed), size, False).camera
+            assert seen is not None
+            assert (seen.height, seen.width) == size
+            assert abs(seen.fx / seen.fy - 1) < 0.12
+
+
+def test_a_bent_picture_and_its_labels_stay_together() -> None:
+    camera = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
+    flat = wall(camera, (0.0, 0.0, -1.0))
+    depth = np.full((48, 64), 1.0, np.float32)
+    depth[:, 40:] = 3.0
+    rgb = np.repeat((depth > 2)[..., None], 3, axis=2).astype(np.uint8) * 255
+    frame = dataclasses.replace(flat, rgb=rgb, depth=depth)
+    moved = False
+    for seed in range(5):
+        bent = distorted(frame, np.random.default_rng(seed))
+        assert bent.depth is not None
+        assert (bent.depth > 0).all()  # no corner without picture
+        assert ((bent.rgb[..., 0] > 127) == (bent.depth > 2)).mean() > 0.98
+        moved = moved or bool((bent.depth != depth).any())
+    assert moved
+
+
 def test_kept_frames_are_augmented_as_fresh_ones_within_half_precision() -> None:
     camera = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
     slanted = wall(camera, (0.6, 0.0, -0.8))
@@ -206,10 +236,10 @@ def test_relighting_makes_dark_pictures_and_pools_of_light() -> None:
 
 
 class Scripted:
-    """Chosen instead of drawn: a sensor that mixes colours; no pools, blur, grain or JPEG."""
+    """Chosen instead of drawn: a sensor that mixes colours; no pools, shade, blur, grain, JPEG."""
 
     def __init__(self) -> None:
-        self.chances = iter([0.5, 0.9, 0.1, 0.5, 0.9, 0.9, 0.9])
+        self.chances = iter([0.5, 0.9, 0.1, 0.5, 0.9, 0.9, 0.9, 0.9])
         self.normals = iter([WHITE, 0.2, MIX, 0.0])
         self.spreads = iter([0.6, 1.0])  # saturation, contrast
 

@@ -56,6 +56,32 @@ def test_scale_and_shift_are_numpys_least_squares() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_local_loss_forgives_a_shift_of_each_tile_but_no_scale() -> None:
+    rng = np.random.default_rng(0)
+    metric = torch.from_numpy(rng.uniform(1, 9, (1, 8, 8)))
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    assert losses.local_shift_invariant_l1(metric / 3 - 1, metric, valid, 1.0, 2).item() < 1e-6
+    # Tiles whose means are alike, so that their shifts change nothing in the slope of the whole.
+    tile = torch.from_numpy(rng.permuted(np.linspace(-1, 1, 16)).reshape(4, 4))
+    even = (torch.ones(2, 2)[:, :, None, None] * tile).permute(0, 2, 1, 3).reshape(1, 8, 8)
+    shifted = even + torch.tensor([0.0, 3.0]).repeat_interleave(4)[None, None]
+    slope = (even.square().mean() / (even.square().mean() + 1.5**2)).item()
+    loss = losses.local_shift_invariant_l1(shifted, even, valid, 1.0, 2).item()
+    assert loss == pytest.approx((1 - slope) * even.abs().mean().item(), rel=1e-5)
+
+
+def test_mixture_by_hand() -> None:
+    """One pixel: weights 3/4 and 1/4, spreads 0.1 and 0.2, distances 0.1 and 0.4."""
+    logs = [math.log(3), 0.0, math.log(0.1), math.log(0.2)]
+    mixture = torch.tensor([0.0, 0.5, *logs]).view(1, 6, 1, 1).expand(1, 6, 1, 2)
+    answer, target = torch.zeros(1, 1, 2), torch.full((1, 1, 2), 0.1)
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    # The answer's own fit moves it by 0.1; the second depth, by the least slope, to 0.35.
+    expected = -math.log(0.75 / 0.2 + 0.25 / 0.4 * math.exp(-0.25 / 0.2))
+    loss = losses.laplace_mixture(mixture, answer, target, valid)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_log_gradient_by_hand() -> None:
     prediction, target = torch.zeros(1, 3, 4), torch.zeros(1, 3, 4)
     target[0, 0, 2] = 1.0
@@ -102,6 +128,14 @@ SLOPES: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] =
     "log_gradient": (
         lambda p: losses.log_gradient(p, _random(2, 5, 6, seed=1), VALID),
         _random(2, 5, 6),
+    ),
+    "local_shift_invariant_l1": (
+        lambda p: losses.local_shift_invariant_l1(p, _random(2, 5, 6, seed=1), VALID, 1.0, 2),
+        _random(2, 5, 6),
+    ),
+    "laplace_mixture": (
+        lambda p: losses.laplace_mixture(p, _random(2, 5, 6), _random(2, 5, 6, seed=1), VALID),
+        _random(2, 6, 5, 6, seed=3) - 0.6,
     ),
     "normal_angle": (
         lambda p: losses.normal_angle(p, UNIT, VALID),

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 import torch
 from helpers.official_files import write_base
+from helpers.skip_network import plain_network
 from helpers.tiny_network import CROSS_ATTENTION_DIM, tiny_network, tiny_unet, tiny_vae
 from helpers.training_configs import small_config, write_split_frames
 
 from d3_ros.errors import BundleError, D3Error, DataError
 from d3_ros.network import D3Network, load_bundle, write_bundle
+from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.model_config import LoraConfig
-from d3_ros.training.config.train_config import TrainConfig
+from d3_ros.training.config.train_config import Stage, TrainConfig
 from d3_ros.training.distillation.features import feature_channels, tapped, tapped_modules
+from d3_ros.training.loading.batches import run_batches
 from d3_ros.training.loading.latents import LatentCache
 from d3_ros.training.loading.sample import Batch, Sample, collate
 from d3_ros.training.loop.lora import add_lora, merge_lora
+from d3_ros.training.loop.results import LAST
 from d3_ros.training.loop.start import caption_encoder, start_from
 from d3_ros.training.loop.train import train
 from d3_ros.training.loop.validation import validate, write_picture
@@ -452,3 +456,53 @@ def test_tasks_share_a_batch_evenly() -> None:
     assert task_rows(4, 1.0) == [0, 1, 2, 3]
     assert task_rows(10, 0.3) == [3, 6, 9]
     assert task_rows(4, 0.0) == []
+
+
+def test_a_step_draws_one_size_for_all_its_batches(frames: Path) -> None:
+    sizes = [(16, 16), (24, 32), (32, 16)]
+    stage = Stage(sizes[0], batch=4, steps=12, more_sizes=tuple(sizes[1:]))
+    config = small_config(frames, stages=(stage,), micro_batch=2)
+    ranks = [
+        [tuple(b.image.shape[2:]) for b in run_batches(config, 0, rank, 2, say=lambda text: None)]
+        for rank in (0, 1)
+    ]
+    assert ranks[0] == ranks[1]
+    assert set(ranks[0]) == set(sizes)
+    later = run_batches(config, 5, 0, 2, say=lambda text: None)
+    assert [tuple(b.image.shape[2:]) for b in later] == ranks[0][5:]
+
+
+def test_a_small_network_gets_skips_and_learns(frames: Path, tmp_path: Path) -> None:
+    """From its bundle: first the codec alone, then everything, from what the first part wrote."""
+    start = write_bundle(
+        tmp_path / "start", plain_network(), name="plain", license="MIT", source="test"
+    )
+    skips = "{channels: [12, 12], latent_channels: 4, blocks: 1, depth_components: 2}"
+
+    def given(start: Path, train_unet: bool) -> list[str]:
+        return [
+            "model.new=null",
+            "model.adapters=null",
+            f"model.start={start}",
+            f"model.skips={skips}",
+            f"model.train_unet={str(train_unet).lower()}",
+            "stages=[{size: [16, 16], batch: 2, steps: 2}]",
+            "losses.local=2",
+            "losses.mixture=1",
+        ]
+
+    first = small_config(frames, *given(start, False))
+    codec_only = load_bundle(_last(first, tmp_path / "first"))
+    begun = load_bundle(start).network.unets["unet"].state_dict()
+    after = codec_only.network.unets["unet"].state_dict()
+    kept = "mid_block.resnets.0.conv1.weight"
+    torch.testing.assert_close(after[kept], begun[kept])
+    second = small_config(frames, *given(tmp_path / "first" / LAST, True))
+    everything = load_bundle(_last(second, tmp_path / "second")).network
+    assert isinstance(everything.vae, TinyCodec)
+    assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
+
+
+def _last(config: TrainConfig, output: Path) -> Path:
+    train(config, output)
+    return output / LAST

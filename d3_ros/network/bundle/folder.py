@@ -5,6 +5,8 @@
     vae/, unet_depth/, ...        config.json + diffusion_pytorch_model.safetensors
     codec/                        the same of a TinyCodec, where one was distilled
 
+Where a TinyCodec with skips was trained with the UNet, it stands in vae/ (format 3).
+
 Loading is strict and offline: whatever is missing, extra or damaged is a BundleError in one line.
 """
 
@@ -95,7 +97,7 @@ def load_bundle(
         network = D3Network(
             vae=load_codec(folder, device, dtype)
             if codec == "tiny"
-            else load_module(folder / "vae", VAE_CLASSES, device, dtype),
+            else _load_vae(folder / "vae", device, dtype),
             unets={
                 name: load_module(folder / name, UNET_CLASSES, device, dtype)
                 for name in sorted(names)
@@ -139,6 +141,7 @@ def write_bundle(
             source=source,
             tasks=_current_specs(network),
             sha256={file: sha256_of(unfinished / file) for file in files_in(unfinished)},
+            has_skips=isinstance(network.vae, TinyCodec),
         )
         write_json(unfinished / MANIFEST, manifest.as_json())
     return folder
@@ -181,18 +184,28 @@ def load_codec(folder: Path, device: str | torch.device, dtype: torch.dtype) -> 
     Raises:
         BundleError: the bundle has none, or it is not usable.
     """
-    path = folder / CODEC / CONFIG
-    if not path.is_file():
+    if not (folder / CODEC / CONFIG).is_file():
         raise BundleError(
             f"{folder} has no tiny codec: use codec vae, or distil one with "
             "'python -m d3_ros train --stage codec'"
         )
+    return _read_codec(folder / CODEC, device, dtype)
+
+
+def _read_codec(folder: Path, device: str | torch.device, dtype: torch.dtype) -> TinyCodec:
+    path, weights = folder / CONFIG, folder / WEIGHTS
     config = read_json(path)
     _check_bounds(config, path)
     codec = _built(lambda: TinyCodec(CodecConfig.from_json(config)), path, "tiny codec")
-    weights = folder / CODEC / WEIGHTS
     fill_module(codec, _read_tensors(weights, device, dtype), str(weights))
     return codec.eval()
+
+
+def _load_vae(folder: Path, device: str | torch.device, dtype: torch.dtype) -> DiffusersModel:
+    config = read_json(folder / CONFIG)
+    if isinstance(config, dict) and config.get("_class_name") == TinyCodec.__name__:
+        return _read_codec(folder, device, dtype)
+    return load_module(folder, VAE_CLASSES, device, dtype)
 
 
 def load_module(
@@ -268,19 +281,12 @@ def fill_module(module: DiffusersModel, tensors: Mapping[str, torch.Tensor], ori
 
 
 def _write_files(folder: Path, network: D3Network, dtype: torch.dtype) -> None:
-    if isinstance(network.vae, TinyCodec):
+    if isinstance(network.vae, TinyCodec) and not network.vae.config.skips:
         raise BundleError("a network with a tiny codec lacks its VAE: load it with codec vae")
     modules: dict[str, DiffusersModel] = {"vae": network.vae, **dict(network.unets.items())}
     for name, module in modules.items():
         (folder / name).mkdir()
-        # Only what the constructor takes: AutoencoderTiny adds derived values to its config.
-        accepted = inspect.signature(type(module).__init__).parameters
-        config = {
-            "_class_name": type(module).__name__,
-            "_diffusers_version": diffusers.__version__,
-            **{key: value for key, value in module.config.items() if key in accepted},
-        }
-        write_json(folder / name / CONFIG, config)
+        write_json(folder / name / CONFIG, _config_of(module))
         tensors = {key: _stored(value, dtype, key) for key, value in module.state_dict().items()}
         _write_tensors(folder / name / WEIGHTS, tensors)
     embeddings = {
@@ -288,6 +294,18 @@ def _write_files(folder: Path, network: D3Network, dtype: torch.dtype) -> None:
         for task in network.tasks
     }
     _write_tensors(folder / CONDITIONING, embeddings)
+
+
+def _config_of(module: DiffusersModel) -> dict[str, Any]:
+    if isinstance(module, TinyCodec):
+        return module.config.as_json()
+    # Only what the constructor takes: AutoencoderTiny adds derived values to its config.
+    accepted = inspect.signature(type(module).__init__).parameters
+    return {
+        "_class_name": type(module).__name__,
+        "_diffusers_version": diffusers.__version__,
+        **{key: value for key, value in module.config.items() if key in accepted},
+    }
 
 
 def _stored(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:

@@ -17,7 +17,10 @@ from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.types import TASKS, Task
 
 FORMAT = 1
-FORMAT_WITH_ONNX = 2  # refused, and named, by versions of d3_ros that know format 1 only
+# Each is refused, and named, by versions of d3_ros that know only what came before it.
+FORMAT_WITH_ONNX = 2
+FORMAT_WITH_SKIPS = 3
+FORMATS = (FORMAT, FORMAT_WITH_ONNX, FORMAT_WITH_SKIPS)
 Codec = Literal["vae", "tiny"]
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -65,7 +68,8 @@ class Manifest:
     """The content of bundle.json.
 
     `sha256` maps each other file (POSIX path) to its hexadecimal digest. `onnx`: the ONNX graphs
-    that the bundle has besides the weights for PyTorch.
+    that the bundle has besides the weights for PyTorch. `has_skips`: a TinyCodec with skips stands
+    in the VAE's place.
     """
 
     name: str
@@ -74,11 +78,13 @@ class Manifest:
     tasks: Mapping[Task, TaskSpec]
     sha256: Mapping[str, str]
     onnx: tuple[OnnxExport, ...] = ()
+    has_skips: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object to write."""
+        version = FORMAT_WITH_ONNX if self.onnx else FORMAT
         return {
-            "format": FORMAT_WITH_ONNX if self.onnx else FORMAT,
+            "format": FORMAT_WITH_SKIPS if self.has_skips else version,
             "name": self.name,
             "license": self.license,
             "source": self.source,
@@ -131,15 +137,15 @@ def parse_manifest(content: Any, path: Path) -> Manifest:
     _require(isinstance(content, dict), where, "is not a JSON object")
     version = content.get("format")
     _require(
-        version in (FORMAT, FORMAT_WITH_ONNX),
+        version in FORMATS,
         where,
-        f"has format {_shown(version)}, this d3_ros reads {FORMAT} and {FORMAT_WITH_ONNX}: get the "
+        f"has format {_shown(version)}, this d3_ros reads {FORMATS[0]} to {FORMATS[-1]}: get the "
         "bundle that fits",
     )
     needed = {"format", "name", "license", "source", "tasks", "sha256"}
-    _check_keys(
-        content, needed | ({"onnx"} if version == FORMAT_WITH_ONNX else set()), set(), where
-    )
+    needed |= {"onnx"} if version == FORMAT_WITH_ONNX else set()
+    optional = {"onnx"} if version == FORMAT_WITH_SKIPS else set()
+    _check_keys(content, needed, optional, where)
     for key in ("name", "license", "source"):
         _require(isinstance(content[key], str), where, f"{key} must be a text")
     tasks, hashes = content["tasks"], content["sha256"]
@@ -158,6 +164,7 @@ def parse_manifest(content: Any, path: Path) -> Manifest:
         tasks={task: _parse_task(tasks[task], f"{where}: tasks.{task}") for task in tasks},
         sha256=hashes,
         onnx=_parse_onnx(content.get("onnx", []), set(tasks), f"{where}: onnx"),
+        has_skips=version == FORMAT_WITH_SKIPS,
     )
 
 

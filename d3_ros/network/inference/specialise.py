@@ -134,9 +134,14 @@ class SpecialisedNetwork(D3Network):
         if "prompt" not in self.applied:
             prompts = torch.stack([self.prompt_embedding(task) for task in tasks])
             prompt = prompts.to(latent.dtype).repeat_interleave(batch, dim=0)
-        sample = latent if len(tasks) == 1 else latent.repeat(len(tasks), 1, 1, 1)
+        own, features = self.split_features(latent)
+        sample = own if len(tasks) == 1 else own.repeat(len(tasks), 1, 1, 1)
         output = self.unets[name](sample, timesteps, prompt, return_dict=False)[0]
-        return dict(zip(tasks, output.chunk(len(tasks)), strict=True))
+        answers = output.chunk(len(tasks))
+        return {
+            task: self.join_features(answer, features)
+            for task, answer in zip(tasks, answers, strict=True)
+        }
 
     @staticmethod
     def _slice(rows: Iterable[Task], tasks: Iterable[Task]) -> slice:

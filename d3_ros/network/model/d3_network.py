@@ -37,8 +37,8 @@ class D3Network(nn.Module):
     """A D³-Predictor for one or both tasks, differentiable, for inference and training alike.
 
     Args:
-        vae: any diffusers image autoencoder, AutoencoderKL and AutoencoderTiny among them, or the
-            TinyCodec that was distilled from one.
+        vae: any diffusers image autoencoder, AutoencoderKL and AutoencoderTiny among them, or a
+            TinyCodec: distilled from one, or trained with the UNet.
         unets: UNet2DConditionModel by name (the names that the tasks' specs use).
         tasks: spec by task, "depth" and/or "normals".
         prompt_embeddings: (L, C) float tensor by task; L is 77 for CLIP text encoders and C the
@@ -87,6 +87,8 @@ class D3Network(nn.Module):
         """(B, 3, h, w) image in [-1, 1] -> (B, c, h/f, w/f) latent, the posterior's mode, scaled.
 
         The official code draws a sample of the posterior; the mode keeps inference noise-free.
+        Behind a TinyCodec with skips, the picture's features follow as further channels, and
+        stay behind the latents that are predicted from it.
         """
         encoded = self.vae.encode(image)
         if isinstance(self.vae, TinyCodec):
@@ -100,10 +102,22 @@ class D3Network(nn.Module):
     def predict_latent(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
         """(B, c, h, w) clean image latent -> (B, c, h, w) latent of the task's output image."""
         batch = latent.shape[0]
+        own, features = self.split_features(latent)
         prompt = self.prompt_embedding(task).to(latent.dtype).expand(batch, -1, -1)
         unet = self.unets[self.specs[task].unet]
         # diffusers builds the sinusoids from the float32 timestep before it casts them.
-        return unet(latent, self.timesteps[task].expand(batch), prompt, return_dict=False)[0]
+        answer = unet(own, self.timesteps[task].expand(batch), prompt, return_dict=False)[0]
+        return self.join_features(answer, features)
+
+    def split_features(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `encode` gave -> the latent that a UNet sees, and the picture's features or none."""
+        channels = self.vae.config.latent_channels
+        return latent[:, :channels], latent[:, channels:]
+
+    @staticmethod
+    def join_features(latent: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """The reverse of `split_features`, for the latent of a task."""
+        return torch.cat([latent, features], dim=1) if features.shape[1] else latent
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """(B, c, h, w) scaled latent -> (B, 3, h·f, w·f) image, about [-1, 1], not clipped."""

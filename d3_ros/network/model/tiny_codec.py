@@ -1,20 +1,26 @@
-"""A small replacement of the VAE: one encoder, and one decoder per task.
+"""A small codec in place of the VAE: one encoder, and one decoder per task.
 
 The VAE of Stable Diffusion costs four times its UNet. It is distilled into this codec (see
 training/distillation): the encoder computes the VAE's latent of an image, and each decoder turns
 the latent of a task into its output, one channel of depth or three of normals.
+
+With skips (see skip_decoder.py) the decoders also see the picture. Its features at half size travel
+behind the latent's own channels, folded to the latent's size, so that whatever passes latents on
+needs to know nothing of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
 from torch import nn
+from torch.nn import functional as F
 
+from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heaviest
 from d3_ros.types import TASKS, Task
 
 CHANNELS: dict[Task, int] = {"depth": 1, "normals": 3}
@@ -26,7 +32,11 @@ class CodecConfig:
 
     `latent_channels`: of the VAE that it stands in for. `width`: channels of every convolution.
     `encoder_blocks`: residual blocks per level, from full size downwards; each further level halves
-    the size. `decoder_blocks`: the same from the latent's size upwards. `tasks`: which decoders.
+    the size. `decoder_blocks`: the same from the latent's size upwards; with skips, the last number
+    counts blocks at half size, as nothing is computed at full size. `tasks`: which decoders.
+    `skips`: channels of the picture's U-Net, from half size downwards; the first are also those of
+    the decoders at half size. Empty for a codec whose decoders see the latent alone.
+    `depth_components`: depths that the decoder proposes for each pixel; more than one needs skips.
     """
 
     latent_channels: int
@@ -34,6 +44,8 @@ class CodecConfig:
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     tasks: tuple[Task, ...]
+    skips: tuple[int, ...] = ()
+    depth_components: int = 1
 
     # D3Network reads these from a VAE's configuration; the latents of a codec are scaled already.
     scaling_factor = 1.0
@@ -54,10 +66,23 @@ class CodecConfig:
             raise ValueError("encoder_blocks and decoder_blocks must be whole numbers")
         if not self.tasks or not set(self.tasks) <= set(TASKS):
             raise ValueError(f"tasks must be some of {', '.join(TASKS)}, got {self.tasks}")
+        if not all(isinstance(width, int) and width > 0 for width in self.skips):
+            raise ValueError("skips must be whole numbers above 0")
+        if self.skips and not 2 <= len(blocks[0]) <= len(self.skips) + 1:
+            raise ValueError("skips must reach the latent's size, which is below the image's")
+        if self.skips and self.skips[0] < self.width:
+            raise ValueError("the first of skips must be at least width")
+        if not (isinstance(self.depth_components, int) and 1 <= self.depth_components <= 8):
+            raise ValueError("depth_components must be a whole number from 1 to 8")
+        if self.depth_components > 1 and not self.skips:
+            raise ValueError("depth_components above 1 needs skips")
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON object to write."""
-        return {"_class_name": TinyCodec.__name__, **asdict(self)}
+        """The JSON object to write; without skips as before there were any."""
+        content = {"_class_name": TinyCodec.__name__, **asdict(self)}
+        if not self.skips:
+            del content["skips"], content["depth_components"]
+        return content
 
     @classmethod
     def from_json(cls, content: object) -> CodecConfig:
@@ -66,9 +91,11 @@ class CodecConfig:
         Raises:
             ValueError: a key is missing, unknown or has a value that makes no sense.
         """
-        names = list(cls.__dataclass_fields__)
+        names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or content.get("_class_name") != TinyCodec.__name__:
             raise ValueError(f"_class_name is not {TinyCodec.__name__}")
+        if "skips" not in content:
+            names = names[:-2]
         if content.keys() != {"_class_name", *names}:
             raise ValueError(f"the keys must be _class_name, {', '.join(names)}")
         values: dict[str, Any] = {name: content[name] for name in names}
@@ -89,20 +116,10 @@ class TinyCodec(nn.Module):
         self.config = config
         channels, widths = config.latent_channels, (config.width,) * len(config.encoder_blocks)
         self.encoder = EncoderTiny(3, channels, config.encoder_blocks, widths, "relu")
-        self.decoders = nn.ModuleDict(
-            {
-                task: DecoderTiny(
-                    in_channels=channels,
-                    out_channels=CHANNELS[task],
-                    num_blocks=config.decoder_blocks,
-                    block_out_channels=widths,
-                    upsampling_scaling_factor=2,
-                    act_fn="relu",
-                    upsample_fn="nearest",
-                )
-                for task in config.tasks
-            }
-        )
+        self.decoders = nn.ModuleDict({task: _decoder(config, task) for task in config.tasks})
+        self.picture = None
+        if config.skips:
+            self.picture = PictureFeatures(config.skips, channels, self.spatial_compression_ratio)
         for name in ("image", *config.tasks):
             self.register_buffer(f"{name}_mean", torch.zeros(channels))
             self.register_buffer(f"{name}_deviation", torch.ones(channels))
@@ -113,14 +130,49 @@ class TinyCodec(nn.Module):
         return 2 ** (len(self.config.encoder_blocks) - 1)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, 3, h, w) image in [-1, 1] -> (B, c, h/f, w/f) latent, scaled."""
+        """(B, 3, h, w) image in [-1, 1] -> (B, c, h/f, w/f) latent, scaled.
+
+        With skips, the picture's features follow behind the `latent_channels`.
+        """
         mean, deviation = self.statistics("image")
-        return self.encoder(image) * deviation + mean
+        if self.picture is None:
+            return self.encoder(image) * deviation + mean
+        features, inward = self.picture(image)
+        latent = (self.encoder(image) + inward) * deviation + mean
+        return torch.cat([latent, F.pixel_unshuffle(features, self._folding)], dim=1)
 
     def decode(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
-        """(B, c, h, w) latent of a task -> (B, 1 or 3, h·f, w·f), about [-1, 1]."""
+        """(B, c, h, w) latent of a task -> (B, 1 or 3, h·f, w·f), about [-1, 1].
+
+        With skips, the latent carries the features of its picture, as `encode` gave them. Of
+        several proposed depths the answer is the one that has the greatest weight.
+        """
+        if self.picture is None:
+            mean, deviation = self.statistics(task)
+            return self.decoders[task]((latent - mean) / deviation)
+        if task == "depth" and self.config.depth_components > 1:
+            # Neither the spreads nor the places of the others are needed.
+            count = 2 * self.config.depth_components
+            return heaviest(self._decode_skips(latent, task, count), self.config.depth_components)
+        return self._decode_skips(latent, task, CHANNELS[task])
+
+    def depth_mixture(self, latent: torch.Tensor) -> torch.Tensor:
+        """(B, 3 k, h·f, w·f) of a depth latent: k depths, k log weights, k logs of their spread.
+
+        Only with several `depth_components`. See skip_decoder.py.
+        """
+        return self._decode_skips(latent, "depth", 3 * self.config.depth_components)
+
+    def _decode_skips(self, latent: torch.Tensor, task: Task, count: int) -> torch.Tensor:
         mean, deviation = self.statistics(task)
-        return self.decoders[task]((latent - mean) / deviation)
+        channels = self.config.latent_channels
+        features = F.pixel_shuffle(latent[:, channels:], self._folding)
+        return self.decoders[task]((latent[:, :channels] - mean) / deviation, features, count)
+
+    @property
+    def _folding(self) -> int:
+        """Pixels of the features at half size per latent pixel along one axis."""
+        return self.spatial_compression_ratio // 2
 
     def statistics(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(1, c, 1, 1) mean and deviation of the "image" latent, or of a task's."""
@@ -133,3 +185,22 @@ class TinyCodec(nn.Module):
         together = torch.cat([latent.float().transpose(0, 1).flatten(1) for latent in latents], 1)
         self.get_buffer(f"{name}_mean").copy_(together.mean(dim=1))
         self.get_buffer(f"{name}_deviation").copy_(together.std(dim=1).clamp(min=1e-3))
+
+
+def _decoder(config: CodecConfig, task: Task) -> nn.Module:
+    widths = (config.width,) * len(config.decoder_blocks)
+    if config.skips:
+        several = task == "depth" and config.depth_components > 1
+        outputs = 3 * config.depth_components if several else CHANNELS[task]
+        return SkipDecoder(
+            config.latent_channels, config.width, config.skips[0], config.decoder_blocks, outputs
+        )
+    return DecoderTiny(
+        in_channels=config.latent_channels,
+        out_channels=CHANNELS[task],
+        num_blocks=config.decoder_blocks,
+        block_out_channels=widths,
+        upsampling_scaling_factor=2,
+        act_fn="relu",
+        upsample_fn="nearest",
+    )

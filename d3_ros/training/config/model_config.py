@@ -87,6 +87,22 @@ class Timesteps:
 
 
 @dataclass(frozen=True)
+class SkipConfig:
+    """What a small network gets so that its decoders see the picture; see `loop.add_skips`.
+
+    `channels` of the picture's U-Net from half size downwards, the first also of the decoders at
+    half size; `latent_channels` that are added to the latent's; residual `blocks` of the decoders
+    at half size; `depth_components`: depths that are proposed for each pixel, of which one is
+    chosen.
+    """
+
+    channels: tuple[Width, ...]
+    latent_channels: Annotated[int, Range(0, 1024)]
+    blocks: Blocks
+    depth_components: Annotated[int, Range(1, 8)]
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The weights that training starts from, which of them it trains, and the teacher.
 
@@ -100,6 +116,10 @@ class ModelConfig:
     timesteps: where the timesteps begin. None: at the bundle's, or at 261 without one.
     input_noise: for ablations: the timestep whose noise is put on the student's input.
     lora: train low-rank matrices instead of the UNet's own weights.
+    skips: let the decoders of a bundle with an AutoencoderTiny see the picture. A bundle whose
+        decoders see it already stays as it is.
+    train_unet: train the UNet and the timesteps. False: the VAE or codec alone, which costs a
+        third.
     """
 
     start: str | None = None
@@ -112,6 +132,8 @@ class ModelConfig:
     timesteps: Timesteps | None = None
     input_noise: Annotated[int, Range(0, 999)] | None = None
     lora: LoraConfig | None = None
+    skips: SkipConfig | None = None
+    train_unet: bool = True
 
     def __post_init__(self) -> None:
         if (self.start is None) == (self.new is None):
@@ -124,3 +146,7 @@ class ModelConfig:
             raise DataError("a teacher needs the VAE of its own training: set train_vae to false")
         if self.teacher is not None and self.adapters is None:
             raise DataError("a teacher needs adapters: give their sizes")
+        if self.skips is not None and not (self.train_vae and self.start is not None):
+            raise DataError("skips need a bundle as start, and train_vae: true")
+        if not self.train_unet and not self.train_vae:
+            raise DataError("train_unet and train_vae are both false: nothing is trained")

@@ -57,11 +57,15 @@ class TaskShares:
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps of a run at one image size (height, width). None: the size of the bundle."""
+    """Steps of a run at one image size (height, width). None: the size of the bundle.
+
+    With `more_sizes`, each step draws one of them or `size`. A size may stand there several times.
+    """
 
     size: tuple[Side, Side] | None
     batch: Count
     steps: Count
+    more_sizes: tuple[tuple[Side, Side], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class EmaConfig:
 class LossConfig:
     """Weights of the losses by name, and the unit of the scale-and-shift-invariant depth loss.
 
-    A loss that is left out has weight 0.
+    A loss that is left out has weight 0. `mixture` is for decoders that propose several depths.
 
     `depth_unit` "metre" is the official recipe. "mean" divides by the frame's mean depth, so that a
     street does not outweigh a table. "pixel" divides each error by the pixel's own depth: the loss
@@ -106,6 +110,8 @@ class LossConfig:
     log_gradient: Weight = 0.0
     normal_angle: Weight = 0.0
     depth_unit: DepthUnit = "metre"
+    local: Weight = 0.0
+    mixture: Weight = 0.0
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def codec_targets(teacher: D3Network, images: torch.Tensor) -> CodecTargets:
         else decoded.clamp(-1, 1)
         for task, decoded in teacher.decode_tasks(latents).items()
     }
-    return CodecTargets(latent, latents, pictures)
+    own = {task: teacher.split_features(answer)[0] for task, answer in latents.items()}
+    return CodecTargets(teacher.split_features(latent)[0], own, pictures)
 
 
 def codec_losses(

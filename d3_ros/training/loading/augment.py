@@ -23,18 +23,39 @@ def augmented(
     height, width = frame.rgb.shape[:2]
     # Small crops only: the network should learn that a robot's floor is below.
     zoom = rng.uniform(0.75, 1.0) if rng.random() < 0.5 else 1.0
-    crop_w = round(width * zoom * rng.uniform(0.93, 1.0))
-    crop_h = round(height * zoom * rng.uniform(0.93, 1.0))
+    # Of the frame as much as has the aspect ratio of `size`, give or take a little.
+    seen_w = min(width, height * size[1] / size[0])
+    seen_h = min(height, width * size[0] / size[1])
+    crop_w = round(seen_w * zoom * rng.uniform(0.93, 1.0))
+    crop_h = round(seen_h * zoom * rng.uniform(0.93, 1.0))
     x, y = int(rng.integers(width - crop_w + 1)), int(rng.integers(height - crop_h + 1))
     seen = frame.cropped(x, y, crop_w, crop_h)
     if derive_normals:
         seen = seen.with_derived_normals()
     seen = in_full_precision(seen.resized(*size))
+    if rng.random() < 0.15:
+        seen = distorted(seen, rng)
     if rng.random() < 0.5:
         seen = seen.mirrored()
     rgb = relit(seen.rgb.astype(np.float32) / 255, rng)
     relit_frame = replace(seen, rgb=rgb)
     return bordered(relit_frame, rng) if rng.random() < 0.1 else relit_frame
+
+
+def distorted(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
+    """The frame through a lens that bends straight lines, without its black corners."""
+    height, width = frame.rgb.shape[:2]
+    bend = rng.uniform(-0.12, 0.12)
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    radius = (rows**2 + columns**2) / 2
+    factor = (1 + bend * radius) / (1 + max(bend, 0.0))
+    x, y = (columns * factor + 1) * (width - 1) / 2, (rows * factor + 1) * (height - 1) / 2
+
+    def seen(label: np.ndarray | None) -> np.ndarray | None:
+        return None if label is None else cv2.remap(label, x, y, cv2.INTER_NEAREST)
+
+    rgb = cv2.remap(frame.rgb, x, y, cv2.INTER_LINEAR)
+    return replace(frame, rgb=rgb, depth=seen(frame.depth), normals=seen(frame.normals))
 
 
 def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
@@ -70,6 +91,8 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image: np.ndarray = cv2.transform(np.ascontiguousarray(rgb), colours)
     if pools is not None:
         image = image * pools
+    if rng.random() < 0.3:
+        image = image * _sensor_shade(rgb.shape[:2], rng)
     middle = image.mean()
     image = middle + (image - middle) * np.float32(rng.uniform(0.7, 1.3))
     image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
@@ -89,6 +112,18 @@ def _pools_of_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     stops = rng.normal(0, rng.uniform(0.1, 0.6), (3, 4)).astype(np.float32)
     height, width = rgb.shape[:2]
     return np.exp(cv2.resize(stops, (width, height), interpolation=cv2.INTER_CUBIC))[..., None]
+
+
+def _sensor_shade(size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 1) float32: dark corners of a lens, and the bands that flickering lamps leave in a
+    picture whose rows are exposed one after the other."""
+    height, width = size
+    rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
+    shade = 1 - rng.uniform(0, 0.25) * (rows**2 + columns**2)
+    if rng.random() < 0.5:
+        phase = rng.uniform(0, 2 * np.pi)
+        shade = shade * (1 + rng.uniform(0, 0.15) * np.sin(rng.uniform(2, 12) * rows + phase))
+    return shade.astype(np.float32)[..., None]
 
 
 def _compressed(image: np.ndarray, quality: int) -> np.ndarray:

@@ -7,7 +7,7 @@ and the same noise, whichever process computes it, in whatever batch, before or 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -67,14 +67,45 @@ def run_batches(
         if config.worker_processes:
             data = replace(data, cache_gb=data.cache_gb / config.workers)
             batches = micro_batches_of_processes
-        source = open_source(data, stage.size, "train")
-        say("\n".join(source.summary))
+        one_size = open_source(data, stage.size, "train")
+        say("\n".join(one_size.summary))
+        source = ManySizes(
+            [one_size, *(one_size.at_size(size) for size in stage.more_sizes)],
+            stage.batch // config.micro_batch,
+        )
         numbers = (
             images
             for step in range(max(start, begin), end)
             for images in image_numbers(config, step, rank, processes)
         )
         yield from batches(source, config.seed, numbers, config.workers)
+
+
+class ManySizes:
+    """The same frames at several image sizes, of which each batch draws one; a `SampleSource`.
+
+    Args:
+        sources: one per size; a size that comes twice is drawn twice as often.
+        in_a_row: so many batches, one after the other, draw one size: those of a step, so that no
+            process waits for another one.
+    """
+
+    def __init__(self, sources: Sequence[SampleSource], in_a_row: int) -> None:
+        self._sources, self._in_a_row = sources, in_a_row
+
+    def __len__(self) -> int:
+        return len(self._sources[0])
+
+    def plan(self, seed: int, batch: int, count: int) -> list[int]:
+        """Indices of batch number `batch`: those of the first size's frames, then of the next's."""
+        draw = np.random.default_rng([seed, 2, batch // self._in_a_row])
+        first = int(draw.integers(len(self._sources))) * len(self)
+        return [first + index for index in self._sources[0].plan(seed, batch, count)]
+
+    def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
+        """See `SampleSource.sample`."""
+        number, index = divmod(index, len(self))
+        return self._sources[number].sample(index, rng)
 
 
 def micro_batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -59,6 +60,12 @@ class MixedSource:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def at_size(self, size: tuple[int, int]) -> MixedSource:
+        """The same frames at another (H, W) of `Sample.image`; the cache is shared."""
+        other = copy.copy(self)
+        other._datasets = [dataset.at_size(size) for dataset in self._datasets]
+        return other
 
     def plan(self, seed: int, batch: int, count: int) -> list[int]:
         """Indices of batch number `batch`, all from one dataset, as `SampleSource.plan`.
@@ -128,6 +135,12 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def at_size(self, size: tuple[int, int]) -> Dataset:
+        """The same frames at another (H, W) of `Sample.image`."""
+        other = copy.copy(self)
+        other._size = size
+        return other
 
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
         """Frame `index`, augmented with `rng` if the source augments, as `SampleSource.sample`."""

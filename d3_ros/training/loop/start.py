@@ -15,8 +15,10 @@ from d3_ros.network.bundle.folder import UNET_CLASSES, VAE_CLASSES, build_module
 from d3_ros.network.bundle.hub import base_folder
 from d3_ros.network.bundle.lookup import MANIFEST, expanded
 from d3_ros.network.model.d3_network import DiffusersModel
+from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.model_config import ModelConfig
 from d3_ros.training.config.train_config import TrainConfig
+from d3_ros.training.loop.add_skips import add_skips
 from d3_ros.training.loop.lora import add_lora
 from d3_ros.training.loop.small_network import build_network
 from d3_ros.types import Task
@@ -58,6 +60,11 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
         start = Start(network, SD_LICENSE, config)
     else:
         start = _from_bundle(config)
+    if config.objective != "d3" and isinstance(start.network.vae, TinyCodec):
+        raise DataError(
+            f"objective {config.objective} is for networks whose decoders see the latent alone: "
+            "set it to d3"
+        )
     if missing := set(trained) - set(start.network.tasks):
         raise DataError(f"{model.start} has no {min(missing)}: set tasks.{min(missing)} to 0")
     if model.timesteps is not None:
@@ -74,7 +81,12 @@ def _freeze(network: D3Network, config: TrainConfig) -> None:
     vae: DiffusersModel = network.vae
     network.requires_grad_(False)
     vae.requires_grad_(config.model.train_vae)
-    for task in config.tasks.trained if config.objective != "autoencoder" else ():
+    if not config.model.train_unet:  # nothing is learned through the UNet, which costs the most
+        vae.encoder.requires_grad_(False)
+        if isinstance(vae, TinyCodec) and vae.picture is not None:
+            vae.picture.inward.requires_grad_(False)
+    trains_unet = config.objective != "autoencoder" and config.model.train_unet
+    for task in config.tasks.trained if trains_unet else ():
         learn_timestep = config.objective == "d3" and config.model.learn_timestep
         network.timesteps[task].requires_grad_(learn_timestep)
         unet: DiffusersModel = network.unets[network.specs[task].unet]
@@ -140,6 +152,9 @@ def _from_bundle(config: TrainConfig) -> Start:
     assert model.start is not None
     bundle = load_bundle(model.start)
     network = bundle.network
+    if model.skips is not None and not isinstance(network.vae, TinyCodec):
+        torch.manual_seed(config.seed)
+        network = add_skips(network, model.skips)
     specs, unets = dict(network.specs), dict(network.unets.items())
     config = config.settled(next(iter(specs.values())).processing_size)
     kept = {spec.unet for task, spec in specs.items() if task not in trained}

@@ -115,8 +115,10 @@ def accumulate_gradient(run: Run, batches: Iterator[Batch], step: int) -> dict[s
             prompts = task_prompts(run.prompts, config.tasks, batch)
             if not config.model.train_vae:
                 clean = run.latents.encode(batch)
-                targets = task_targets(run.teacher, config, clean, prompts, images)
-                latent = noised_input(clean, config, images)
+                own, features = run.network.split_features(clean)
+                targets = task_targets(run.teacher, config, own, prompts, images)
+                noised = noised_input(own, config, images)
+                latent = run.network.join_features(noised, features)
         # Processes exchange their gradients once, with the last micro-batch.
         is_last = number == len(micro_batches)
         exchange = nullcontext() if is_last else accelerator.no_sync(run.model)

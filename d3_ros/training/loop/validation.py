@@ -92,7 +92,9 @@ def objective_scores(
     tasks = config.tasks.trained
 
     def answer(image: torch.Tensor, index: int) -> dict[Task, torch.Tensor]:
-        latent = noised_input(network.encode(image), config, range(index, index + 1))
+        own, features = network.split_features(network.encode(image))
+        noised = noised_input(own, config, range(index, index + 1))
+        latent = network.join_features(noised, features)
         return network.decode_tasks(network.predict_latents(latent, tasks))
 
     return validate(network, source, tasks, device, answer)

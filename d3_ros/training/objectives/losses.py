@@ -8,11 +8,15 @@ batch is divided or accumulated, and an image without labels does no harm.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional as F
 
 MAX_COSINE = 1 - 1e-4  # the angle's slope is infinite at cosine 1
 MIN_VARIANCE = 1e-8  # of a prediction in [0, 1]; below it there is nothing to fit
+MIXTURE_SLOPES = (0.5, 2.0)  # of a prediction's fit to its target, within which it is corrected
+LOG_SPREADS = (-4.5, 0.5)  # of a mixture in [-1, 1]: from a hundredth to nearly all of it
 
 
 def masked_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -68,6 +72,67 @@ def log_gradient(
         down_valid, down.abs(), 0
     ).sum(dim=(1, 2))
     return total / (across_valid.sum(dim=(1, 2)) + down_valid.sum(dim=(1, 2))).clamp(min=1)
+
+
+def local_shift_invariant_l1(
+    prediction: torch.Tensor,
+    metric: torch.Tensor,
+    valid: torch.Tensor,
+    unit: torch.Tensor | float,
+    tiles: int,
+) -> torch.Tensor:
+    """As `scale_shift_invariant_l1`, but with a shift of its own in each of tiles x tiles tiles.
+
+    The scale is the whole picture's. So a box stands out before its wall by as much as it should,
+    wherever the two together are.
+    """
+    height, width = (side // tiles * tiles for side in prediction.shape[1:])
+
+    def tiled(values: torch.Tensor) -> torch.Tensor:
+        """(B, h, w) -> (B, tiles², pixels of a tile)."""
+        cut = values[:, :height, :width].unflatten(2, (tiles, -1)).unflatten(1, (tiles, -1))
+        return cut.transpose(2, 3).flatten(3).flatten(1, 2)
+
+    def centred(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        count = known.sum(dim=-1, keepdim=True).clamp(min=1)
+        values = torch.where(known, values, 0)
+        return torch.where(known, values - values.sum(dim=-1, keepdim=True) / count, 0)
+
+    whole = valid.flatten(1)
+    p, m = (centred(values.flatten(1), whole) for values in (prediction, metric))
+    slope = (p * m).sum(dim=1) / (p.square().sum(dim=1) + MIN_VARIANCE * whole.sum(dim=1).clamp(1))
+    known = tiled(valid)
+    local, truth = (centred(tiled(values), known) for values in (prediction, metric))
+    error = (slope[:, None, None] * local - truth).abs()
+    if torch.is_tensor(unit):
+        error = error / tiled(unit)
+    return (error * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)
+
+
+def laplace_mixture(
+    mixture: torch.Tensor, answer: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
+) -> torch.Tensor:
+    """Mean negative log likelihood (B,) of targets under a mixture of Laplace distributions.
+
+    `mixture` is (B, 3 k, h, w): k depths, k log weights, k logs of their spread. `answer` and
+    `target` are (B, h, w), about [-1, 1]. The depths are first corrected as the answer's own
+    least-squares fit to the target says, within bounds: where all of a picture is a little too near
+    or too far, its edges shall count all the same.
+    """
+    depths, weights, spreads = mixture.chunk(3, dim=1)
+    with torch.no_grad():
+        count = valid.sum(dim=(1, 2)).clamp(min=1)
+        mean, goal = masked_mean(answer, valid), masked_mean(target, valid)
+        p = torch.where(valid, answer - mean[:, None, None], 0)
+        covariance = (p * target).sum(dim=(1, 2)) / count
+        slope = covariance / (p.square().sum(dim=(1, 2)) / count + MIN_VARIANCE)
+        slope = slope.clamp(*MIXTURE_SLOPES)
+        shift = goal - slope * mean
+    spreads = spreads.clamp(*LOG_SPREADS)
+    places = slope[:, None, None, None] * depths + shift[:, None, None, None]
+    distances = (target[:, None] - places).abs() * torch.exp(-spreads)
+    likelihood = torch.logsumexp(weights.log_softmax(dim=1) - spreads - distances, dim=1)
+    return masked_mean(math.log(2) - likelihood, valid)
 
 
 def normal_angle(decoded: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from d3_ros.network import D3Network
+from d3_ros.network.model.skip_decoder import heaviest
+from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.model_config import AdapterConfig
 from d3_ros.training.config.train_config import LossConfig, TaskShares
 from d3_ros.training.distillation.adapters import FeatureAdapters
@@ -64,24 +66,28 @@ class Student(nn.Module):
         network = self.network
         if latent is None:
             latent = network.encode(batch.image.contiguous(memory_format=torch.channels_last))
+        own, features = network.split_features(latent)
         rows = {t: task_rows(len(batch), self.shares.share(t)) for t in self.shares.trained}
         raw: dict[str, torch.Tensor] = {}
         for unet_name, tasks in self._by_unet().items():
             # As D3Network.predict_latent, but each image may have its own prompt. Tasks that share
             # a UNet go through it in one pass, which costs less than one pass each.
             unet = network.unets[unet_name]
-            features: dict[str, torch.Tensor] = {}
-            with tapped(unet, features) if targets else nullcontext():
+            tapped_features: dict[str, torch.Tensor] = {}
+            learns = any(weight.requires_grad for weight in unet.parameters())
+            tap = tapped(unet, tapped_features) if targets else nullcontext()
+            with tap, torch.set_grad_enabled(learns and torch.is_grad_enabled()):
                 answers = unet(
-                    torch.cat([latent[rows[t]] for t in tasks]),
+                    torch.cat([own[rows[t]] for t in tasks]),
                     torch.cat([network.timesteps[t].expand(len(rows[t])) for t in tasks]),
                     torch.cat([prompts[t] for t in tasks]),
                     return_dict=False,
                 )[0]
             counts = [len(rows[t]) for t in tasks]
-            parts = {name: feature.split(counts) for name, feature in features.items()}
+            parts = {name: feature.split(counts) for name, feature in tapped_features.items()}
             for number, (task, answer) in enumerate(zip(tasks, answers.split(counts), strict=True)):
                 seen = {name: split[number] for name, split in parts.items()}
+                answer = network.join_features(answer, features[rows[task]])
                 values = self._task_losses(task, answer, batch.rows(rows[task]))
                 if task in targets:
                     values["alignment"] = self._alignment(task, seen, targets[task])
@@ -98,9 +104,13 @@ class Student(nn.Module):
     def _task_losses(
         self, task: Task, answer: torch.Tensor, batch: Batch
     ) -> dict[str, torch.Tensor]:
-        decoded = self.network.decode_task(answer, task)
-        axes = self.network.specs[task].axes
-        return task_losses(task, decoded, batch, axes, self.losses.depth_unit)
+        axes, unit = self.network.specs[task].axes, self.losses.depth_unit
+        vae = self.network.vae
+        if task == "depth" and isinstance(vae, TinyCodec) and vae.config.depth_components > 1:
+            mixture = vae.depth_mixture(answer)
+            decoded = heaviest(mixture, vae.config.depth_components)
+            return task_losses(task, decoded, batch, axes, unit, mixture)
+        return task_losses(task, self.network.decode_task(answer, task), batch, axes, unit)
 
     def _alignment(
         self, task: Task, features: Mapping[str, torch.Tensor], targets: TeacherTargets

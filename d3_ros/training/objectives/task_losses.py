@@ -18,6 +18,7 @@ from d3_ros.training.objectives import losses
 from d3_ros.types import Task
 
 LEAST_UNIT = 0.05  # of the mean depth: the smallest unit of a pixel's error
+TILES = 8  # of the local loss, along each axis
 
 
 def task_losses(
@@ -26,15 +27,20 @@ def task_losses(
     batch: Batch,
     axes: Sequence[int] | None,
     depth_unit: DepthUnit,
+    mixture: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Losses (B,) of the task by name, for its decoded (B, 3, H, W) images in about [-1, 1].
 
     `axes` are the signs between the network's normals and the optical frame (`TaskSpec.axes`).
-    All are 0 if the batch has no labels of this task.
+    `mixture` (B, 3 k, H, W) are the depths that the decoder proposed, if it proposes several; see
+    `losses.laplace_mixture`. All are 0 if the batch has no labels of this task.
     """
     decoded = decoded.float()
     if task == "depth":
-        return _depth_losses(decoded, batch, depth_unit)
+        values = _depth_losses(decoded, batch, depth_unit)
+        if mixture is not None:
+            values["mixture"] = _mixture_loss(mixture.float(), decoded, batch)
+        return values
     assert axes is not None
     return _normal_losses(decoded, batch, axes)
 
@@ -43,7 +49,7 @@ def _depth_losses(
     decoded: torch.Tensor, batch: Batch, depth_unit: DepthUnit
 ) -> dict[str, torch.Tensor]:
     if batch.depth is None or batch.depth_target is None:
-        return _nothing(decoded, ("mse", "scale_shift_invariant", "log_gradient"))
+        return _nothing(decoded, ("mse", "scale_shift_invariant", "local", "log_gradient"))
     metric, size = batch.depth, batch.depth.shape[1:]
     valid = metric > 0
     target = resized(batch.depth_target[:, None], size)
@@ -56,8 +62,17 @@ def _depth_losses(
     return {
         "mse": losses.masked_mse(grey, target, valid),
         "scale_shift_invariant": losses.scale_shift_invariant_l1(relative, metric, valid, unit),
+        "local": losses.local_shift_invariant_l1(relative, metric, valid, unit, TILES),
         "log_gradient": losses.log_gradient(relative, (target[:, 0] / 2 + 0.5).clamp(0, 1), valid),
     }
+
+
+def _mixture_loss(mixture: torch.Tensor, decoded: torch.Tensor, batch: Batch) -> torch.Tensor:
+    if batch.depth is None or batch.depth_target is None:
+        return (mixture * 0).sum(dim=(1, 2, 3))
+    size = batch.depth.shape[1:]
+    answer, target = resized(decoded, size)[:, 0], resized(batch.depth_target[:, None], size)[:, 0]
+    return losses.laplace_mixture(resized(mixture, size), answer, target, batch.depth > 0)
 
 
 def _normal_losses(
