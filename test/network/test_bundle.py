@@ -163,7 +163,7 @@ def test_file_that_is_needed_but_not_listed(copy: Path) -> None:
     [
         ("", "cannot be read"),
         ("[]", "is not a JSON object"),
-        ("{}", "has format None, this d3_ros reads 1 and 2"),
+        ("{}", "has format None, this d3_ros reads 1 to 3"),
     ],
 )
 def test_manifest_that_is_none(copy: Path, content: str, message: str) -> None:
@@ -178,7 +178,7 @@ def test_manifest_that_is_none(copy: Path, content: str, message: str) -> None:
     [
         (lambda c: c.pop("license"), "lacks license"),
         (lambda c: c.update(extra=1), "unknown key extra"),
-        (lambda c: c.update(format=3), "has format 3"),
+        (lambda c: c.update(format=4), "has format 4"),
         (lambda c: c.update(format=2), "lacks onnx"),
         (lambda c: c.update(tasks={}), "tasks must name depth or normals"),
         (lambda c: c["tasks"].update(matting={}), "tasks must be some of depth, normals"),

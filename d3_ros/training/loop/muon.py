@@ -21,9 +21,7 @@ from d3_ros.training.config.train_config import OptimizerConfig
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic polynomial
 ITERATIONS = 5
 STEP_RMS = 0.2  # root mean square of an update at learning rate 1, about AdamW's
-INNER = ("unets.", "vae.picture.", ".refine.", ".skip.")
-# The first and last layers in them, and those that see only timesteps or prompts: AdamW.
-OUTER = ("conv_in", "conv_out", "time_emb", "attn2.to_k", "attn2.to_v", "picture.entry", "inward")
+OUTER = ("conv_in", "conv_out", "time_emb", "attn2.to_k", "attn2.to_v")  # of a UNet: AdamW
 
 
 class Muon(torch.optim.AdamW):
@@ -160,10 +158,9 @@ def has_bfloat16(device: torch.device) -> bool:
 def new_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser `config.kind` for the trained parameters of the model.
 
-    With "muon", the inner weights of the UNets and of a codec's skips get Muon and all others
-    AdamW: their first and last layers, layers that see only timesteps or prompts (their gradients
-    have few dimensions, and Muon would amplify the rounding errors in the others), the VAE, the
-    adapters, and all vectors.
+    With "muon", the UNets' inner weights get Muon and all others AdamW: a UNet's first and last
+    layers, layers that see only timesteps or prompts (their gradients have few dimensions, and Muon
+    would amplify the rounding errors in the others), the VAE, the adapters, and all vectors.
     """
     learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     options: dict[str, Any] = {
@@ -181,5 +178,4 @@ def new_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opti
 
 
 def _inner(name: str, weight: nn.Parameter) -> bool:
-    inner = any(part in name for part in INNER) and not any(part in name for part in OUTER)
-    return inner and weight.ndim >= 2
+    return "unets." in name and weight.ndim >= 2 and not any(part in name for part in OUTER)
