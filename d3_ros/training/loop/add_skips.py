@@ -37,9 +37,9 @@ def add_skips(network: D3Network, config: SkipConfig) -> D3Network:
         DataError: its VAE is not an AutoencoderTiny of one width, or its decoder has blocks where
             one with skips has none.
     """
-    vae: DiffusersModel = network.vae
-    if not isinstance(vae, AutoencoderTiny):
+    if not isinstance(network.vae, AutoencoderTiny):
         raise DataError("model.skips: the start's VAE must be an AutoencoderTiny")
+    vae: DiffusersModel = network.vae
     sizes = vae.config
     widths = {*sizes.encoder_block_out_channels, *sizes.decoder_block_out_channels}
     if len(widths) > 1 or sizes.num_decoder_blocks[-1] or len(sizes.num_decoder_blocks) < 3:
