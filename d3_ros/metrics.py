@@ -6,6 +6,7 @@ What affine-invariant depth may be compared by is in the names: `affine_align` f
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from scipy import ndimage
 
@@ -18,6 +19,16 @@ STEP_SHARE, STEP_ZONE_PX = 0.05, 5
 # A boundary is a change of inverse depth by this share over this many pixels, beyond what a plane
 # explains; boundaries match within this distance. Fewer boundary pixels than this give no score.
 BOUNDARY_SHARE, BOUNDARY_SPAN_PX, BOUNDARY_MATCH_PX, LEAST_BOUNDARY = 0.1, 4, 3, 30
+# Edges are scored where at least this share of the pixels is measured, small holes closed.
+DENSE_SHARE = 0.8
+# Depth Pro's boundary F1: jumps between neighbours by these shares, weighted by the share.
+EXACT_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25)
+# A clean step: a jump by this share whose sides, this many pixels long, are flat. At most this many
+# along rows, and along columns, are looked at. It is seen with this share of its contrast.
+CLEAN_SHARE, CLEAN_REACH_PX, MOST_STEPS, SEEN_CONTRAST = 0.15, 20, 150, 0.3
+# Near pixels are nearer than this; they are too far by more than this share of their depth. Fewer
+# near pixels than this give no score.
+NEAR_M, TOO_FAR_SHARE, LEAST_NEAR = 1.0, 0.25, 100
 
 
 def affine_align(
@@ -105,14 +116,14 @@ def close_holes(metric: np.ndarray) -> np.ndarray:
 def near_steps(metric: np.ndarray) -> np.ndarray:
     """(H, W) bool: pixels within `STEP_ZONE_PX` of a step of measured depth (NaN or 0: none)."""
     log_depth = np.log(close_holes(metric))
-    step = np.zeros(metric.shape, bool)
+    step = np.zeros(metric.shape, np.uint8)
     for axis in (0, 1):
         jump = np.abs(np.diff(log_depth, axis=axis)) > np.log(1.0 + STEP_SHARE)
         for side in ((1, 0), (0, 1)):
             step |= np.pad(jump, [side if a == axis else (0, 0) for a in (0, 1)])
-    if not step.any():
-        return step
-    return np.asarray(ndimage.distance_transform_edt(~step) <= STEP_ZONE_PX)
+    width = 2 * STEP_ZONE_PX + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return np.asarray(cv2.dilate(step, disc) > 0)
 
 
 def boundary_f1(predicted: np.ndarray, metric: np.ndarray) -> tuple[float, float, float]:
@@ -157,3 +168,103 @@ def _boundaries(metric: np.ndarray) -> np.ndarray:
         edges = np.moveaxis(boundaries, axis, 0)
         edges[whole : size - whole] |= jump > BOUNDARY_SHARE * np.minimum(before, after)
     return boundaries
+
+
+def boundary_f1_exact(predicted: np.ndarray, metric: np.ndarray) -> float:
+    """Depth Pro's boundary F1: jumps between neighbours that match to the pixel and the direction.
+
+    Args:
+        predicted: (H, W) metres, above 0.
+        metric: (H, W) measured metres without small holes, NaN = none.
+
+    Returns:
+        The F1 in [0, 1], a mean over `EXACT_SHARES`; NaN where the measured depth has no jump.
+    """
+    pairs = [_neighbours(depth) for depth in (predicted, metric)]
+    known = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
+    if not (pairs[1][known] > 1.0 + EXACT_SHARES[0]).any():
+        return float("nan")
+    scores = []
+    for share in EXACT_SHARES:
+        found, true = ((nearer > 1.0 + share) & known for nearer in pairs)
+        marked = int(found.sum() + true.sum())
+        scores.append(2.0 * int((found & true).sum()) / marked if marked else 0.0)
+    return float(np.average(scores, weights=EXACT_SHARES))
+
+
+def _neighbours(depth: np.ndarray) -> np.ndarray:
+    """(N,) ratios of depth of all neighbours, along rows and columns, in both directions."""
+    ratios = []
+    for first, second in ((depth[1:], depth[:-1]), (depth[:, 1:], depth[:, :-1])):
+        ratios += [(first / second).ravel(), (second / first).ravel()]
+    return np.concatenate(ratios)
+
+
+def clean_steps(predicted: np.ndarray, metric: np.ndarray) -> tuple[float, float, int]:
+    """How many of the clean steps of the measured depth are seen, and how wide they come out.
+
+    A clean step stands between two flat sides. It is seen when the prediction has over
+    `SEEN_CONTRAST` of its contrast, with its sign.
+
+    Args:
+        predicted: (H, W) metres.
+        metric: (H, W) measured metres without small holes, NaN = none.
+
+    Returns:
+        share seen, in [0, 1]; median distance in pixels between 10 and 90 % of the contrast of
+        those that are seen; number of clean steps. NaN without any.
+    """
+    widths: list[float] = []
+    clean = 0
+    for truth, guess in ((metric, predicted), (metric.T, predicted.T)):
+        for row, column in _jumps(truth):
+            place = slice(column - CLEAN_REACH_PX + 1, column + CLEAN_REACH_PX + 1)
+            width = _step_width(truth[row, place], guess[row, place])
+            if width is not None:
+                clean += 1
+                widths.append(width)
+    seen = [width for width in widths if np.isfinite(width)]
+    share = len(seen) / clean if clean else float("nan")
+    return share, float(np.median(seen)) if seen else float("nan"), clean
+
+
+def _jumps(depth: np.ndarray) -> np.ndarray:
+    """(N, 2) rows and columns of pixels before a jump along a row; at most `MOST_STEPS`."""
+    jump = np.abs(np.diff(np.log(depth), axis=1)) > np.log(1.0 + CLEAN_SHARE)
+    at = np.argwhere(jump)
+    last = depth.shape[1] - CLEAN_REACH_PX - 1
+    at = at[(at[:, 1] >= CLEAN_REACH_PX) & (at[:, 1] < last)]
+    if len(at) <= MOST_STEPS:
+        return at
+    return at[np.random.default_rng(0).choice(len(at), MOST_STEPS, replace=False)]
+
+
+def _step_width(truth: np.ndarray, guess: np.ndarray) -> float | None:
+    """Width in pixels of a step in the middle of `guess`; NaN: not seen; None: not a clean step."""
+    if not (np.isfinite(truth).all() and np.isfinite(guess).all()):
+        return None
+    reach = CLEAN_REACH_PX
+    before, after = truth[: reach - 2], truth[reach + 2 :]
+    contrast = float(np.median(after) - np.median(before))
+    uneven = max(np.ptp(before), np.ptp(after)) > 0.35 * abs(contrast)
+    if uneven or abs(contrast) < 0.1 * np.median(truth):
+        return None
+    low, high = np.median(guess[: reach // 2]), np.median(guess[-(reach // 2) :])
+    if (high - low) * np.sign(contrast) < SEEN_CONTRAST * abs(contrast):
+        return float("nan")
+    share = (guess - low) / (high - low)
+    above = np.flatnonzero(share > 0.9)
+    top = int(above[0]) if len(above) else 2 * reach
+    below = np.flatnonzero(share[:top] < 0.1)
+    return float(top - (below[-1] if len(below) else 0))
+
+
+def near_too_far(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -> float:
+    """Share of the pixels nearer than `NEAR_M` that come out over `TOO_FAR_SHARE` too far.
+
+    NaN where fewer than `LEAST_NEAR` pixels are that near.
+    """
+    near = valid & (metric < NEAR_M)
+    if np.count_nonzero(near) < LEAST_NEAR:
+        return float("nan")
+    return float(np.mean(predicted[near] > (1.0 + TOO_FAR_SHARE) * metric[near]))

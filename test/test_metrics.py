@@ -97,3 +97,55 @@ def test_boundaries_match_within_three_pixels() -> None:
 def test_a_slanted_plane_has_no_boundary() -> None:
     plane = 1.0 / (0.2 + 0.005 * np.arange(60)) * np.ones((40, 1))
     assert all(np.isnan(metrics.boundary_f1(plane, plane)))
+
+
+def wide_step(width: int) -> np.ndarray:
+    """(50, 80) metres: 1 m on the left, 2 m on the right, `width` pixels of ramp in the middle."""
+    ramp = np.clip((np.arange(80) - 39.5) / max(width, 1e-9) + 0.5, 0, 1)
+    return (1.0 + ramp) * np.ones((50, 1))
+
+
+def test_clean_steps_are_seen_with_a_third_of_their_contrast() -> None:
+    truth = wide_step(0)
+    share, width, count = metrics.clean_steps(truth, truth)
+    assert (share, width, count) == (1.0, 1.0, 50)  # from the last pixel below to the first above
+    # A ramp over 10 pixels: 10 % to 90 % is 8 pixels, 9 from the last below to the first above.
+    assert metrics.clean_steps(wide_step(10), truth)[1] == pytest.approx(9.0)
+    for contrast, seen in ((0.35, 1.0), (0.25, 0.0), (-1.0, 0.0)):
+        share, _, _ = metrics.clean_steps(1.0 + contrast * (truth - 1.0), truth)
+        assert share == seen
+
+
+def test_only_steps_between_flat_known_sides_are_clean() -> None:
+    slope = wide_step(0) + 0.05 * np.arange(80)  # sides rise by 0.85 m, over 0.35 of the step
+    assert metrics.clean_steps(slope, slope)[2] == 0
+    holes = wide_step(0)
+    holes[:20, 25] = np.nan
+    share, width, count = metrics.clean_steps(wide_step(0), holes)
+    assert (share, width, count) == (1.0, 1.0, 30)
+    nothing = metrics.clean_steps(np.ones((50, 80)), np.ones((50, 80)))
+    assert np.isnan(nothing[:2]).all()
+    assert nothing[2] == 0
+
+
+def test_exact_boundaries_match_to_the_pixel_and_the_direction() -> None:
+    truth = step_scene(30)
+    assert metrics.boundary_f1_exact(truth, truth) == pytest.approx(1.0)
+    assert metrics.boundary_f1_exact(step_scene(31), truth) == 0.0
+    assert metrics.boundary_f1_exact(3.0 - truth, truth) == 0.0  # near and far exchanged
+    # A jump of 17 %: found by the shares 5, 10 and 15 % of 5 to 25 %; 0.3 of the weights' 0.75.
+    weak = np.where(truth > 1.5, 1.17, 1.0)
+    assert metrics.boundary_f1_exact(weak, truth) == pytest.approx(0.4)
+    unknown = np.where(np.arange(60) < 40, truth, np.nan)
+    two = np.where(np.arange(60) < 50, truth, 4.0)  # another jump where nothing is known
+    assert metrics.boundary_f1_exact(two, unknown) == pytest.approx(1.0)
+    assert np.isnan(metrics.boundary_f1_exact(truth, np.ones((40, 60))))
+
+
+def test_near_pixels_that_come_out_too_far() -> None:
+    truth = np.where(np.arange(60) < 30, 0.8, 2.0) * np.ones((10, 1))
+    guess = np.where(np.arange(60) < 10, 1.1, 0.99) * np.ones((10, 1))  # 1.25 x 0.8 = 1
+    known = truth > 0
+    assert metrics.near_too_far(guess, truth, known) == pytest.approx(1 / 3)
+    assert metrics.near_too_far(guess, truth, known & (np.arange(60) < 20)) == pytest.approx(1 / 2)
+    assert np.isnan(metrics.near_too_far(guess, truth, known & (np.arange(60) < 9)))

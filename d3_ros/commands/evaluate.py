@@ -2,11 +2,13 @@
 
 A folder of frames has rgb/NAME.* and depth/NAME.png (16-bit millimetres, 0 = not measured) or .npy
 (metres), and optionally normals/ and split.txt, as 'render' and 'bag extract' write them. The
-official layout is read too. Depth is scored three times: after an affine fit to the truth in depth,
-the same in disparity, and as metric depth from a few measured points. Normals are scored as they
-are. With --scale, the command instead shows how the error of metric depth depends on the number of
-points, beside other methods; --data may then be a folder of such folders. --time measures how long
-the alignment takes.
+official layout is read too. Of a folder of such folders, all are scored: 'all' is then the mean
+over all frames, 'mean of sets' the mean of the folders' means. Depth is scored three times: after
+an affine fit to the truth in depth, the same in disparity, and as metric depth from a few measured
+points. Steps of depth are scored after the first of these fits, where depth is measured densely:
+AbsRel at steps, F1 of boundaries, the share of clean steps that are seen, and their width. Normals
+are scored as they are. With --scale, the command instead shows how the error of metric depth
+depends on the number of points, beside other methods. --time measures how long the alignment takes.
 """
 
 from __future__ import annotations
@@ -108,12 +110,8 @@ def run(args: argparse.Namespace) -> int:
     """
     _check_options(args)
     table: list[dict[str, float | str]] = _time_scale() if args.time else []
-    folders = args.data
-    if args.scale:
-        from d3_ros.data.readers import frame_folders
-
-        given = folders or ([] if args.time else [FRAMES])
-        folders = [inner for folder in given for inner in frame_folders(folder)]
+    default = [FRAMES] if args.scale and not args.time else []
+    folders = [inner for folder in args.data or default for inner in _folders(folder)]
     if not folders:
         if not args.time:
             raise D3Error("--data is missing: name folders of frames")
@@ -145,6 +143,15 @@ def run(args: argparse.Namespace) -> int:
         intrinsics=args.intrinsics,
     )
     return 0
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folder itself if it has pictures or is not there, or else the folders of frames in it."""
+    from d3_ros.data.readers import frame_folders
+
+    if (folder / "rgb").is_dir() or not folder.is_dir():
+        return [folder]
+    return frame_folders(folder)
 
 
 def _load(model: str, args: argparse.Namespace, codec: Codec = "vae") -> D3Predictor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from d3_ros.synthetic.mesh.rig import Rig
 
 DEFAULT_KINDS = ("room", "table", "corridor", "stairs", "street")
-MORE_KINDS = ("shapes", "worktop", "longtable")
+MORE_KINDS = ("shapes", "worktop", "longtable", "lowcam", "clutter", "above")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -78,6 +78,28 @@ def mean_scores(rows: Iterable[FrameScores]) -> dict[str, float]:
     return {key: _mean(numbers) for key, numbers in values.items()}
 
 
+def grouped_scores(
+    rows: Sequence[FrameScores],
+) -> dict[str, tuple[Sequence[FrameScores], dict[str, float]]]:
+    """The rows and mean scores of each folder.
+
+    Of several folders also of "all" (the mean over all frames) and the "mean of sets" (the mean
+    over the folders of their means, in which a folder with many frames counts no more than others).
+    """
+    folders: dict[str, list[FrameScores]] = {}
+    for row in rows:
+        folders.setdefault(row.folder, []).append(row)
+    groups: dict[str, tuple[Sequence[FrameScores], dict[str, float]]] = {
+        folder: (mine, mean_scores(mine)) for folder, mine in folders.items()
+    }
+    if len(groups) > 1:
+        means = [mean for _, mean in groups.values()]
+        keys = dict.fromkeys(key for mean in means for key in mean)
+        of_sets = {key: _mean([mean.get(key, np.nan) for mean in means]) for key in keys}
+        groups |= {"all": (rows, mean_scores(rows)), "mean of sets": (rows, of_sets)}
+    return groups
+
+
 def _mean(values: Sequence[float]) -> float:
     told = [value for value in values if np.isfinite(value)]
     return float(np.mean(told)) if told else float("nan")

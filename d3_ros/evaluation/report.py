@@ -16,7 +16,13 @@ import d3_ros
 from d3_ros.data.frame_set import FrameSet
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.evaluation.compare import CONFIDENCE, Difference
-from d3_ros.evaluation.evaluate import FrameScores, mean_scores, points_seed, predict
+from d3_ros.evaluation.evaluate import (
+    FrameScores,
+    grouped_scores,
+    mean_scores,
+    points_seed,
+    predict,
+)
 from d3_ros.evaluation.output_folder import REPORT, write_table
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, affine_depth, sparse_fit
 from d3_ros.imaging import html_page as html
@@ -263,7 +269,9 @@ def _means(bundle: Evaluated, points: int) -> list[str]:
         if not scores:
             continue
         extra = f" ({points} points a frame, scored on the others)" * (protocol == "sparse_fit")
-        parts.append(f"<p>{escape(meaning)}{extra}</p>")
+        told = [f"{MEANINGS[n].label}: {MEANINGS[n].what}" for n in scores if MEANINGS[n].what]
+        legend = "".join(f"; {one}" for one in told)
+        parts.append(f"<p>{escape(meaning)}{extra}{escape(legend)}</p>")
         parts.append(
             html.table(
                 ["folder", "frames", *(MEANINGS[name].label for name in scores)],
@@ -298,21 +306,16 @@ def _frames(bundles: Sequence[Evaluated], keys: Sequence[str]) -> str:
 
 
 def _by_folder(rows: Sequence[FrameScores]) -> dict[str, dict[str, Any]]:
-    """Means by folder and, of several folders, over all; with the number of scored frames."""
-    groups: dict[str, list[FrameScores]] = {}
-    for row in rows:
-        groups.setdefault(row.folder, []).append(row)
-    if len(groups) > 1:
-        groups["all"] = list(rows)
+    """Means as `grouped_scores` gives them, with the number of scored frames."""
     return {
-        folder: {
+        name: {
             "frames": len(group),
-            "mean": mean_scores(group),
+            "mean": means,
             "answered": {
                 protocol: sum(_answered(row, protocol) for row in group) for protocol in PROTOCOLS
             },
         }
-        for folder, group in groups.items()
+        for name, (group, means) in grouped_scores(rows).items()
     }
 
 

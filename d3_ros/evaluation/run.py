@@ -8,7 +8,7 @@ from pathlib import Path
 from d3_ros.data.frame_set import FrameSet, Part
 from d3_ros.errors import D3Error
 from d3_ros.evaluation.compare import CONFIDENCE, Difference, compare
-from d3_ros.evaluation.evaluate import FrameScores, evaluate, mean_scores
+from d3_ros.evaluation.evaluate import FrameScores, evaluate, grouped_scores
 from d3_ros.evaluation.output_folder import claim_output
 from d3_ros.evaluation.report import FILES, MADE_BY, Evaluated, verdict, write_report
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS
@@ -69,25 +69,22 @@ def evaluate_bundles(
 
 
 def _table(rows: Sequence[FrameScores]) -> list[str]:
-    """Means by folder and protocol, in lines for a terminal."""
-    groups: dict[str, list[FrameScores]] = {}
-    for row in rows:
-        groups.setdefault(row.folder, []).append(row)
-    if len(groups) > 1:
-        groups["all"] = list(rows)
-    lines = []
-    for folder, group in groups.items():
-        means = mean_scores(group)
+    """Means by folder and protocol, in lines for a terminal, and what the scores are."""
+    lines: list[str] = []
+    shown: dict[str, str] = {}
+    for folder, (group, means) in grouped_scores(rows).items():
         for protocol in PROTOCOLS:
-            told = [
-                f"{MEANINGS[key.partition('.')[2]].label} {value:.4g}"
+            scores = {
+                MEANINGS[key.partition(".")[2]]: value
                 for key, value in means.items()
                 if key.startswith(f"{protocol}.")
-            ]
-            if told:
+            }
+            if scores:
+                told = [f"{meaning.label} {value:.4g}" for meaning, value in scores.items()]
                 name = Path(folder).name
                 lines.append(f"  {name:16} {len(group):5}  {protocol:17} {'  '.join(told)}")
-    return lines
+                shown |= {meaning.label: meaning.what for meaning in scores if meaning.what}
+    return lines + [f"  {label}: {what}" for label, what in shown.items()]
 
 
 def _comparison(bundles: Sequence[Evaluated], differences: Sequence[Difference]) -> list[str]:

@@ -30,8 +30,6 @@ ERRORS = (
 )
 # More about the aligner's answer; see `Score`.
 EXTRAS = ("at_steps", "boundary_f1", "within_1_sigma", "within_2_sigma", "reported")
-# Boundaries are scored where at least this share of the pixels is measured.
-DENSE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class ScaleFrame:
     def boundary_truth(self) -> np.ndarray | None:
         """Metres without small holes, or None where too little is measured to see boundaries."""
         closed = metrics.close_holes(self.truth)
-        return closed if np.isfinite(closed).mean() > DENSE_SHARE else None
+        return closed if np.isfinite(closed).mean() > metrics.DENSE_SHARE else None
 
 
 @dataclass(frozen=True)

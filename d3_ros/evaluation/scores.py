@@ -1,7 +1,8 @@
-"""All scores of one frame, by four protocols.
+"""All scores of one frame, by five protocols.
 
     affine_depth        relative depth after a least-squares fit to the true depth: the protocol of
                         networks that predict affine-invariant depth (Marigold, D³)
+    edges               steps of depth after the same fit
     affine_disparity    the fitted depth, inverted, after a least-squares fit to the inverse true
                         depth: the protocol of networks that predict disparity (MiDaS). Near pixels
                         have more weight.
@@ -27,14 +28,20 @@ POINTS = 100  # measured pixels that the sparse fit is given by default
 NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
 # Before fitted depth is inverted, it is limited to this share of the smallest true depth.
 NEAREST_SHARE = 0.5
+# Before its edges are scored, fitted depth is limited to this: an edge is a ratio of depths.
+NEAREST_EDGE_M = 0.05
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """How a score is shown: its label, and whether a higher value is better."""
+    """How a score is shown: its label, whether a higher value is better, and what it is.
+
+    `what` is empty where the label says it.
+    """
 
     label: str
     higher_is_better: bool = False
+    what: str = ""
 
 
 MEANINGS = {
@@ -45,6 +52,29 @@ MEANINGS = {
     "delta1": Meaning("δ1", True),
     "delta2": Meaning("δ2", True),
     "delta3": Meaning("δ3", True),
+    "near_too_far": Meaning(
+        "near too far",
+        what=f"share of the pixels nearer than {metrics.NEAR_M:g} m that are more than "
+        f"{metrics.TOO_FAR_SHARE:.0%} too far",
+    ),
+    "at_steps": Meaning(
+        "AbsRel at steps", what=f"AbsRel within {metrics.STEP_ZONE_PX} pixels of a step of depth"
+    ),
+    "boundary_f1": Meaning(
+        "boundary F1", True, f"F1 of depth boundaries, within {metrics.BOUNDARY_MATCH_PX} pixels"
+    ),
+    "boundary_f1_exact": Meaning(
+        "exact F1", True, "F1 of jumps of depth to the pixel, as Depth Pro defines it"
+    ),
+    "steps_seen": Meaning(
+        "steps seen",
+        True,
+        f"share of clean steps that the depth shows with over {metrics.SEEN_CONTRAST:.0%} of their "
+        "contrast",
+    ),
+    "step_width_px": Meaning(
+        "step width, px", what="median width of those from 10 to 90 % of their contrast"
+    ),
     "coverage": Meaning("coverage", True),
     "mean_deg": Meaning("mean, °"),
     "median_deg": Meaning("median, °"),
@@ -54,6 +84,7 @@ MEANINGS = {
 }
 PROTOCOLS = {
     "affine_depth": "depth after an affine fit to the truth, in depth",
+    "edges": "steps of depth after an affine fit to the truth, in depth",
     "affine_disparity": "depth after an affine fit to the truth, in disparity",
     "sparse_fit": "metric depth from a few measured points",
     "normals": "surface normals",
@@ -82,6 +113,9 @@ def frame_scores(
         valid = depth > 0
         fitted = affine_depth(prediction.depth, depth)
         scores |= _named("affine_depth", depth_scores(fitted, depth, valid))
+        near = {"near_too_far": metrics.near_too_far(fitted, depth, valid)}
+        scores |= _named("affine_depth", _told(near))
+        scores |= _named("edges", edge_scores(fitted, depth))
         inverted = affine_disparity(fitted, depth)
         scores |= _named("affine_disparity", depth_scores(inverted, depth, valid))
         given = draw_points(depth, points, seed=seed)
@@ -107,6 +141,27 @@ def depth_scores(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -
         "si_log": metrics.si_log(predicted, metric, valid),
         **{f"delta{n}": metrics.delta(predicted, metric, valid, n) for n in (1, 2, 3)},
     }
+
+
+def edge_scores(fitted: np.ndarray, depth: np.ndarray) -> dict[str, float]:
+    """Scores of the steps of (H, W) fitted depth in metres against `depth` (0 = not known).
+
+    Without those that the frame cannot have: of a truth that is too sparse to see its steps, or
+    that has no clean one. Unknown pixels, such as the sky, count nowhere.
+    """
+    closed = metrics.close_holes(depth)
+    if np.isfinite(closed).mean() < metrics.DENSE_SHARE:
+        return {}
+    sharp = np.maximum(fitted, NEAREST_EDGE_M)
+    seen, width, _ = metrics.clean_steps(sharp, closed)
+    found = {
+        "at_steps": metrics.abs_rel(fitted, depth, (depth > 0) & metrics.near_steps(depth)),
+        "boundary_f1": metrics.boundary_f1(sharp, closed)[0],
+        "boundary_f1_exact": metrics.boundary_f1_exact(sharp, closed),
+        "steps_seen": seen,
+        "step_width_px": width,
+    }
+    return _told(found)
 
 
 def normal_scores(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict[str, float]:
@@ -142,6 +197,10 @@ def sparse_fit(relative: np.ndarray, given: np.ndarray) -> np.ndarray:
     if not fit.ok:
         return np.full(relative.shape, np.nan, np.float32)
     return fit.apply(relative)
+
+
+def _told(scores: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if np.isfinite(value)}
 
 
 def _named(protocol: str, scores: dict[str, float]) -> dict[str, float]:

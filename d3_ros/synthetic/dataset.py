@@ -26,11 +26,11 @@ from d3_ros.data.plain_folder import (
 )
 from d3_ros.errors import D3Error
 from d3_ros.imaging.image_file import write_image
-from d3_ros.synthetic.mesh import scenes as render_scenes
+from d3_ros.synthetic.mesh.kinds import KINDS, build
 from d3_ros.synthetic.mesh.photo import photograph
 from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame
 from d3_ros.synthetic.mesh.rig import Rig
-from d3_ros.synthetic.mesh.scenes import Viewpoint
+from d3_ros.synthetic.mesh.scene import Viewpoint
 from d3_ros.types import CameraIntrinsics
 
 VIEWS_PER_SCENE = 4
@@ -72,9 +72,9 @@ def render_scene(
 ) -> Iterator[Photo]:
     """Up to `views` photographs of scene number `scene` of the series `seed`."""
     rng = np.random.default_rng([seed, scene])
-    weights = np.array([render_scenes.KINDS[k][1] for k in kinds])
+    weights = np.array([KINDS[k][1] for k in kinds])
     kind = str(rng.choice(list(kinds), p=weights / weights.sum()))
-    world = render_scenes.build(kind, rng)
+    world = build(kind, rng)
     caster = RayCaster(world)
     for _ in range(views):
         camera = rig.camera or random_camera(rng, *rig.size)
@@ -108,7 +108,7 @@ class Walk:
         )
         self._mounting = rig.mounting and rig.mounting.drawn(np.random.default_rng([seed, 0, 1]))
         for attempt in range(WALK_ATTEMPTS):
-            world = render_scenes.build(kind, np.random.default_rng([seed, attempt]))
+            world = build(kind, np.random.default_rng([seed, attempt]))
             if world.walk is None:
                 raise D3Error(f"there is no walk through a {kind}: choose {_walkable()}")
             self._way = world.walk
@@ -170,7 +170,7 @@ def _walk_photo(number: int) -> Photo:
 
 def _walkable() -> str:
     rng = np.random.default_rng(0)
-    return ", ".join(k for k in render_scenes.KINDS if render_scenes.build(k, rng).walk)
+    return ", ".join(k for k in KINDS if build(k, rng).walk)
 
 
 def _write(photo: Photo, output: Path, name: str) -> tuple[str, dict[str, object]]:
@@ -258,7 +258,7 @@ def check_kinds(kinds: Sequence[str]) -> None:
     Raises:
         D3Error: a name is unknown.
     """
-    unknown = sorted(set(kinds) - set(render_scenes.KINDS))
+    unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
-        known = ", ".join(render_scenes.KINDS)
+        known = ", ".join(KINDS)
         raise D3Error(f"unknown kind of scene {unknown[0]!r}: choose from {known}")

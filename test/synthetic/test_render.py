@@ -22,19 +22,21 @@ pytest.importorskip("embreex", reason="the optional package embreex is not insta
 from d3_ros.data import plain_folder
 from d3_ros.synthetic import bag as render_bag
 from d3_ros.synthetic import dataset as render_dataset
+from d3_ros.synthetic.mesh import kinds as mesh_kinds
 from d3_ros.synthetic.mesh import random_textures
 from d3_ros.synthetic.mesh.mesh import Mesh, ball, box, capsule, cylinder, join, quad
 from d3_ros.synthetic.mesh.objects import Workshop
+from d3_ros.synthetic.mesh.obstacles import tube
 from d3_ros.synthetic.mesh.photo import photograph
 from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame, look_at
 from d3_ros.synthetic.mesh.rig import Mounting, Rig, make_rig, read_camera
-from d3_ros.synthetic.mesh.scenes import Light, MeshScene, Viewpoint
+from d3_ros.synthetic.mesh.scene import Light, MeshScene, Viewpoint
 from d3_ros.synthetic.mesh.shapes import SHAPES
 
 CAMERA = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
 LEVEL = Viewpoint(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))  # looks along +y, 1 m high
 SAMPLE = SAMPLE_WALK
-KINDS = tuple(render_dataset.render_scenes.KINDS)
+KINDS = tuple(mesh_kinds.KINDS)
 
 
 def _render(
@@ -132,7 +134,7 @@ def test_a_scene_follows_from_its_seed(kind: str) -> None:
 
 
 def test_long_tables_are_seen_from_one_end_and_fill_the_picture() -> None:
-    build = render_dataset.render_scenes.build
+    build = mesh_kinds.build
     rng = np.random.default_rng(5)
     views = [build("longtable", np.random.default_rng(seed)).draw_view(rng) for seed in range(20)]
     ahead = np.array([view.target - view.eye for view in views])
@@ -146,6 +148,44 @@ def test_long_tables_are_seen_from_one_end_and_fill_the_picture() -> None:
         upwards = shown.frame.normals @ shown.frame.T_world_camera[2, :3]
         shares.append(((upwards > 0.98) & (shown.frame.depth < 2.0)).mean())
     assert np.median(shares) > 0.6  # near and level: the table; 0.68, of the kind "table" 0.57
+
+
+def test_low_cameras_stand_close_to_the_floor_before_something_near() -> None:
+    heights, nearest = [], []
+    for seed in range(8):
+        (shown,) = render_dataset.render_scene(seed, 1, 1, Rig((48, 36)), ("lowcam",))
+        heights.append(shown.frame.T_world_camera[2, 3])
+        ahead = shown.frame.depth[12:24, 14:34]  # above the floor, in the middle
+        nearest.append(np.quantile(ahead[ahead > 0], 0.1) if ahead.any() else 65.0)
+        assert np.mean((shown.frame.depth > 0) & (shown.frame.depth < 6)) > 0.3
+    assert min(heights) >= 0.05 and max(heights) <= 0.5
+    assert np.median(nearest) < 1.6  # what stands there is 0.2 to 2 m away; of "room" 2.7 m
+
+
+def test_views_from_above_look_down_or_along_shelves() -> None:
+    down = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        view = mesh_kinds.build("above", rng).draw_view(rng)
+        ahead = view.target - view.eye
+        down.append(-ahead[2] / np.linalg.norm(ahead))
+    assert np.mean(np.array(down) > 0.4) > 0.4
+    assert max(down) < 0.999  # the picture's right is defined
+
+
+def test_a_tube_keeps_its_radius_around_bends() -> None:
+    path = np.array([(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1)], np.float64)
+    mesh = tube(path, 0.05, 0)
+    centre = path[np.linalg.norm(mesh.vertices[..., None, :] - path, axis=-1).argmin(axis=-1)]
+    out = mesh.vertices - centre
+    np.testing.assert_allclose(np.linalg.norm(out, axis=-1), 0.05, atol=1e-9)
+    np.testing.assert_allclose(mesh.normals * 0.05, out, atol=1e-9)
+
+
+def test_another_role_takes_the_place_of_one() -> None:
+    w = Workshop(np.random.default_rng(0), instead={"fabric": "dark"})
+    w.material("fabric")
+    assert w.textures[0].mean() < 0.25  # black leather; plain cloth is lighter
 
 
 def test_encoding_of_normals_and_depth() -> None:

@@ -6,6 +6,7 @@ z = 0 around the origin, with its front towards -y, in metres.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,13 +24,16 @@ from d3_ros.synthetic.mesh.mesh import (
     surface,
 )
 
+SHINY = ("metal", "glossy", "dark")  # roles whose surfaces have a highlight as a rule
+
 
 @dataclass
 class Workshop:
     """Random numbers and materials of a scene under construction.
 
     `textures`: (SIZE, SIZE, 3) linear albedo each; `tile_m`: what one repetition covers, in the
-    texture coordinates' unit; `gloss`: strength of the highlight; `glow`: emitted light.
+    texture coordinates' unit; `gloss`: strength of the highlight; `glow`: emitted light;
+    `instead`: roles whose surfaces get the textures of another role (all sofas of dark leather).
     """
 
     rng: np.random.Generator
@@ -37,19 +41,21 @@ class Workshop:
     tile_m: list[float] = field(default_factory=list)
     gloss: list[float] = field(default_factory=list)
     glow: list[float] = field(default_factory=list)
+    instead: Mapping[str, str] = field(default_factory=dict)
     _shared: dict[str, list[int]] = field(default_factory=dict)
 
     def material(
         self, role: str, *, fit: bool = False, glow: float = 0.0, fresh: bool = False
     ) -> int:
         """Index of a material for `role`; an existing one is often used again."""
+        role = self.instead.get(role, role)
         known = self._shared.setdefault(f"{role}/{fit}/{glow > 0}", [])
         if known and not fresh and self.rng.random() < 0.45:
             return int(self.rng.choice(known))
         image, metres = random_textures.for_role(role, self.rng)
         self.textures.append(image)
         self.tile_m.append(1.0 if fit else metres or 0.25)
-        shiny = self.rng.random() < (0.8 if role == "metal" else 0.3)
+        shiny = self.rng.random() < (0.8 if role in SHINY else 0.3)
         self.gloss.append(float(self.rng.uniform(0.1, 0.7)) if shiny else 0.0)
         self.glow.append(glow)
         known.append(len(self.textures) - 1)

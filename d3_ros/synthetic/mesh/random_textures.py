@@ -169,6 +169,84 @@ def asphalt(rng: np.random.Generator) -> Texture:
     return tinted(base, 1 + grain + 0.25 * noise(rng, (4, 4), 4)), float(rng.uniform(0.6, 3.0))
 
 
+def dark(rng: np.random.Generator) -> Texture:
+    """Black leather, rubber, painted steel."""
+    base = colour(rng, (0.0, 0.5), (0.02, 0.16))
+    return tinted(base, 1 + 0.3 * rng.random() * noise(rng, (8, 8), 4)), float(rng.uniform(0.2, 1))
+
+
+def vivid(rng: np.random.Generator) -> Texture:
+    """Plastic: one strong or pale colour without a pattern."""
+    base = colour(rng, (0.0, 1.0), (0.15, 0.98))
+    return tinted(base, 1 + 0.03 * noise(rng, (2, 2), 3)), float(rng.uniform(0.5, 2))
+
+
+def light(rng: np.random.Generator) -> Texture:
+    """White paint or glass of a lamp."""
+    base = colour(rng, (0.0, 0.1), (0.75, 0.98))
+    return tinted(base, 1 + 0.02 * noise(rng, (4, 4), 2)), float(rng.uniform(0.5, 2))
+
+
+def cardboard(rng: np.random.Generator) -> Texture:
+    """Brown board with printed signs and letters, or plain; spread over its face."""
+    base = colour(rng, (0.25, 0.6), (0.35, 0.8), (0.05, 0.11))
+    image = tinted(base, 1 + 0.08 * noise(rng, (3, 3), 4))
+    ink = base * rng.uniform(0.1, 0.6)
+    for _ in range(int(rng.integers(0, 9))):
+        x, y = (int(v) for v in rng.integers(0, SIZE, 2))
+        w, h = (int(v) for v in rng.integers(6, 60, 2))
+        if rng.random() < 0.4:
+            cv2.rectangle(image, (x, y), (x + w, y + h), ink.tolist(), int(rng.integers(1, 4)))
+        else:
+            cv2.line(image, (x, y), (x + 2 * w, y), ink.tolist(), int(rng.integers(1, 6)))
+    if rng.random() < 0.5:
+        letters = "".join(chr(int(c)) for c in rng.integers(65, 91, int(rng.integers(2, 9))))
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        place = (int(rng.integers(0, SIZE // 2)), int(rng.integers(30, SIZE)))
+        cv2.putText(mask, letters, place, 0, float(rng.choice([0.6, 1.2, 2.2])), (1,), 3)
+        image[mask > 0] = ink
+    return image, 0.0
+
+
+def label(rng: np.random.Generator) -> Texture:
+    """A white sheet with lines of text, bars or signs; spread over its face."""
+    image = np.full((SIZE, SIZE, 3), rng.uniform(0.6, 0.95), dtype=np.float32)
+    y = int(rng.integers(8, 40))
+    while y < SIZE - 12:
+        tall = int(rng.choice([3, 5, 8, 20, 45]))
+        x = int(rng.integers(5, 40))
+        while x < SIZE - 20:
+            wide = int(rng.integers(2, 6 * tall + 4))
+            if rng.random() < 0.75:
+                image[y : y + tall, x : min(x + wide, SIZE - 8)] = rng.uniform(0.02, 0.3)
+            x += wide + int(rng.integers(2, 8))
+        y += tall + int(rng.integers(6, 40))
+    return image, 0.0
+
+
+def outside(rng: np.random.Generator) -> Texture:
+    """What a window shows: a bright sky, houses, trees; spread over its face."""
+    rows = np.linspace(0, 1, SIZE, dtype=np.float32)[:, None]
+    sky = mixed(
+        rows * np.ones((1, SIZE), np.float32),
+        colour(rng, (0.0, 0.4), (0.8, 1.0), (0.5, 0.65)),
+        (0.95, 0.95, 0.95),
+    )
+    image = sky.astype(np.float32)
+    for _ in range(int(rng.integers(0, 8))):
+        x, wide, top = (
+            int(rng.integers(0, SIZE)),
+            int(rng.integers(15, 120)),
+            int(rng.integers(40, 230)),
+        )
+        image[top:, x : x + wide] = colour(rng, (0.0, 0.4), (0.2, 0.8))
+    bottom = int(rng.integers(120, SIZE))
+    green = foliage(rng)[0]
+    edge = bottom + (20 * noise(rng, (4, 4), 3)[0]).astype(int)
+    below = np.arange(SIZE)[:, None] > edge[None, :]
+    return np.where(below[..., None], green, image).astype(np.float32), 0.0
+
+
 ROLES: dict[str, tuple[tuple[Callable[[np.random.Generator], Texture], float], ...]] = {
     "wall": ((plain, 7), (tiles, 1), (stripes, 0.5), (marble, 0.5), (asphalt, 1), (wood, 0.6)),
     "ceiling": ((plain, 8), (tiles, 1), (wood, 0.5)),
@@ -182,6 +260,14 @@ ROLES: dict[str, tuple[tuple[Callable[[np.random.Generator], Texture], float], .
     "metal": ((plain, 1),),
     "leaf": ((foliage, 1),),
     "ground": ((asphalt, 4), (foliage, 2), (tiles, 2), (carpet, 0.5)),
+    "dark": ((dark, 1),),
+    "glossy": ((vivid, 2), (light, 1), (dark, 1), (tiles, 0.5)),
+    "plastic": ((vivid, 4), (dark, 1)),
+    "plain_light": ((light, 1),),
+    "carton": ((cardboard, 1),),
+    "tape": ((dark, 1), (wood, 1), (light, 1)),
+    "label": ((label, 1),),
+    "outside": ((outside, 1),),
     "facade": ((asphalt, 2), (tiles, 3), (plain, 3), (wood, 0.3)),
 }
 

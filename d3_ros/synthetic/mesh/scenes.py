@@ -1,13 +1,9 @@
-"""Whole scenes to render: rooms, table-tops, corridors, stairs and streets, all from a seed.
+"""Scenes to render: rooms, table-tops, corridors, stairs and streets, all from a seed.
 
-A scene is one triangle mesh with its materials and lights, and a way to draw camera poses that a
-robot, a person or a tripod would have in it. World frame: z up, metres, the floor at z = 0.
+Their cameras are where a robot, a person or a tripod would have them.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,85 +11,8 @@ from d3_ros.synthetic.mesh import objects
 from d3_ros.synthetic.mesh.mesh import Mesh, ball, box, capsule, join, quad
 from d3_ros.synthetic.mesh.objects import Workshop
 from d3_ros.synthetic.mesh.rooms import Plan, facing, furnish, shell
+from d3_ros.synthetic.mesh.scene import Light, MeshScene, Viewpoint, finish, indoor_view, lamps
 from d3_ros.synthetic.mesh.shapes import random_shape
-
-
-@dataclass(frozen=True)
-class Light:
-    """A flat glowing disc; `power` (3,) in arbitrary units, because exposure is automatic."""
-
-    centre: np.ndarray
-    radius: float
-    power: np.ndarray
-
-
-@dataclass(frozen=True)
-class Viewpoint:
-    """Where a camera is and what it looks at, in the world frame; `roll` in radians."""
-
-    eye: np.ndarray
-    target: np.ndarray
-    roll: float = 0.0
-
-
-@dataclass
-class MeshScene:
-    """A scene to render.
-
-    `draw_view(rng)` proposes a camera; the renderer checks that nothing blocks it. `ambient` is
-    the share of indirect light; `sky` (3,) the colour of what no ray hits.
-    """
-
-    mesh: Mesh
-    workshop: Workshop
-    lights: list[Light]
-    draw_view: Callable[[np.random.Generator], Viewpoint]
-    ambient: float
-    sky: np.ndarray
-    free_m: float = 0.35
-    walk: Callable[[float], Viewpoint] | None = None
-
-
-def _lamps(w: Workshop, size: np.ndarray) -> list[Light]:
-    """One, two or four area lights under the ceiling or at a window's place."""
-    lights = []
-    warmth = w.between(-0.3, 0.3)
-    for _ in range(int(w.rng.choice([1, 2, 2, 4]))):
-        centre = np.array(
-            [w.between(0.1, 0.9) * size[0], w.between(0.1, 0.9) * size[1], size[2] - 0.15]
-        )
-        if w.chance(0.35):
-            centre[2] *= w.between(0.45, 0.9)
-        tint = 1.0 + warmth * np.array([1.0, 0.1, -1.0]) * w.between(0.5, 1.0)
-        lights.append(Light(centre, w.between(0.05, 0.6), tint * w.between(0.4, 1.6)))
-    return lights
-
-
-def _indoor_view(
-    plan: Plan, size: np.ndarray, height: tuple[float, float], pitch: tuple[float, float]
-) -> Callable[[np.random.Generator], Viewpoint]:
-    def draw(rng: np.random.Generator) -> Viewpoint:
-        for _ in range(30):
-            x, y = rng.uniform(0.3, size[0] - 0.3), rng.uniform(0.3, size[1] - 0.3)
-            if plan.free(x, y, 0.1):
-                break
-        eye = np.array([x, y, rng.uniform(*height)])
-        # Towards the inside rather than at the nearest wall.
-        inside = np.array([rng.uniform(0.1, 0.9) * size[0], rng.uniform(0.1, 0.9) * size[1]])
-        yaw = np.arctan2(*(inside - eye[:2])[::-1]) + rng.normal(0, 0.3)
-        tilt = rng.uniform(*pitch)
-        direction = np.array([np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), np.sin(tilt)])
-        return Viewpoint(eye, eye + direction, float(rng.normal(0, 0.03)))
-
-    return draw
-
-
-def _finish(
-    plan: Plan, lights: list[Light], draw: Callable[[np.random.Generator], Viewpoint]
-) -> MeshScene:
-    w = plan.w
-    sky = np.array([0.75, 0.85, 1.0]) * w.between(0.5, 1.5)
-    return MeshScene(join(plan.parts), w, lights, draw, w.between(0.25, 1.3), sky)
 
 
 def room(w: Workshop) -> MeshScene:
@@ -104,8 +23,8 @@ def room(w: Workshop) -> MeshScene:
     furnish(plan, size, w.between(0.3, 1.3))
     low = w.between(0.2, 1.4)
     pitch = (-0.75, -0.2) if w.chance(0.25) else (-0.4, 0.12)
-    draw = _indoor_view(plan, size, (low, low + 0.4), pitch)
-    scene = _finish(plan, _lamps(w, size), draw)
+    draw = indoor_view(plan, size, (low, low + 0.4), pitch)
+    scene = finish(plan, lamps(w, size), draw)
     centre, radius = size[:2] / 2, 0.33 * size[:2]
 
     def walk(t: float) -> Viewpoint:
@@ -132,8 +51,8 @@ def corridor(w: Workshop) -> MeshScene:
         plan.put(make(w), x, w.between(0.5, size[1] - 0.5), side * np.pi / 2)
     low = w.between(0.2, 1.5)
     pitch = (-0.8, -0.25) if w.chance(0.35) else (-0.35, 0.1)
-    draw = _indoor_view(plan, size, (low, low + 0.3), pitch)
-    scene = _finish(plan, _lamps(w, size), draw)
+    draw = indoor_view(plan, size, (low, low + 0.3), pitch)
+    scene = finish(plan, lamps(w, size), draw)
 
     def walk(t: float) -> Viewpoint:
         """Along the middle of the passage, swaying a little; t in [0, 1]."""
@@ -210,7 +129,7 @@ def _table(
         eye = np.clip(eye, 0.3, size - (0.3, 0.3, 0.2))
         return Viewpoint(eye, middle + rng.normal(0, 0.12, 3), float(rng.normal(0, 0.04)))
 
-    scene = _finish(plan, _lamps(w, size), draw_along if along else draw)
+    scene = finish(plan, lamps(w, size), draw_along if along else draw)
 
     def walk(t: float) -> Viewpoint:
         """Around the objects in a quarter of a circle, as an arm moves a camera; t in [0, 1]."""
@@ -244,12 +163,25 @@ def stairs(w: Workshop) -> MeshScene:
                 plan.parts.append(capsule(post, post - (0, 0, 0.9), 0.012, rail))
     furnish(plan, size * (1, 0.5, 1), 0.5)
     low = w.between(0.3, 1.5)
-    draw = _indoor_view(plan, size * (1, 0.6, 1), (low, low + 0.3), (-0.35, 0.15))
-    return _finish(plan, _lamps(w, size), draw)
+    draw = indoor_view(plan, size * (1, 0.6, 1), (low, low + 0.3), (-0.35, 0.15))
+    return finish(plan, lamps(w, size), draw)
 
 
 def street(w: Workshop) -> MeshScene:
     """House fronts, trees, people and parked vehicles under the sky."""
+    plan, gap = street_plan(w)
+
+    def draw(rng: np.random.Generator) -> Viewpoint:
+        eye = np.array([rng.uniform(-0.8, 0.8) * gap, rng.uniform(-8, 4), rng.uniform(0.3, 1.9)])
+        yaw = np.pi / 2 + rng.normal(0, 0.5)
+        direction = np.array([np.cos(yaw), np.sin(yaw), rng.uniform(-0.3, 0.1)])
+        return Viewpoint(eye, eye + direction, float(rng.normal(0, 0.02)))
+
+    return finish(plan, [sun(w)], draw)
+
+
+def street_plan(w: Workshop) -> tuple[Plan, float]:
+    """A street along y with what stands in it, and half its width in metres."""
     plan = Plan(w)
     span, gap = 60.0, w.between(5.0, 14.0)
     ground = w.material("ground")
@@ -266,21 +198,18 @@ def street(w: Workshop) -> MeshScene:
     for _ in range(int(w.rng.integers(2, 12))):
         x, y = w.between(-gap, gap), w.between(-3, 30)
         if abs(x) > 1.2:
-            make = (_vehicle, _vehicle, _tree, _tree, objects.person, objects.plant)
+            make = (vehicle, vehicle, tree, tree, objects.person, objects.plant)
             thing = make[int(w.rng.integers(len(make)))](w)
             plan.put(thing, x, y, np.pi / 2 * float(w.rng.integers(4)))
+    return plan, gap
 
-    def draw(rng: np.random.Generator) -> Viewpoint:
-        eye = np.array([rng.uniform(-0.8, 0.8) * gap, rng.uniform(-8, 4), rng.uniform(0.3, 1.9)])
-        yaw = np.pi / 2 + rng.normal(0, 0.5)
-        direction = np.array([np.cos(yaw), np.sin(yaw), rng.uniform(-0.3, 0.1)])
-        return Viewpoint(eye, eye + direction, float(rng.normal(0, 0.02)))
 
-    sun = w.rng.normal(0, 1, 3)
-    sun[2] = abs(sun[2]) + 0.4
-    centre = 300.0 * sun / np.linalg.norm(sun)
-    light = Light(centre, w.between(0.5, 8.0), np.array([1.0, 0.95, 0.85]) * 9e4)
-    return _finish(plan, [light], draw)
+def sun(w: Workshop) -> Light:
+    """The sun, small and hard or behind clouds."""
+    direction = w.rng.normal(0, 1, 3)
+    direction[2] = abs(direction[2]) + 0.4
+    centre = 300.0 * direction / np.linalg.norm(direction)
+    return Light(centre, w.between(0.5, 8.0), np.array([1.0, 0.95, 0.85]) * 9e4)
 
 
 def shapes(w: Workshop) -> MeshScene:
@@ -295,8 +224,8 @@ def shapes(w: Workshop) -> MeshScene:
         tilt = w.between(-1.5, 1.5) if lift > 0 else 0.0
         plan.put(solid.moved(tilt=tilt), x, y, w.between(0, 6.3), lift)
     low = w.between(0.2, 1.5)
-    draw = _indoor_view(plan, size, (low, low + 0.4), (-0.6, 0.15))
-    return _finish(plan, _lamps(w, size), draw)
+    draw = indoor_view(plan, size, (low, low + 0.4), (-0.6, 0.15))
+    return finish(plan, lamps(w, size), draw)
 
 
 def _house(w: Workshop, wide: float, tall: float) -> Mesh:
@@ -309,7 +238,8 @@ def _house(w: Workshop, wide: float, tall: float) -> Mesh:
     return join(parts)
 
 
-def _tree(w: Workshop) -> Mesh:
+def tree(w: Workshop) -> Mesh:
+    """A tree with a crown of balls."""
     tall = w.between(1.5, 5.0)
     leaf = w.material("leaf")
     parts = [capsule((0, 0, 0), (0, 0, tall), w.between(0.05, 0.2), w.material("furniture"))]
@@ -320,7 +250,8 @@ def _tree(w: Workshop) -> Mesh:
     return join(parts)
 
 
-def _vehicle(w: Workshop) -> Mesh:
+def vehicle(w: Workshop) -> Mesh:
+    """A car of boxes, along x."""
     body, glass, tyre = w.material("object"), w.material("metal"), w.material("metal")
     length, wide, base = w.between(3.2, 4.8), w.between(1.6, 1.9), w.between(0.6, 0.9)
     parts = [
@@ -333,20 +264,3 @@ def _vehicle(w: Workshop) -> Mesh:
             wheel = objects.cylinder(0.32, 0.2, tyre).moved(tilt=np.pi / 2)
             parts.append(wheel.moved(at=(sx * length, sy * wide + 0.1, 0.32)))
     return join(parts)
-
-
-KINDS: dict[str, tuple[Callable[[Workshop], MeshScene], float]] = {
-    "room": (room, 0.42),
-    "table": (tabletop, 0.30),
-    "corridor": (corridor, 0.16),
-    "stairs": (stairs, 0.05),
-    "street": (street, 0.07),
-    "shapes": (shapes, 0.20),
-    "worktop": (worktop, 0.20),
-    "longtable": (longtable, 0.20),
-}
-
-
-def build(kind: str, rng: np.random.Generator) -> MeshScene:
-    """A random scene of `kind` (a key of `KINDS`)."""
-    return KINDS[kind][0](Workshop(rng))
