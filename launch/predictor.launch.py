@@ -6,7 +6,8 @@ ros2 launch d3_ros predictor.launch.py cameras:=front,rear image:=/front/image_r
 
 A preset names the topics of a camera driver and the parameters that fit it: config/presets.
 Arguments win over the preset. Parameters of `params_file` win over the preset's; `model`, `device`
-and `dtype` win over both. What the arguments mean is in d3_ros/ros/launching.py.
+and `dtype` win over both. What the arguments mean is in
+d3_ros/ros/launch_arguments.py, what is decided by them in d3_ros/ros/launching.py.
 """
 
 import sys
@@ -14,9 +15,9 @@ from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit, OnProcessStart
-from launch.events import Shutdown, matches_action
-from launch.events.process import ProcessExited
+from launch.event_handlers import OnProcessStart
+from launch.events import matches_action
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -24,13 +25,10 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from d3_ros.ros.launching import (
-    PREDICTOR_ARGUMENTS,
-    PredictorPlan,
-    check_exit,
-    check_names,
-    plan_predictor,
-)
+from d3_ros.ros.fast_dds import profile_variables
+from d3_ros.ros.launch_actions import ends_the_launch, hears_ctrl_c
+from d3_ros.ros.launch_arguments import PREDICTOR_ARGUMENTS
+from d3_ros.ros.launching import PredictorPlan, check_names, plan_predictor
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -47,10 +45,11 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """The actions, once the arguments are known."""
-    check_names(sys.argv, Path(__file__).name, PREDICTOR_ARGUMENTS)
-    given = {name: LaunchConfiguration(name).perform(context) for name in PREDICTOR_ARGUMENTS}
     config = Path(FindPackageShare("d3_ros").perform(context)) / "config"
-    plan = plan_predictor(given, config)
+    check_names(sys.argv, Path(__file__).name, PREDICTOR_ARGUMENTS, config)
+    given = {name: LaunchConfiguration(name).perform(context) for name in PREDICTOR_ARGUMENTS}
+    plan = plan_predictor(given, config, context.launch_configurations.get("ros_namespace", ""))
+    profile = profile_variables(config / "fastdds.xml", context.environment)
     predictor = LifecycleNode(
         package="d3_ros",
         executable="predictor",
@@ -58,27 +57,20 @@ def start(context: LaunchContext) -> list:
         namespace=given["namespace"],
         parameters=plan.parameters,
         remappings=plan.remappings,
-        ros_arguments=["--log-level", given["log_level"]],
+        ros_arguments=plan.ros_arguments,
+        additional_env=profile,
         respawn=plan.respawn,
         respawn_delay=2.0,
         output="screen",
     )
-    actions = autostart(predictor) if plan.by_events else []
+    actions = [hears_ctrl_c(predictor)]
+    if plan.by_events:
+        actions.extend(autostart(predictor))
     if not plan.respawn:
-        actions.append(
-            RegisterEventHandler(OnProcessExit(target_action=predictor, on_exit=end_with_the_node))
-        )
-    if plan.rviz_frame is not None:
-        actions.append(rviz(given, plan, str(config / "predictor.rviz")))
+        actions.append(ends_the_launch(predictor))
+    if plan.rviz_frame is not None and rviz_is_installed(context):
+        actions.append(rviz(given, plan, str(config / "predictor.rviz"), profile))
     return [*actions, predictor]
-
-
-def end_with_the_node(event: ProcessExited, context: LaunchContext) -> list:
-    """End the launch when the node's process has ended; an exception here makes it end with 1."""
-    if context.is_shutdown:  # the launch ended the node, not the other way round
-        return []
-    check_exit(event.returncode)
-    return [EmitEvent(event=Shutdown(reason="the predictor ended"))]
 
 
 def autostart(node: LifecycleNode) -> list:
@@ -104,7 +96,20 @@ def autostart(node: LifecycleNode) -> list:
     ]
 
 
-def rviz(given: dict[str, str], plan: PredictorPlan, config: str) -> Node:
+def rviz_is_installed(context: LaunchContext) -> bool:
+    """Whether the package rviz2 is there; if not, a warning says so."""
+    try:
+        FindPackageShare("rviz2").perform(context)
+    except LookupError:
+        get_logger("d3_ros").warning(
+            "rviz:=true, but the package rviz2 is not installed; the predictor starts without it. "
+            "To install it: sudo apt install ros-$ROS_DISTRO-rviz2"
+        )
+        return False
+    return True
+
+
+def rviz(given: dict[str, str], plan: PredictorPlan, config: str, profile: dict[str, str]) -> Node:
     """RViz in the node's namespace, so that the relative topics of its configuration fit."""
     return Node(
         package="rviz2",
@@ -113,5 +118,6 @@ def rviz(given: dict[str, str], plan: PredictorPlan, config: str) -> Node:
         arguments=["-d", config, "-f", plan.rviz_frame],
         remappings=[pair for pair in plan.remappings if pair[0] == "image"],
         parameters=[{"use_sim_time": plan.use_sim_time}],
+        additional_env=profile,
         output="log",
     )

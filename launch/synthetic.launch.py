@@ -17,12 +17,14 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
+from d3_ros.ros.fast_dds import profile_variables
+from d3_ros.ros.launch_actions import hears_ctrl_c
+from d3_ros.ros.launch_arguments import HANDED_ON, SYNTHETIC_ARGUMENTS
 from d3_ros.ros.launching import (
-    HANDED_ON,
-    SYNTHETIC_ARGUMENTS,
-    check_log_level,
     check_names,
+    full_name,
     is_true,
+    log_arguments,
     synthetic_parameters,
 )
 
@@ -47,23 +49,25 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """The actions, once the arguments are known."""
-    check_names(sys.argv, Path(__file__).name, {*SYNTHETIC_ARGUMENTS, *HANDED_ON})
+    config = Path(FindPackageShare("d3_ros").perform(context)) / "config"
+    check_names(sys.argv, Path(__file__).name, {*SYNTHETIC_ARGUMENTS, *HANDED_ON}, config)
     given = {
         name: LaunchConfiguration(name).perform(context)
         for name in (*SYNTHETIC_ARGUMENTS, *HANDED_ON)
     }
-    check_log_level(given)
-    actions = [
-        Node(
-            package="d3_ros",
-            executable="synthetic_camera",
-            name="synthetic_camera",
-            namespace=given["namespace"],
-            parameters=[synthetic_parameters(given)],
-            ros_arguments=["--log-level", given["log_level"]],
-            output="screen",
-        )
-    ]
+    pushed = context.launch_configurations.get("ros_namespace", "")
+    name = full_name(pushed, given["namespace"], "synthetic_camera")
+    camera = Node(
+        package="d3_ros",
+        executable="synthetic_camera",
+        name="synthetic_camera",
+        namespace=given["namespace"],
+        parameters=[synthetic_parameters(given)],
+        ros_arguments=log_arguments(name, given["log_level"]),
+        additional_env=profile_variables(config / "fastdds.xml", context.environment),
+        output="screen",
+    )
+    actions = []
     if is_true(given, "predictor"):
         launch_file = PathJoinSubstitution(
             [FindPackageShare("d3_ros"), "launch", "predictor.launch.py"]
@@ -74,4 +78,5 @@ def start(context: LaunchContext) -> list:
                 PythonLaunchDescriptionSource(launch_file), launch_arguments=handed_on.items()
             )
         )
-    return actions
+    # The predictor comes first: a wrong argument of it is told before the camera starts.
+    return [*actions, hears_ctrl_c(camera), camera]

@@ -26,7 +26,8 @@ from d3_ros.bench.camera_peer import NAMESPACE, camera_names, relative_depth
 from d3_ros.bench.naive_conversion import NaiveNode, why_not
 from d3_ros.errors import DataError
 from d3_ros.network.inference.latency import LatencyState
-from d3_ros.ros.child_processes import free_domain, has_shared_memory, shipped
+from d3_ros.ros.child_processes import free_domain, shipped
+from d3_ros.ros.fast_dds import profile_variables
 from d3_ros.ros.node.diagnostics.statistics import StageTimes, median_and_p95
 from d3_ros.ros.node.frame_processor import NETWORK, WAITING, WORKING
 from d3_ros.ros.node.predictor_node import PredictorNode
@@ -225,10 +226,7 @@ def _spinning(
 ) -> Iterator[Callable[[], None]]:
     """rclpy and one node, in a domain of their own; gives what spins the node a little."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
-    profile = shipped("config/fastdds.xml")
-    if profile is not None and has_shared_memory():
-        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-            os.environ.setdefault(name, str(profile))
+    os.environ.update(profile_variables(shipped("config/fastdds.xml"), os.environ))
     rclpy.init()
     executor = SingleThreadedExecutor()
     node: Node | None = None

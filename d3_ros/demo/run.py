@@ -24,11 +24,11 @@ from d3_ros.ros.child_processes import (
     Child,
     Family,
     free_domain,
-    has_shared_memory,
     private_environment,
     shipped,
     wait_briefly,
 )
+from d3_ros.ros.fast_dds import has_shared_memory
 
 NAMESPACE, NODE = "/camera", "predictor"
 # Short inputs are played several times, so that a rate can be measured.

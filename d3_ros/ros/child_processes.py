@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from d3_ros.ros.fast_dds import profile_variables
+
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
-# Four processes with config/fastdds.xml need so much in /dev/shm.
-SHARED_MEMORY_BYTES = 160 * 2**20
 # From domain 102 on, the ports of DDS overlap with the ephemeral ports of Linux.
 DOMAINS = range(1, 102)
 
@@ -127,8 +126,9 @@ def _signals_held() -> Iterator[None]:
 def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
     """Environment for ROS 2 processes in a domain of their own, on this machine only."""
     paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {
+    return {
         **os.environ,
+        **profile_variables(shipped("config/fastdds.xml"), os.environ),
         "ROS_DOMAIN_ID": str(domain),
         "ROS_LOG_DIR": str(log_folder),
         "RCUTILS_COLORIZED_OUTPUT": "0",
@@ -136,18 +136,6 @@ def private_environment(domain: int, log_folder: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         **only_this_machine(),
     }
-    profile = shipped("config/fastdds.xml")
-    if profile is not None and has_shared_memory():
-        # Fast DDS 2 reads the first name, Fast DDS 3 the second. A profile of the user's is kept.
-        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-            env.setdefault(name, str(profile))
-    return env
-
-
-def has_shared_memory() -> bool:
-    """Whether /dev/shm has room for images; without it some are lost between processes."""
-    folder = Path("/dev/shm")
-    return folder.is_dir() and shutil.disk_usage(folder).free >= SHARED_MEMORY_BYTES
 
 
 def shipped(path: str) -> Path | None:

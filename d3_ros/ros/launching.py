@@ -8,7 +8,8 @@ which `ros2 launch` shows as they are.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,85 +17,20 @@ from typing import Any
 import yaml
 
 from d3_ros.errors import one_line
-
-# Launch argument -> the node's topic.
-TOPIC_ARGUMENTS = {
-    "image": "image",
-    "camera_info": "camera_info",
-    "sensor_depth": "sensor_depth/image",
-    "sensor_points": "sensor_depth/points",
-    "sensor_scan": "sensor_depth/scan",
-}
-# Launch arguments that set the parameter of the same name.
-PARAMETER_ARGUMENTS = ("model", "device", "dtype")
-
-# Launch argument -> (default, description).
-PREDICTOR_ARGUMENTS = {
-    "name": ("predictor", "Name of the node; its topics are below it"),
-    "namespace": ("", "Namespace of the node and of its topics"),
-    "preset": (
-        "",
-        "Camera driver whose topics and parameters are used: realsense, zed, oak, usb_cam, "
-        "gazebo, or a file like those in config/presets",
-    ),
-    "params_file": ("", "YAML file with parameters; the others are as in config/predictor.yaml"),
-    "cameras": (
-        "",
-        "Names of several cameras, as front,rear; each topic argument below is then a list of as "
-        "many topics. Empty: one camera",
-    ),
-    "model": ("", "Model bundle, by path or name. Empty: as in params_file"),
-    "device": ("", "auto, cpu, cuda or cuda:N. Empty: as in params_file"),
-    "dtype": ("", "auto, fp32, fp16 or bf16. Empty: as in params_file"),
-    "image": ("", "Topic of the colour or mono image. Empty: the preset's, or image"),
-    "camera_info": ("", "Topic of its calibration. Empty: camera_info beside the image"),
-    "sensor_depth": ("", "Topic of the registered sensor depth image. Empty: the preset's, if any"),
-    "sensor_points": ("", "Topic of the PointCloud2 of a LiDAR or another sensor"),
-    "sensor_scan": ("", "Topic of a planar LaserScan"),
-    "autostart": ("true", "Configure and activate the node, also after a respawn"),
-    "respawn": ("false", "Start the process again when it died"),
-    "use_sim_time": (
-        "",
-        "Take the time from /clock, as with a bag or a simulator. Empty: as in params_file or the "
-        "preset, else false",
-    ),
-    "log_level": ("info", "Level of the node's log: debug, info, warn, error or fatal"),
-    "rviz": ("false", "Start RViz with image, depth, normals, cloud and TF"),
-    "rviz_frame": ("", "Fixed frame of RViz. Empty: the preset's, or camera_optical_frame"),
-}
-
-# Sensor -> the parameter of the synthetic camera that is 0 where the sensor is not wanted.
-SYNTHETIC_SENSORS = {"image": "sensor_share", "points": "points_rate", "scan": "scan_rate"}
-# Parameters of the synthetic camera that are launch arguments -> (type, description).
-SYNTHETIC_PARAMETERS: dict[str, tuple[type, str]] = {
-    "seed": (int, "Draws the room, the start and the noise"),
-    "width": (int, "Width of the image, pixels"),
-    "height": (int, "Height of the image, pixels"),
-    "image_rate": (float, "Images a second"),
-    "speed": (float, "Speed of the robot, m/s; 0 stands still"),
-}
-SYNTHETIC_ARGUMENTS = {
-    "namespace": ("", "Namespace of both nodes and their topics"),
-    "sensors": ("image", "Sensors that measure: a list of image, points and scan, or none"),
-    "predictor": ("true", "Start the predictor, too"),
-    **{
-        name: ("", f"{text}. Empty: the node's own default")
-        for name, (_, text) in SYNTHETIC_PARAMETERS.items()
-    },
-}
-# Arguments of synthetic.launch.py that it hands on to predictor.launch.py -> default.
-HANDED_ON = {
-    "params_file": "",
-    "model": "",
-    "device": "",
-    "dtype": "",
-    "autostart": "true",
-    "log_level": "info",
-    "rviz": "false",
-    "rviz_frame": "odom",
-}
+from d3_ros.ros.launch_arguments import (
+    PARAMETER_ARGUMENTS,
+    SYNTHETIC_PARAMETERS,
+    SYNTHETIC_SENSORS,
+    TOPIC_ARGUMENTS,
+)
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+PARAMETERS_KEY = "ros__parameters"
+# Arguments that every launch file has: the launch system itself reads them.
+LAUNCH_S_OWN = (
+    *("launch-prefix", "launch-prefix-filter"),
+    *("emulate_tty", "sigterm_timeout", "sigkill_timeout"),
+)
 _PRESET_KEYS = ("frame", "topics", "parameters")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
@@ -110,6 +46,7 @@ class PredictorPlan:
         respawn: start the process again when it died.
         use_sim_time: for the node and RViz.
         rviz_frame: RViz's fixed frame; None where RViz is not wanted.
+        ros_arguments: further ROS arguments of the node.
     """
 
     parameters: Sequence[str | dict[str, Any]]
@@ -118,21 +55,24 @@ class PredictorPlan:
     respawn: bool
     use_sim_time: bool
     rviz_frame: str | None
+    ros_arguments: Sequence[str]
 
 
-def plan_predictor(given: Mapping[str, str], config: Path) -> PredictorPlan:
+def plan_predictor(given: Mapping[str, str], config: Path, pushed: str = "") -> PredictorPlan:
     """Decide what to start.
 
     Args:
         given: every one of PREDICTOR_ARGUMENTS.
         config: the installed folder config/.
+        pushed: the namespace that another launch file put around this one.
 
     Raises:
         RuntimeError: an argument is wrong; the line names it.
     """
-    check_log_level(given)
+    node = full_name(pushed, given["namespace"], given["name"])
+    ros_arguments = log_arguments(node, given["log_level"])
     preset = read_preset(given["preset"], config / "presets")
-    own = read_parameters(given["params_file"]) if given["params_file"] else {}
+    own = read_parameters(given["params_file"], node) if given["params_file"] else {}
     cameras = names_in(given["cameras"])
     starts, respawns = is_true(given, "autostart"), is_true(given, "respawn")
     overrides: dict[str, Any] = {n: given[n] for n in PARAMETER_ARGUMENTS if given[n]}
@@ -162,6 +102,7 @@ def plan_predictor(given: Mapping[str, str], config: Path) -> PredictorPlan:
         respawn=respawns,
         use_sim_time=use_sim_time,
         rviz_frame=frame if is_true(given, "rviz") else None,
+        ros_arguments=ros_arguments,
     )
 
 
@@ -188,8 +129,12 @@ def read_preset(name: str, folder: Path) -> dict[str, Any]:
     return {key: read.get(key) or value for key, value in preset.items()}
 
 
-def read_parameters(file: str) -> dict[str, Any]:
-    """The parameters of a YAML file, of all its sections, by name as far as they are not nested.
+def read_parameters(file: str, node: str) -> dict[str, Any]:
+    """The parameters that a YAML file gives to a node, by their ROS names.
+
+    Args:
+        file: path of a ROS parameter file.
+        node: full name of the node, such as /front/predictor.
 
     Raises:
         RuntimeError: it cannot be read, or is no ROS parameter file.
@@ -198,16 +143,61 @@ def read_parameters(file: str) -> dict[str, Any]:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise RuntimeError(f"params_file:={file}: {one_line(error)}") from error
-    sections: list[Any] = list(content.values()) if isinstance(content, dict) else [None]
-    if not all(isinstance(section, dict) for section in sections):
-        raise RuntimeError(
-            f"params_file:={file} is no ROS parameter file: its parameters must be below the lines "
-            "'/**:' and 'ros__parameters:'"
-        )
     found: dict[str, Any] = {}
-    for section in sections:
-        found.update(section.get("ros__parameters") or {})
+    for pattern, parameters in _sections(content, file):
+        if _is_meant(pattern, node):
+            found.update(_flat(parameters))
     return found
+
+
+def _sections(tree: Any, file: str, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(node name, which may have wildcards; nested parameters) of each section of a file."""
+    for key, value in tree.items() if isinstance(tree, dict) else [("", None)]:
+        if key == PARAMETERS_KEY and name:
+            yield name, value or {}
+        elif isinstance(value, dict):
+            yield from _sections(value, file, f"{name}/{str(key).strip('/')}")
+        else:
+            raise RuntimeError(
+                f"params_file:={file} is no ROS parameter file: its parameters must be below the "
+                f"lines '/**:' and '{PARAMETERS_KEY}:'"
+            )
+
+
+def _is_meant(pattern: str, node: str) -> bool:
+    """Whether a section's name is a node's: `*` stands for one part of it, `**` for any number."""
+    parts = [
+        {"**": "(/[^/]+)*", "*": "/[^/]+"}.get(p, f"/{re.escape(p)}")
+        for p in pattern[1:].split("/")
+    ]
+    return re.fullmatch("".join(parts), node) is not None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested parameters by their ROS names: groups are joined with dots."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = isinstance(value, dict)
+        found.update(_flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
+    return found
+
+
+def full_name(pushed: str, namespace: str, name: str) -> str:
+    """A node's full name; `pushed`: the namespace around it, by PushRosNamespace."""
+    return str(PurePosixPath("/", pushed, namespace, name))
+
+
+def log_arguments(node: str, level: str) -> list[str]:
+    """ROS arguments that set the level of one node's logger; `node`: its full name.
+
+    `--log-level debug` alone would also show what ROS's own libraries log: thousands of lines.
+
+    Raises:
+        RuntimeError: there is no such level.
+    """
+    if level not in LOG_LEVELS:
+        raise RuntimeError(f"log_level:={level} must be one of {', '.join(LOG_LEVELS)}")
+    return ["--log-level", f"{node.strip('/').replace('/', '.')}:={level}"]
 
 
 def check_exit(code: int) -> None:
@@ -220,15 +210,7 @@ def check_exit(code: int) -> None:
         raise RuntimeError(f"the predictor {how}: its last lines above say why")
 
 
-def check_log_level(given: Mapping[str, str]) -> None:
-    """Raise RuntimeError where log_level is none of ROS's."""
-    if given["log_level"] not in LOG_LEVELS:
-        raise RuntimeError(
-            f"log_level:={given['log_level']} must be one of {', '.join(LOG_LEVELS)}"
-        )
-
-
-def check_names(words: Sequence[str], file: str, known: Collection[str]) -> None:
+def check_names(words: Sequence[str], file: str, known: Collection[str], config: Path) -> None:
     """Refuse arguments of the command line that the launch file does not have.
 
     Args:
@@ -236,6 +218,7 @@ def check_names(words: Sequence[str], file: str, known: Collection[str]) -> None
         file: the launch file's name. Where the command line does not name it, another launch file
             includes it, and the arguments are that one's.
         known: the launch file's arguments.
+        config: the installed folder config/.
 
     Raises:
         RuntimeError: an argument is unknown; the line has a hint.
@@ -243,19 +226,27 @@ def check_names(words: Sequence[str], file: str, known: Collection[str]) -> None
     if not any(Path(word).name == file for word in words):
         return
     for word in words:
-        name, assigned, _ = word.partition(":=")
-        if not assigned or name in known:
-            continue
-        if "." in name:
-            hint = (
-                "if it is a parameter of the node, write it into a file, and name it: params_file:="
-            )
-        else:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean {close[0]}:=?" if close else f"there are {', '.join(sorted(known))}"
-            )
-        raise RuntimeError(f"{file} has no argument {name}:=; {hint}")
+        name, assigned, value = word.partition(":=")
+        if assigned and name not in known and name not in LAUNCH_S_OWN:
+            hint = _hint(name, value, known, config / "predictor.yaml")
+            raise RuntimeError(f"{file} has no argument {name}:=; {hint}")
+
+
+def _hint(name: str, value: str, known: Collection[str], table: Path) -> str:
+    """What somebody probably meant who gave an argument that does not exist."""
+    parameters = read_parameters(str(table), "/predictor")
+    if close := difflib.get_close_matches(name, parameters, n=1, cutoff=0.8):
+        *groups, last = close[0].split(".")
+        inner = "".join(f"{group}: {{" for group in groups)
+        return (
+            f"{close[0]} is a parameter of the node. Write it into a file, for example "
+            f"'/**: {{ros__parameters: {{{inner}{last}: {value}{'}' * len(groups)}}}}}', and name "
+            "the file: params_file:=/path/to/it.yaml"
+        )
+    if "." in name:
+        return "parameters of a node go into a file; params_file:= names it"
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}:=?" if close else f"there are {', '.join(sorted(known))}"
 
 
 def topics_of(

@@ -1,25 +1,21 @@
-"""The launch file: what it promises, and, where ROS's launch is installed, a real `ros2 launch`."""
+"""The launch files: what they promise, and what they decide from their arguments."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from helpers.launched import install, needs_launch
 from helpers.paths import ROOT
-from helpers.waiting import PATIENCE_S, wait_until
 
-from d3_ros.ros.launching import (
+from d3_ros.ros import fast_dds
+from d3_ros.ros.launch_arguments import (
     HANDED_ON,
     PARAMETER_ARGUMENTS,
     PREDICTOR_ARGUMENTS,
@@ -27,10 +23,14 @@ from d3_ros.ros.launching import (
     SYNTHETIC_PARAMETERS,
     SYNTHETIC_SENSORS,
     TOPIC_ARGUMENTS,
+)
+from d3_ros.ros.launching import (
     camera_info_beside,
     check_exit,
     check_names,
+    full_name,
     plan_predictor,
+    read_parameters,
     synthetic_parameters,
 )
 from d3_ros.ros.node.inputs.input_topics import SENSOR_TOPICS
@@ -45,12 +45,6 @@ SYNTHETIC = ROOT / "launch" / "synthetic.launch.py"
 PRESETS = sorted((ROOT / "config" / "presets").glob("*.yaml"))
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 INPUTS = {"image", "camera_info", *(topic for _, topic in SENSOR_TOPICS.values())}
-
-# launch/ of this repository is a folder of that name, too: ask for what only the real one has.
-needs_launch = pytest.mark.skipif(
-    importlib.util.find_spec("launch_ros") is None,
-    reason="launch and launch_ros come with a ROS installation",
-)
 
 
 def given(**arguments: str) -> dict[str, str]:
@@ -122,27 +116,10 @@ def test_rviz_shows_topics_that_the_node_publishes() -> None:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A prefix that has this source tree as the package d3_ros, as colcon would install it."""
-    prefix = tmp_path / "install"
-    share, libexec = prefix / "share" / "d3_ros", prefix / "lib" / "d3_ros"
-    marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "d3_ros"
-    for folder in (share, libexec, marker.parent):
-        folder.mkdir(parents=True)
-    marker.touch()
-    for name in ("launch", "config"):
-        shutil.copytree(ROOT / name, share / name)  # ros2 launch does not follow links
-    for name, module in (
-        ("predictor", "predictor_node"),
-        ("synthetic_camera", "synthetic.synthetic_camera"),
-    ):
-        executable = libexec / name
-        executable.write_text(f'#!/bin/sh\nexec {sys.executable} -m d3_ros.ros.{module} "$@"\n')
-        executable.chmod(0o755)
-    others = os.environ.get("AMENT_PREFIX_PATH", "")
-    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{others}".rstrip(os.pathsep))
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    return prefix
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is found as colcon would install it."""
+    for name, value in install(tmp_path / "install").items():
+        monkeypatch.setenv(name, value)
 
 
 def launch_module(path: Path = LAUNCH) -> ModuleType:
@@ -280,15 +257,84 @@ def test_a_node_that_fails_makes_the_launch_fail() -> None:
         check_exit(-9)
 
 
-def test_unknown_arguments_are_refused_with_a_hint() -> None:
-    command = ["ros2", "launch", "d3_ros", LAUNCH.name]
-    check_names([*command, "image:=/a", "rviz:=true"], LAUNCH.name, PREDICTOR_ARGUMENTS)
-    with pytest.raises(RuntimeError, match=r"has no argument imgae:=; did you mean image:=\?"):
-        check_names([*command, "imgae:=/a"], LAUNCH.name, PREDICTOR_ARGUMENTS)
-    with pytest.raises(RuntimeError, match=r"ground\.camera_height:=; .* params_file:="):
-        check_names([*command, "ground.camera_height:=0.35"], LAUNCH.name, PREDICTOR_ARGUMENTS)
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("imgae:=/a", r"has no argument imgae:=; did you mean image:=\?"),
+        ("foo:=bar", r"has no argument foo:=; there are autostart, camera_info"),
+        (
+            "ground.camera_height:=0.35",
+            r"ground\.camera_height is a parameter of the node\. Write it into a file, for example "
+            r"'/\*\*: \{ros__parameters: \{ground: \{camera_height: 0\.35\}\}\}', and name the "
+            r"file: params_file:=",
+        ),
+        ("processing_size:=240x320", r"\{processing_size: 240x320\}\}"),
+        ("points.nav.max_rnage:=3", r"points\.nav\.max_range is a parameter"),
+        ("some.thing:=1", r"parameters of a node go into a file"),
+    ],
+)
+def test_unknown_arguments_are_refused_with_a_hint(argument: str, hint: str) -> None:
+    command = ["ros2", "launch", "d3_ros", LAUNCH.name, argument]
+    with pytest.raises(RuntimeError, match=hint):
+        check_names(command, LAUNCH.name, PREDICTOR_ARGUMENTS, CONFIG)
+
+
+def test_known_arguments_and_those_of_another_launch_file_are_no_fault() -> None:
+    command = ["ros2", "launch", "d3_ros", LAUNCH.name, "image:=/a", "launch-prefix:=nice"]
+    command.append("sigterm_timeout:=9")
+    check_names(command, LAUNCH.name, PREDICTOR_ARGUMENTS, CONFIG)
     # Included by another launch file, whose arguments are its own.
-    check_names(["ros2", "launch", "mine.py", "foo:=1"], LAUNCH.name, PREDICTOR_ARGUMENTS)
+    check_names(["ros2", "launch", "mine.py", "foo:=1"], LAUNCH.name, PREDICTOR_ARGUMENTS, CONFIG)
+
+
+def test_an_example_of_a_parameter_file_is_one(tmp_path: Path) -> None:
+    """What the hint says to write gives the parameter."""
+    with pytest.raises(RuntimeError) as told:
+        check_names([LAUNCH.name, "points.nav.max_range:=3.5"], LAUNCH.name, (), CONFIG)
+    (example,) = re.findall("'(.+)'", str(told.value))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(example)
+    assert read_parameters(str(mine), "/predictor") == {"points.nav.max_range": 3.5}
+
+
+def test_the_log_level_is_that_of_this_node_alone() -> None:
+    chosen = given(log_level="debug", namespace="/robot/front", name="depth")
+    assert plan_predictor(chosen, CONFIG).ros_arguments == [
+        "--log-level",
+        "robot.front.depth:=debug",
+    ]
+    # Included below PushRosNamespace.
+    assert plan_predictor(given(), CONFIG, "/robot").ros_arguments[1] == "robot.predictor:=info"
+    assert full_name("/robot", "/front", "predictor") == "/front/predictor"
+
+
+def test_sections_of_other_nodes_do_not_count(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "/**/predictor: {ros__parameters: {device: cpu}}\n"
+        "front: {predictor: {ros__parameters: {dtype: fp32}}}\n"
+        "/*: {ros__parameters: {model: a}}\n"
+        "local_costmap: {local_costmap: {ros__parameters: {use_sim_time: true}}}\n"
+    )
+    assert read_parameters(str(mine), "/front/predictor") == {"device": "cpu", "dtype": "fp32"}
+    assert read_parameters(str(mine), "/predictor") == {"device": "cpu", "model": "a"}
+    assert not plan_predictor(given(params_file=str(mine)), CONFIG).use_sim_time
+
+
+def test_the_profile_is_set_unless_the_user_chose_himself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fast_dds, "has_shared_memory", lambda: True)
+    profile = CONFIG / "fastdds.xml"
+    assert fast_dds.profile_variables(profile, {}) == {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
+    }
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"):
+        assert fast_dds.profile_variables(profile, {name: "mine"}) == {}
+    (tmp_path / "DEFAULT_FASTRTPS_PROFILES.xml").touch()
+    assert fast_dds.profile_variables(profile, {}) == {}
 
 
 def test_the_synthetic_robot_has_the_sensors_that_are_asked_for() -> None:
@@ -308,20 +354,30 @@ def test_the_synthetic_robot_has_the_sensors_that_are_asked_for() -> None:
 @pytest.mark.usefixtures("installed")
 def test_the_synthetic_launch_file_starts_camera_and_predictor() -> None:
     kinds = [type(action).__name__ for action in actions_with(SYNTHETIC)]
-    assert kinds == ["Node", "IncludeLaunchDescription"]
-    assert len(actions_with(SYNTHETIC, predictor="false")) == 1
+    assert kinds == ["IncludeLaunchDescription", "RegisterEventHandler", "Node"]
+    assert len(actions_with(SYNTHETIC, predictor="false")) == 2
 
 
 @needs_launch
 @pytest.mark.usefixtures("installed")
 def test_arguments_decide_what_is_started() -> None:
-    from launch_ros.actions import LifecycleNode, Node
+    from launch_ros.actions import LifecycleNode
 
     kinds = [type(action).__name__ for action in actions_with()]
-    assert kinds == [*["RegisterEventHandler"] * 3, "LifecycleNode"]
-    assert [type(a) for a in actions_with(autostart="false")][1:] == [LifecycleNode]
+    assert kinds == [*["RegisterEventHandler"] * 4, "LifecycleNode"]
+    assert [type(a) for a in actions_with(autostart="false")][2:] == [LifecycleNode]
     # It comes back by itself, without events that would get lost with the old process.
-    assert [type(a) for a in actions_with(respawn="true")] == [LifecycleNode]
+    assert [type(a) for a in actions_with(respawn="true")][1:] == [LifecycleNode]
+
+
+@needs_launch
+@pytest.mark.usefixtures("installed")
+def test_rviz_is_started_where_it_is_installed(tmp_path: Path) -> None:
+    from launch_ros.actions import Node
+
+    index = tmp_path / "install" / "share" / "ament_index" / "resource_index" / "packages"
+    (index / "rviz2").touch()
+    (index.parents[2] / "rviz2").mkdir()
     (viewer,) = (a for a in actions_with(rviz="true") if type(a) is Node)
     assert viewer.node_package == "rviz2"
 
@@ -332,35 +388,6 @@ def test_arguments_decide_what_is_started() -> None:
 )
 def test_the_calibration_is_beside_the_image(image: str, camera_info: str) -> None:
     assert camera_info_beside(image) == camera_info
-
-
-@pytest.mark.skipif(shutil.which("ros2") is None, reason="ros2 launch comes with ROS")
-@needs_launch
-@pytest.mark.usefixtures("installed")
-def test_ros2_launch_configures_and_activates_the_node(tiny_bundle: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with log.open("w") as out:
-        launch = subprocess.Popen(
-            [
-                *("ros2", "launch", "d3_ros", "predictor.launch.py"),
-                *(f"model:={tiny_bundle}", "device:=cpu", "namespace:=front"),
-                "image:=/camera/image_raw",
-            ],
-            cwd=tmp_path,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        line = "active, waiting for '/camera/image_raw'"
-        wait_until(lambda: line in log.read_text() or launch.poll() is not None, "activation")
-        assert line in log.read_text(), log.read_text()
-        launch.send_signal(signal.SIGINT)
-        assert launch.wait(PATIENCE_S) == 0, log.read_text()
-    finally:
-        launch.kill()
-        launch.wait()
-    assert "[front.predictor]" in log.read_text()
-    assert "finished cleanly" in log.read_text()
 
 
 PAGES = [

@@ -163,6 +163,31 @@ def test_autostart_is_read_only() -> None:
         assert not result.successful
 
 
+def test_values_that_a_parameter_has_already_are_accepted() -> None:
+    """As `ros2 param load` sends them after `ros2 param dump`; also while configured."""
+    with Robot() as robot:
+        for name in (*PARAMETERS, "use_sim_time"):
+            same = robot.node.get_parameter(name)
+            result = robot.node.set_parameters_atomically([same])
+            assert result.successful, (name, result.reason)
+        assert not robot.node.set_parameters_atomically(
+            [robot.node.get_parameter("cameras"), Parameter("model", value="other")]
+        ).successful
+
+
+def test_a_parameter_cannot_be_deleted() -> None:
+    parameters = {"cameras": ["front"], "front.color.max_rate": 1.0}
+    with Robot(parameters=parameters, start=False) as robot:
+        for name in ("color.max_rate", "front.color.max_rate", "cameras"):
+            result = robot.node.set_parameters_atomically([Parameter(name)])
+            assert result.reason.startswith(f"parameter '{name}' cannot be deleted"), result
+            assert robot.node.get_parameter(name).value is not None
+        # A camera's own parameter that is not set, as a dump has it.
+        unset = Parameter("front.depth.max_rate")
+        assert robot.node.set_parameters_atomically([unset]).successful
+        assert robot.node.has_parameter(unset.name)
+
+
 def test_a_misspelt_parameter_is_told() -> None:
     with Robot(parameters={"color.max_rat": 3.0, "zzz": 1}, start=False) as robot:
         robot.wait_for_line("there is no parameter 'color.max_rat': did you mean 'color.max_rate'?")

@@ -32,7 +32,7 @@ from d3_ros.ros.node.loading import free_memory, load_network
 from d3_ros.ros.node.network_guard import LoadedPredictor, NetworkGuard
 from d3_ros.ros.node.session import Session
 from d3_ros.ros.parameters.declaration import (
-    AnyStartValues,
+    LenientParameters,
     camera_names,
     declare,
     fixed_after_configure,
@@ -53,7 +53,7 @@ LAST_FRAME_S = 5.0
 FAULT_SHOWN_S = 10.0
 
 
-class PredictorNode(AnyStartValues, LifecycleNode):
+class PredictorNode(LenientParameters, LifecycleNode):
     """Depth, normals and metric clouds of one camera or several.
 
     `statistics`: counts and times of each camera's frames, by the camera's name.
@@ -225,14 +225,16 @@ class PredictorNode(AnyStartValues, LifecycleNode):
     # Parameters, services, diagnostics
 
     def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        present = read(self)
         names = [change.name for change in changes]
+        changed = [c.name for c in changes if c.name in present and c.value != present[c.name]]
         cameras = camera_names(self)
-        if self._session is not None and (fixed := fixed_after_configure(names, cameras)):
+        if self._session is not None and (fixed := fixed_after_configure(changed, cameras)):
             return SetParametersResult(
                 successful=False,
                 reason=f"parameter '{fixed[0]}' is read at configure: clean the node up first",
             )
-        values = {**read(self), **{change.name: change.value for change in changes}}
+        values = {**present, **{change.name: change.value for change in changes}}
         try:
             settings_from(values)
             of_cameras = self._settings_of_cameras(values)

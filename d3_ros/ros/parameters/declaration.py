@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -16,16 +16,16 @@ from d3_ros.ros.parameters.parameter_row import ParameterError, ParameterRow, Va
 ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
-class AnyStartValues:
-    """Mixin of a node that declares all its start values as they were given.
-
-    rclpy gives them static types. An empty list has none, and would end the process.
-    """
+class LenientParameters:
+    """Mixin of a node: what rclpy refuses of parameters for reasons that users do not see."""
 
     def declare_parameters(
         self, namespace: str, parameters: Sequence[tuple[Any, ...]], *rest: Any, **more: Any
     ) -> list[Parameter]:
-        """The same as rclpy's, but each parameter may have any type: `declare_table` checks it."""
+        """The same as rclpy's, but start values may have any type: `declare_table` checks it.
+
+        rclpy gives them static types. An empty list has none, and would end the process.
+        """
         plain = ParameterDescriptor()
         dynamic = [
             (*entry[:2], ParameterDescriptor(dynamic_typing=True))
@@ -37,6 +37,31 @@ class AnyStartValues:
             namespace, dynamic, *rest, **more
         )
         return declared
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """The same as rclpy's, but a read-only parameter may be set to the value that it has.
+
+        So the node accepts its own `ros2 param dump`. A parameter cannot be deleted.
+        """
+        node = cast(Node, self)
+        changes = []
+        for new in parameter_list:
+            old = node.get_parameter(new.name) if node.has_parameter(new.name) else None
+            same = old is not None and old.value == new.value
+            unset = new.type_ == Parameter.Type.NOT_SET
+            if unset and old is not None and not same:
+                return SetParametersResult(
+                    successful=False,
+                    reason=f"parameter '{new.name}' cannot be deleted: set it to another value, or "
+                    "start the node without it",
+                )
+            # rclpy refuses what is read-only, and undeclares what is set to nothing.
+            if not (same and (unset or node.describe_parameter(new.name).read_only)):
+                changes.append(new)
+        if not changes:
+            return SetParametersResult(successful=True)
+        result: SetParametersResult = super().set_parameters_atomically(changes)  # type: ignore[misc]
+        return result
 
 
 def declare(node: Node) -> dict[str, str]:

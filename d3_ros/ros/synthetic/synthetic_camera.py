@@ -34,7 +34,7 @@ from std_msgs.msg import Header
 from d3_ros.errors import one_line
 from d3_ros.messages.camera_info import camera_info_from_intrinsics
 from d3_ros.messages.images import ImageBuffer
-from d3_ros.ros.parameters.declaration import AnyStartValues, declare_table, unknown_names
+from d3_ros.ros.parameters.declaration import LenientParameters, declare_table, unknown_names
 from d3_ros.ros.parameters.parameter_row import ParameterError
 from d3_ros.ros.qos import LATCHED
 from d3_ros.ros.synthetic.robot_messages import (
@@ -69,7 +69,7 @@ CAMERA_INFOS = ("camera_info", "sensor_depth/camera_info", "truth/camera_info")
 IMAGES = ("image", "sensor_depth/image", "truth/depth", "truth/normals")
 
 
-class SyntheticCamera(AnyStartValues, Node):
+class SyntheticCamera(LenientParameters, Node):
     """Publishes one robot's sensors.
 
     Args:

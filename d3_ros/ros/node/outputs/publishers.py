@@ -9,8 +9,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from d3_ros.pipeline import Output
+from d3_ros.ros.child_processes import shipped
+from d3_ros.ros.fast_dds import LargeMessageCheck
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import StageTimes
 from d3_ros.ros.node.frame import NodeFrame
@@ -92,6 +95,9 @@ class OutputPublishers:
                     kind, name, OUTPUT, event_callbacks=events
                 )
             made.pop_all()
+        self._large_messages = LargeMessageCheck(
+            get_rmw_implementation_identifier(), shipped("config/fastdds.xml"), warn
+        )
         self._buffers = Buffers()
         self._caps = RateCaps()
 
@@ -125,6 +131,7 @@ class OutputPublishers:
                 if publisher is None or not publisher.is_activated:
                     break
                 publisher.publish(message)
+                self._large_messages.check(publisher.topic_name, message)
             sent.add(topic)
         for group, topics in CAPPED.items():
             if sent.intersection(topics):
