@@ -3,6 +3,10 @@
 'bag info BAG' lists the topics. 'bag extract BAG --output DIR' writes rgb/, depth/ (16-bit
 millimetres, 0 = not measured), intrinsics.json and contact_sheet.png, a picture to look at. Topics
 that are not named are found where there is only one that fits.
+
+'bag check-calibration BAG' compares the depth edges of a LiDAR or depth camera with the edges of
+the image, says whether the extrinsic calibration is right, and draws it. It also takes a folder of
+frames. The exit status is 0 for right, 3 for off, 4 for cannot tell.
 """
 
 from __future__ import annotations
@@ -19,9 +23,15 @@ if TYPE_CHECKING:
     from d3_ros.data.bag.extract import Extraction, ExtractOptions
 
 
+# Exit status of check-calibration.
+CALIBRATION_STATUS = {"right": 0, "off": 3, "unclear": 4}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    actions = parser.add_subparsers(dest="action", metavar="info|extract", required=True)
+    actions = parser.add_subparsers(
+        dest="action", metavar="info|extract|check-calibration", required=True
+    )
     info = actions.add_parser("info", help="list the topics", description="List a bag's topics.")
     info.add_argument("bag", type=Path, help="a folder (ROS 2), or an .mcap, .db3 or .bag file")
     extract = actions.add_parser(
@@ -34,6 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     extract.add_argument("--output", type=Path, required=True, help="folder to make")
     add_topic_arguments(extract)
     add_choice_arguments(extract)
+    check = actions.add_parser(
+        "check-calibration",
+        help="is the extrinsic calibration of LiDAR or depth camera right?",
+        description="Compare depth edges with image edges: is the extrinsic calibration right? "
+        "Exit status: 0 right, 3 off, 4 cannot tell.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    check.add_argument(
+        "bag",
+        type=Path,
+        help="a bag, or a folder of frames: KITTI's layout, or rgb/, depth/ and intrinsics.json",
+    )
+    check.add_argument(
+        "--output", type=Path, default=Path("calibration.png"), help="picture to write"
+    )
+    check.add_argument("--frames", type=int, default=60, help="most frames that are looked at")
+    add_topic_arguments(check)
 
 
 def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
@@ -211,10 +238,35 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "info":
         _print_topics(args.bag)
         return 0
+    if args.action == "check-calibration":
+        return _check_calibration(args)
     report = extract_bag(camera_options(args), choice_options(args), args.output)
     print("\n".join(report.lines()))
     print(f"{args.output}: look at {args.output / 'contact_sheet.png'}")
     return 0
+
+
+def _check_calibration(args: argparse.Namespace) -> int:
+    from d3_ros.data.bag.camera import BagCamera
+    from d3_ros.data.bag.file import is_bag
+    from d3_ros.data.calibration_frames import bag_frames, folder_frames, only_cloud
+    from d3_ros.evaluation.extrinsics import check_recording
+
+    if args.frames < 1:
+        raise D3Error("--frames must be positive")
+    if is_bag(args.bag):
+        if not (args.depth or args.points or args.scan):
+            args.points = only_cloud(args.bag)
+        camera = BagCamera(camera_options(args))
+        topics = camera.topics
+        print(f"{args.bag}: {topics.image} with {topics.kind} of {topics.sensor}")
+        frames = bag_frames(camera, args.frames)
+    else:
+        frames = folder_frames(args.bag, args.frames, camera_options(args).T_camera_sensor)
+    check, lines = check_recording(frames, args.output)
+    print("\n".join(lines))
+    print(f"look at {args.output}: the marked edges should lie on the outlines in the image")
+    return CALIBRATION_STATUS[check.verdict]
 
 
 def _print_topics(bag: Path) -> None:

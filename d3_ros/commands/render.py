@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEG[:DEG]",
         help="downward tilt of the camera, degrees, or a range; with --height",
     )
+    parser.add_argument(
+        "--lidar",
+        type=int,
+        default=0,
+        metavar="RINGS",
+        help="with --bag: also a LiDAR of so many rings, on /lidar/points, and its /tf_static",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of processes")
     parser.add_argument("--rate", type=float, default=10.0, help="frame rate of the bag, Hz")
 
@@ -79,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
         raise D3Error("--frames, --jobs and --rate must be positive")
     if not 0 <= args.test < args.frames or (args.test and (args.walk or args.bag is not None)):
         raise D3Error("--test must be less than --frames, and is not for a walk")
-    rig = _rig(args)
+    if not 0 <= args.lidar <= 128 or (args.lidar and args.bag is None):
+        raise D3Error("--lidar is a number of rings up to 128, and goes with --bag")
+    rig = replace(_rig(args), lidar_rings=args.lidar)
     kinds = args.kind.split(",") if args.kind else DEFAULT_KINDS
     if not (args.walk or args.bag is not None):
         count = render_dataset.render_folder(

@@ -50,6 +50,17 @@ class KittiReader:
         Raises:
             DataError: a file cannot be read.
         """
+        rgb, camera, cloud, T_camera_lidar = self.sweep(name)  # noqa: N806 - the field's name
+        given = project_points(cloud[::2], T_camera_lidar, camera)
+        truth = project_points(cloud[1::2], T_camera_lidar, camera)
+        return LabelledFrame(rgb, _zero_is_none(truth), None, camera, given={"every_second": given})
+
+    def sweep(self, name: str) -> tuple[np.ndarray, CameraIntrinsics, np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 RGB, its camera, (N, 3) LiDAR points in metres, (4, 4) T_camera_lidar.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
         picture, sweep, calibration = self.files(name)
         rgb = read_rgb(picture)
         camera, T_camera_lidar = _kitti_calibration(  # noqa: N806 - the field's name
@@ -59,9 +70,7 @@ class KittiReader:
             cloud = np.fromfile(sweep, np.float32).reshape(-1, 4)[:, :3]
         except (OSError, ValueError) as error:
             raise DataError(f"{sweep} is missing or damaged ({error})") from error
-        given = project_points(cloud[::2], T_camera_lidar, camera)
-        truth = project_points(cloud[1::2], T_camera_lidar, camera)
-        return LabelledFrame(rgb, _zero_is_none(truth), None, camera, given={"every_second": given})
+        return rgb, camera, cloud, T_camera_lidar
 
 
 class CompletionReader:

@@ -14,16 +14,25 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 from tqdm import tqdm
 
+from d3_ros.data.bag.transforms import TF_STATIC
 from d3_ros.data.plain_folder import encode_depth
 from d3_ros.errors import D3Error
+from d3_ros.geometry.rigid import quaternion_of
 from d3_ros.imaging.image_file import encode_jpeg
 from d3_ros.synthetic.dataset import Photo, check_kinds, render_walk
+from d3_ros.synthetic.mesh.lidar import T_CAMERA_LIDAR, Sweep
 from d3_ros.synthetic.mesh.rig import Rig
 from d3_ros.types import CameraIntrinsics
 
 Message: TypeAlias = Any  # rosbags makes its message classes at run time
 
-FRAME_ID = "camera_optical_frame"
+FRAME_ID, LIDAR_FRAME_ID = "camera_optical_frame", "lidar"
+LIDAR_TOPIC = "/lidar/points"
+# Fields of a LiDAR point: name, offset, sensor_msgs/PointField's datatype.
+POINT_FIELDS = (("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("ring", 12, 4))
+POINT = np.dtype(
+    {"names": ["xyz", "ring"], "formats": ["3<f4", "<u2"], "offsets": [0, 12], "itemsize": 16}
+)
 START_S = 1_700_000_000
 
 
@@ -60,6 +69,10 @@ def write_walk(
         /camera/sensor_depth/image  Image 16UC1, sparse, noisy: what the node may use
         /camera/truth/depth         Image 16UC1, dense, exact: for the score only
 
+    With a LiDAR in the rig also:
+        /lidar/points               PointCloud2 x y z ring, frame `lidar`, 0.5 % noise
+        /tf_static                  where the LiDAR is, once
+
     The bag appears under its name only when it is complete.
 
     Raises:
@@ -74,7 +87,8 @@ def write_walk(
         with tempfile.TemporaryDirectory(prefix=f".{bag.name}.", dir=bag.parent) as folder:
             unfinished = Path(folder) / bag.name  # its files are named after the folder
             bar = tqdm(photos, total=frames, unit="frame", desc="render")
-            _write_bag(unfinished, bar, np.random.default_rng([seed, 2]), rate_hz)
+            noise = np.random.default_rng([seed, 2])
+            _write_bag(unfinished, bar, noise, rate_hz, with_lidar=rig.lidar_rings > 0)
             unfinished.rename(bag)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -83,7 +97,12 @@ def write_walk(
 
 
 def _write_bag(
-    bag: Path, photos: Iterable[Photo], rng: np.random.Generator, rate_hz: float
+    bag: Path,
+    photos: Iterable[Photo],
+    rng: np.random.Generator,
+    rate_hz: float,
+    *,
+    with_lidar: bool,
 ) -> None:
     """Write photos as a bag; `rng` draws the noise and the places of the sparse depth."""
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -93,6 +112,8 @@ def _write_bag(
         "/camera/sensor_depth/image": "sensor_msgs/msg/Image",
         "/camera/truth/depth": "sensor_msgs/msg/Image",
     }
+    if with_lidar:
+        types |= {LIDAR_TOPIC: "sensor_msgs/msg/PointCloud2", TF_STATIC: "tf2_msgs/msg/TFMessage"}
     writer = Writer(bag, version=9, storage_plugin=StoragePlugin.SQLITE3)
     writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
     with writer:
@@ -112,15 +133,19 @@ def _write_bag(
                 ),
                 "/camera/truth/depth": _depth_image(store, header, depth),
             }
+            if photo.sweep is not None:
+                messages[LIDAR_TOPIC] = _cloud(store, stamp, photo.sweep)
+                if i == 0:
+                    messages[TF_STATIC] = _lidar_transform(store, stamp)
             for topic, message in messages.items():
                 writer.write(topics[topic], stamp, store.serialize_cdr(message, types[topic]))
 
 
-def _header(store: Typestore, stamp_ns: int) -> Message:
+def _header(store: Typestore, stamp_ns: int, frame_id: str = FRAME_ID) -> Message:
     time = store.types["builtin_interfaces/msg/Time"](
         sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000
     )
-    return store.types["std_msgs/msg/Header"](stamp=time, frame_id=FRAME_ID)
+    return store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
 
 def _jpeg(store: Typestore, header: Message, rgb: np.ndarray) -> Message:
@@ -163,3 +188,32 @@ def _camera_info(store: Typestore, header: Message, camera: CameraIntrinsics) ->
         binning_y=0,
         roi=region,
     )
+
+
+def _cloud(store: Typestore, stamp_ns: int, sweep: Sweep) -> Message:
+    rows = np.zeros(len(sweep.points), POINT)
+    rows["xyz"], rows["ring"] = sweep.points, sweep.rings
+    field = store.types["sensor_msgs/msg/PointField"]
+    return store.types["sensor_msgs/msg/PointCloud2"](
+        header=_header(store, stamp_ns, LIDAR_FRAME_ID),
+        height=1,
+        width=len(rows),
+        fields=[field(name, offset, kind, 1) for name, offset, kind in POINT_FIELDS],
+        is_bigendian=False,
+        point_step=POINT.itemsize,
+        row_step=rows.nbytes,
+        data=rows.view(np.uint8).reshape(-1),
+        is_dense=True,
+    )
+
+
+def _lidar_transform(store: Typestore, stamp_ns: int) -> Message:
+    types = store.types
+    transform = types["geometry_msgs/msg/Transform"](
+        translation=types["geometry_msgs/msg/Vector3"](*map(float, T_CAMERA_LIDAR[:3, 3])),
+        rotation=types["geometry_msgs/msg/Quaternion"](*quaternion_of(T_CAMERA_LIDAR[:3, :3])),
+    )
+    stamped = types["geometry_msgs/msg/TransformStamped"](
+        header=_header(store, stamp_ns), child_frame_id=LIDAR_FRAME_ID, transform=transform
+    )
+    return types["tf2_msgs/msg/TFMessage"](transforms=[stamped])

@@ -27,6 +27,7 @@ from d3_ros.data.plain_folder import (
 from d3_ros.errors import D3Error
 from d3_ros.imaging.image_file import write_image
 from d3_ros.synthetic.mesh.kinds import KINDS, build
+from d3_ros.synthetic.mesh.lidar import Sweep, take_sweep
 from d3_ros.synthetic.mesh.photo import photograph
 from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame
 from d3_ros.synthetic.mesh.rig import Rig
@@ -41,12 +42,16 @@ WALK_ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Photo:
-    """A finished frame: `rgb` (H, W, 3) uint8, the exact geometry, and the camera."""
+    """A finished frame: `rgb` (H, W, 3) uint8, the exact geometry, and the camera.
+
+    `sweep`: what the LiDAR of the rig measured at the same moment, if it has one.
+    """
 
     rgb: np.ndarray
     frame: RenderedFrame
     camera: CameraIntrinsics
     kind: str
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Walk:
             D3Error: this kind of scene has no walk, or none of the first scenes is free.
         """
         self._seed, self._frames, self._kind = seed, frames, kind
+        self._lidar_rings = rig.lidar_rings
         width, height = rig.size
         focal = width / 2 / np.tan(np.radians(WALK_FIELD_DEG) / 2)
         self.camera = rig.camera or CameraIntrinsics(
@@ -126,7 +132,13 @@ class Walk:
         view = self._view(number / max(self._frames - 1, 1))
         frame = self._caster.render(view, self.camera, rng)
         lens = np.random.default_rng([self._seed, 1])  # the same camera settings in every frame
-        return Photo(photograph(frame.rgb, lens, strength=0.4), frame, self.camera, self._kind)
+        sweep = None
+        if self._lidar_rings:
+            noise = np.random.default_rng([self._seed, 0, 4, number])
+            pose = frame.T_world_camera
+            sweep = take_sweep(self._caster, pose, self._lidar_rings, noise)
+        rgb = photograph(frame.rgb, lens, strength=0.4)
+        return Photo(rgb, frame, self.camera, self._kind, sweep)
 
     def _view(self, t: float) -> Viewpoint:
         view = self._way(t)

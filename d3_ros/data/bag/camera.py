@@ -17,6 +17,7 @@ from d3_ros.data.bag.file import Moment, read_contents, read_moments
 from d3_ros.data.bag.topics import CameraTopics, SensorKind, find_topics
 from d3_ros.data.bag.transforms import TF_STATIC, StaticTransforms
 from d3_ros.errors import DataError, MessageError
+from d3_ros.geometry.extrinsics.depth_edges import depth_image_points
 from d3_ros.geometry.sparse_depth import (
     MAX_RANGE_M,
     MIN_RANGE_M,
@@ -208,22 +209,62 @@ class CameraMoment:
         Raises:
             DataError, MessageError: the measurement cannot be decoded or placed.
         """
-        options, topics = self._camera.options, self._camera.topics
-        message: Any = self._moment.others[topics.sensor]
-        camera, sensor = self._moment.image.header.frame_id, message.header.frame_id
-        height, width = self.rgb.shape[:2]
-        if topics.kind == "depth":
-            self._camera.refuse_unregistered(camera, sensor)
-            depth = place_on_image(depth_from_any(message, topics.sensor), width, height)
+        options = self._camera.options
+        if self._camera.topics.kind == "depth":
+            height, width = self.rgb.shape[:2]
+            depth = place_on_image(self._depth_image, width, height)
         else:
-            decode = points_from_cloud if topics.kind == "points" else points_from_scan
-            points = decode(message, topics.sensor)
+            points, T_camera_sensor = self._cloud  # noqa: N806
             depth = project_points(
                 points,
-                self._camera.extrinsics(camera, sensor),
+                T_camera_sensor,
                 self.intrinsics,
                 min_range=options.min_range_m,
                 max_range=options.max_range_m,
             )
         within = (depth >= options.min_depth_m) & (depth <= options.max_depth_m)
         return np.where(within, depth, np.float32(np.nan))
+
+    @property
+    def sensor_points(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) float32 points in the sensor's frame, metres, and (4, 4) T_camera_sensor.
+
+        Of a registered depth image they are in the optical frame. All points of a cloud are given,
+        also those that the camera cannot see.
+
+        Raises:
+            DataError, MessageError: as `depth`.
+        """
+        if self._camera.topics.kind == "depth":
+            depth = self._depth_image
+            camera = self.intrinsics.resized(depth.shape[1], depth.shape[0])
+            return depth_image_points(depth, camera), np.eye(4)
+        points, T_camera_sensor = self._cloud  # noqa: N806
+        options = self._camera.options
+        squared = np.einsum("ij,ij->i", points, points)
+        within = (squared >= options.min_range_m**2) & (squared <= options.max_range_m**2)
+        return points[within], T_camera_sensor
+
+    @cached_property
+    def _depth_image(self) -> np.ndarray:
+        """The registered depth image at its own size, (h, w) float32 metres."""
+        message = self._measurement
+        self._camera.refuse_unregistered(self._frame, message.header.frame_id)
+        return depth_from_any(message, self._camera.topics.sensor)
+
+    @cached_property
+    def _cloud(self) -> tuple[np.ndarray, np.ndarray]:
+        """Points of a cloud or scan in the sensor's frame, and (4, 4) T_camera_sensor."""
+        topics, message = self._camera.topics, self._measurement
+        decode = points_from_cloud if topics.kind == "points" else points_from_scan
+        points = decode(message, topics.sensor)
+        return points, self._camera.extrinsics(self._frame, message.header.frame_id)
+
+    @property
+    def _measurement(self) -> Any:
+        return self._moment.others[self._camera.topics.sensor]
+
+    @property
+    def _frame(self) -> str:
+        """Name of the camera's optical frame."""
+        return str(self._moment.image.header.frame_id)

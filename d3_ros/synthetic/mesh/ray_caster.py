@@ -113,6 +113,15 @@ class RayCaster:
         spread = np.quantile(distance, 0.9) / max(float(np.quantile(distance, 0.1)), 1e-3)
         return bool(near > free and spread > 1.15)
 
+    def ranges(self, origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """(N,) float32 metres to the first surface along (3, N) unit vectors; infinite: none."""
+        rays = np.ascontiguousarray(directions.T, np.float32)
+        starts = np.ascontiguousarray(np.broadcast_to(origin.astype(np.float32), rays.shape))
+        hits = self._cast(starts, rays)
+        distance = np.full(len(rays), np.inf, np.float32)
+        distance[hits.index] = hits.distance
+        return distance
+
     def render(
         self, view: Viewpoint, camera: CameraIntrinsics, rng: np.random.Generator
     ) -> RenderedFrame:

@@ -62,11 +62,13 @@ class Mounting:
 @dataclass(frozen=True)
 class Rig:
     """What takes the pictures: `size` (width, height) in pixels; `camera` at that size, or None for
-    a random one each frame; `mounting`, or None for whatever suits the scene."""
+    a random one each frame; `mounting`, or None for whatever suits the scene; `lidar_rings`: of the
+    LiDAR beside the camera in a walk, 0 = none (`lidar.py`)."""
 
     size: tuple[int, int]
     camera: CameraIntrinsics | None = None
     mounting: Mounting | None = None
+    lidar_rings: int = 0
 
     @property
     def given(self) -> bool:

@@ -1,0 +1,1 @@
+"""Is an extrinsic calibration right? Depth edges of the sensor against edges of the image."""
