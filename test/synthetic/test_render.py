@@ -20,6 +20,7 @@ from d3_ros.types import CameraIntrinsics
 pytest.importorskip("embreex", reason="the optional package embreex is not installed")
 
 from d3_ros.data import plain_folder
+from d3_ros.data.bag.camera import BagCamera, BagCameraOptions
 from d3_ros.synthetic import bag as render_bag
 from d3_ros.synthetic import dataset as render_dataset
 from d3_ros.synthetic.mesh import kinds as mesh_kinds
@@ -385,6 +386,28 @@ def test_a_bag_on_a_full_disk_is_one_line_and_no_half_bag(
     assert len(told) == 1
     assert f"{tmp_path / 'walk'} cannot be written" in told[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_walk_with_a_lidar_is_consistent(tmp_path: Path) -> None:
+    """Through /tf_static the LiDAR's points lie at the depth that the camera's truth has there."""
+    bag = tmp_path / "walk"
+    options = ["--walk", "--frames", "2", "--size", "96x72", "--lidar", "16", "--jobs", "1"]
+    assert main(["render", "--bag", str(bag), *options]) == 0
+    cloud = BagCamera(BagCameraOptions(bag, sensor="/lidar/points", kind="points"))
+    truth = BagCamera(BagCameraOptions(bag, sensor="/camera/truth/depth", kind="depth"))
+    for seen, exact in zip(cloud, truth, strict=True):
+        measured, depth = seen.depth, exact.depth
+        both = np.isfinite(measured) & np.isfinite(depth)
+        assert both.sum() > 200
+        # Within a pixel of an edge, and 0.5 % noise: the median is small, most are near.
+        error = np.abs(measured[both] / depth[both] - 1)
+        assert np.median(error) < 0.01
+        assert (error < 0.05).mean() > 0.9
+
+
+def test_a_lidar_needs_a_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "--output", str(tmp_path / "data"), "--lidar", "16"]) == 1
+    assert "--lidar" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--bag", "--output"])
