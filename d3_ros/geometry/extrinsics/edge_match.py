@@ -63,15 +63,16 @@ class EdgeMatch:
         Returns:
             (STRIPS, M) sum over the edges of weight times strength, and (STRIPS,) of the weights.
         """
-        places = self.pixels[:, None] + (self.motion @ offsets.T).transpose(0, 2, 1)
+        moved = self.pixels[..., None] + self.motion @ offsets.T  # (N, 2, M)
+        u, v = np.ascontiguousarray(moved.transpose(1, 0, 2), np.float32)
         # Outside of the image the strength is its mean, 0.
         found = cv2.remap(
             self.strength,
-            places.astype(np.float32),
-            None,
+            u,
+            v,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
-            borderValue=0.0,
+            borderValue=(0.0, 0.0),
         )
         values = np.einsum("nmc,nc->nm", found, self.across)
         member = (self.strips == np.arange(STRIPS)[:, None]).astype(np.float64)

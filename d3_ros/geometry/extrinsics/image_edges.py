@@ -20,9 +20,9 @@ def edge_strength(rgb: np.ndarray) -> np.ndarray:
     Args:
         rgb: (H, W, 3) uint8. Not changed.
     """
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    blur = max(0.8, BLUR_SHARE * grey.shape[1])
-    grey = cv2.GaussianBlur(grey, (0, 0), blur)
+    blur = max(0.8, BLUR_SHARE * rgb.shape[1])
+    levels = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.GaussianBlur(levels, (0, 0), blur)
     gradient = np.stack(
         [cv2.Scharr(grey, cv2.CV_32F, 1, 0), cv2.Scharr(grey, cv2.CV_32F, 0, 1)], axis=-1
     )
