@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from d3_ros.geometry.alignment.carried_points import CarriedPoints, CameraView
 from d3_ros.geometry.alignment.global_fit.global_scale import GlobalScale
 from d3_ros.geometry.alignment.local.guided_detail import Guide
 from d3_ros.geometry.alignment.local.local_correction import LocalCorrection
 from d3_ros.geometry.alignment.local.voronoi import Diagram, diagram_of
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
-from d3_ros.geometry.alignment.points import RefusedError, thin, usable_points
+from d3_ros.geometry.alignment.points import RefusedError, joined, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.uncertainty import ErrorModel
 from d3_ros.types import DepthFit
@@ -63,6 +64,7 @@ class ScaleAligner:
         self._last_shape: tuple[int, ...] = (0, 0)
         self._global_error = 0.0
         self._now = float("-inf")
+        self._carried = CarriedPoints(self.settings)
         self._begin((0, 0))
 
     def _begin(self, shape: tuple[int, ...]) -> None:
@@ -81,6 +83,7 @@ class ScaleAligner:
         stamp: float,
         missing: str = "no sensor depth",
         rgb: np.ndarray | None = None,
+        view: CameraView | None = None,
     ) -> DepthFit:
         """Fit this frame, or hold the last fit, or say that there is no scale.
 
@@ -94,6 +97,8 @@ class ScaleAligner:
                 resets the state; a frame that is late by up to `LATE_S` does not.
             missing: why `sparse` is None, for the fit's reason.
             rgb: (H, W, 3) uint8 image; the correction then follows its edges.
+            view: where the camera is and how it projects; points of earlier frames with a view are
+                then used as far as they are still seen (`carry_age_s`, `carry_points`).
 
         Returns:
             The fit. `scale` and `shift` are those of the (smoothed) affine fit in the depth domain;
@@ -110,6 +115,10 @@ class ScaleAligner:
             )
         if rgb is not None and rgb.shape != (*relative.shape, 3):
             raise ValueError(f"the image {rgb.shape} is not of the size {relative.shape}")
+        if view is not None:
+            camera = view.intrinsics
+            if (camera.height, camera.width) != relative.shape:
+                raise ValueError(f"{camera} is not of the image's size {relative.shape}")
         if stamp < self._now - LATE_S:
             self.reset()
         self._now = stamp
@@ -118,7 +127,7 @@ class ScaleAligner:
         if sparse is None:
             return self._hold(missing, stamp)
         try:
-            fit = self._measure(relative, sparse, rgb)
+            fit = self._measure(relative, sparse, stamp, rgb, view)
         except RefusedError as refusal:
             return self._hold(str(refusal), stamp)
         self._last, self._last_stamp, self._last_shape = fit, stamp, relative.shape
@@ -154,7 +163,12 @@ class ScaleAligner:
         )
 
     def _measure(
-        self, relative: np.ndarray, sparse: np.ndarray, rgb: np.ndarray | None
+        self,
+        relative: np.ndarray,
+        sparse: np.ndarray,
+        stamp: float,
+        rgb: np.ndarray | None,
+        view: CameraView | None,
     ) -> DepthFit:
         settings = self.settings
         with self._stage("usable points"):
@@ -168,6 +182,9 @@ class ScaleAligner:
         held_out = points[np.sort(shuffled[:held_out_count])]
         # In random order, so that the last ones are a fair sample.
         seen = points[shuffled[held_out_count:]]
+        if view is not None and settings.carry_age_s > 0:
+            with self._stage("carried points"):
+                seen = joined(self._carried.seen_from(view, relative, points, stamp), seen)
         shape = relative.shape[0], relative.shape[1]
 
         def look_around() -> Diagram | Guide:
@@ -205,6 +222,8 @@ class ScaleAligner:
                 f"{settings.min_inlier_ratio:.0%} needed"
             )
         self._global_error = global_error
+        if view is not None and settings.carry_age_s > 0:
+            self._carried.remember(view, points, fit, stamp)
         abs_rel = _mean_error(error, weight)
         if local is not None:  # few points lie on their own hull, where left-out ones are far off
             abs_rel *= 1.0 - HULL_POINTS / max(count, 2.0 * HULL_POINTS)

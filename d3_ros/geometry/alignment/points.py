@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -20,20 +20,22 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Points:
-    """N measured pixels: `rows`, `columns`, relative depth in (0, 1), z-depth in metres."""
+    """N measured pixels: `rows`, `columns`, relative depth in (0, 1), z-depth in metres.
+
+    `weight` in (0, 1]: precision relative to that of a point measured now; all are (N,).
+    """
 
     rows: np.ndarray
     columns: np.ndarray
     relative: np.ndarray
     depth: np.ndarray
+    weight: np.ndarray
 
     def __len__(self) -> int:
         return len(self.depth)
 
     def __getitem__(self, index: np.ndarray) -> Points:
-        return Points(
-            self.rows[index], self.columns[index], self.relative[index], self.depth[index]
-        )
+        return Points(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def resized(self, before: tuple[int, ...], after: tuple[int, ...]) -> Points:
         """The points in an image that was resized; both sizes are (rows, columns)."""
@@ -67,8 +69,18 @@ def usable_points(relative: np.ndarray, sparse: np.ndarray, settings: AlignmentS
             f"{needed} needed"
         )
     return Points(
-        rows[usable], columns[usable], x[usable].astype(np.float64), z[usable].astype(np.float64)
+        rows[usable],
+        columns[usable],
+        x[usable].astype(np.float64),
+        z[usable].astype(np.float64),
+        np.ones(int(usable.sum())),
     )
+
+
+def joined(first: Points, second: Points) -> Points:
+    """The points of both, in this order."""
+    names = [field.name for field in fields(Points)]
+    return Points(*(np.concatenate([getattr(p, name) for p in (first, second)]) for name in names))
 
 
 def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:
@@ -111,5 +123,6 @@ def thin(points: Points, most: int) -> tuple[Points, np.ndarray]:
         mean(points.columns[order]),
         mean(points.relative[order]),
         np.exp(mean(log_z)),
+        mean(points.weight[order]),
     )
     return thinned, cell_of

@@ -65,6 +65,18 @@ class AlignmentSettings:
         0.15, "How long the local correction is used without new sensor depth", 0.0, 3600.0, "s"
     )
 
+    carry_age_s: float = setting(
+        1.0,
+        "How long a measured point is carried into later images by the camera's known motion; "
+        "0: not at all",
+        0.0,
+        60.0,
+        "s",
+    )
+    carry_points: int = setting(
+        450, "Most points of earlier images that are carried into one", 10, 2000, "points"
+    )
+
     def __post_init__(self) -> None:
         for entry in fields(self):
             if fault := entry.metadata["setting"].fault(getattr(self, entry.name)):

@@ -104,7 +104,7 @@ def test_held_out_prediction_and_grid_are_the_textbook_regression():
     rng = np.random.default_rng(0)
     features = Features(rng.random((60, 2)) * (1, 0.75), rng.uniform(-0.5, 0.5, 60))
     residual = 0.1 * np.sin(5 * features.position[:, 0]) + 0.2 * features.log_depth
-    result = ResidualModel().regress(features, residual, seen=50, join=True, rng=rng)
+    result = ResidualModel().regress(features, residual, np.ones(len(residual)), seen=50, join=True, rng=rng)
     assert result.noise < 0.02
     prior = result.prior
     noise = np.diag(np.full(50, result.noise**2))
@@ -133,7 +133,7 @@ def test_thinning_keeps_depth_layers_and_drops_lone_outliers():
     rows, columns = rng.integers(0, 100, 5000), rng.integers(0, 100, 5000)
     relative = np.where(columns < 50, 0.2, 0.8) + 0.0
     depth = np.where(columns < 50, 1.0, 4.0)
-    thinned, cell_of = thin(Points(rows, columns, relative, depth), 300)
+    thinned, cell_of = thin(Points(rows, columns, relative, depth, np.ones(len(rows))), 300)
     assert 100 < len(thinned) <= 300
     assert set(np.round(thinned.depth, 6)) == {1.0, 4.0}  # no average of two surfaces
     np.testing.assert_allclose(thinned.relative, np.where(thinned.depth < 2, 0.2, 0.8))
@@ -221,5 +221,5 @@ def test_correction_grid_and_points_agree_whatever_the_aspect():
 def test_thinning_to_few_points_ends_whatever_the_depths():
     depth = np.geomspace(0.1, 80.0, 2000)
     rows, columns = np.divmod(np.arange(2000), 50)
-    thinned, cell_of = thin(Points(rows, columns, depth / 100, depth), 10)
+    thinned, cell_of = thin(Points(rows, columns, depth / 100, depth, np.ones(len(rows))), 10)
     assert 1 <= len(thinned) <= 10 and cell_of.max() == len(thinned) - 1

@@ -91,6 +91,7 @@ class ResidualModel:
         self,
         features: Features,
         residual: np.ndarray,
+        precision: np.ndarray,
         seen: int,
         join: bool,
         rng: np.random.Generator,
@@ -100,6 +101,7 @@ class ResidualModel:
         Args:
             features: where the N points are; log depth relative to a value within its range.
             residual: (N,) log of sensor depth over the global fit's.
+            precision: (N,) of the points, relative to each other, in (0, 1].
             seen: the first `seen` points are not held out; they alone predict the others.
             join: whether the held-out points become anchors after they were predicted.
             rng: draws the points that find outliers and compare priors.
@@ -109,6 +111,7 @@ class ResidualModel:
             lambda: self._judge(features, residual, seen, rng),
             lambda: upper_covariance(before, features[:anchors]),
         )
+        weight, trust = weight * precision, trust * precision
         if self._prior is not before:
             covariance = upper_covariance(self._prior, features[:anchors])
         factor = _factorised(covariance, self._noise**2 / weight[:anchors])

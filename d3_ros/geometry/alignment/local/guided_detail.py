@@ -51,7 +51,7 @@ WEIGHT_LIMITS = (0.005, 2.0)
 # stays. The first one is the usual style.
 VARIANTS = ((1.0, False), (10.0, False), (1.0, True), (10.0, True), (100.0, True))
 # Another style must be better than the usual one by so many standard errors of the difference.
-SIGNIFICANT_ERRORS = 0.5
+SIGNIFICANT_ERRORS = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class GuidedDetailModel:
             some = samples[judges]
             planes = cloud.at_points(some.rows, some.columns, honest, judges)
             errors = [planes.predict(style)[:, 0] - truth for style in styles]
-            capped = [np.minimum(np.abs(error), ERROR_CAP) for error in errors]
+            # The root, so that the few points beside a step do not decide alone.
+            capped = [np.sqrt(np.minimum(np.abs(error), ERROR_CAP)) for error in errors]
             chosen = self._choice.choose(
                 {
                     number: float(np.mean(error)) + _standard_error(error - capped[0])

@@ -117,6 +117,7 @@ class LocalCorrection:
             regression = self._residuals.regress(
                 Features(position[known], log_fit[known] - origin),
                 (log_truth - log_fit)[known],
+                np.concatenate([part.weight for part in parts])[known],
                 known_few,
                 join=not dense,
                 rng=rng,
