@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from d3_ros.geometry.alignment import AlignmentSettings, GroundAligner, ScaleAligner
+from d3_ros.geometry.alignment import AlignmentSettings, CameraView, GroundAligner, ScaleAligner
 from d3_ros.geometry.fusion import fuse
 from d3_ros.geometry.normals import normals_from_depth
 from d3_ros.types import (
@@ -83,6 +83,8 @@ class FrameRequest:
         sparse: (H, W) float32 sensor z-depth in metres, NaN where there is none; None without any.
         missing: why `sparse` is None, for the fit's reason.
         mounting: the camera over the floor, for frames that get no scale from a sensor.
+        view: where the camera is in a frame that does not move with the robot; sensor points of
+            earlier frames are then carried into this one. None: they are not.
         outside: (H, W) bool, pixels that show nothing of the scene (the robot itself, or beyond the
             edge of a rectified image): all outputs are NaN there. None where every pixel does.
         outputs: what the caller will use; nothing else is computed. The scale state advances with
@@ -96,6 +98,7 @@ class FrameRequest:
     sparse: np.ndarray | None = None
     missing: str = "no sensor depth"
     mounting: CameraMounting | None = None
+    view: CameraView | None = None
     outside: np.ndarray | None = None
     outputs: Set[Output] = ALL_OUTPUTS
     settings: ScaleSettings = field(default_factory=ScaleSettings)
@@ -181,7 +184,12 @@ class DepthPipeline:
         scale = self._scale_state(request.settings)
         with self._stage("scale alignment"):
             fit = scale.aligner.update(
-                relative, request.sparse, request.stamp, request.missing, request.rgb
+                relative,
+                request.sparse,
+                request.stamp,
+                request.missing,
+                request.rgb,
+                request.view,
             )
         scale.sensor_gave_scale = fit.ok
         if not fit.ok and request.mounting is not None:

@@ -1,5 +1,5 @@
 """Metric scale for affine-invariant depth: from a sensor (`ScaleAligner`), from the floor
-(`GroundAligner`), and their `AlignmentSettings`. `CameraView` tells the aligner how the camera moves."""
+(`GroundAligner`), and their `AlignmentSettings`. `CameraView` tells where the camera is."""
 
 from d3_ros.geometry.alignment.aligner import ScaleAligner
 from d3_ros.geometry.alignment.carried_points import CameraView

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from d3_ros.geometry.alignment.carried_points import CarriedPoints, CameraView
+from d3_ros.geometry.alignment.carried_points import CameraView, CarriedPoints
 from d3_ros.geometry.alignment.global_fit.global_scale import GlobalScale
 from d3_ros.geometry.alignment.local.guided_detail import Guide
 from d3_ros.geometry.alignment.local.local_correction import LocalCorrection

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
+from dataclasses import replace
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo
@@ -29,6 +30,7 @@ from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.frame import NodeFrame, ReceivedImage
 from d3_ros.ros.node.inputs.body_mask import BodyMask
+from d3_ros.ros.node.inputs.camera_view import ViewReader
 from d3_ros.ros.node.inputs.input_topics import InputTopics
 from d3_ros.ros.node.inputs.matched_inputs import InputBuffer, stamp_ns
 from d3_ros.ros.node.inputs.mounting import MountingReader
@@ -86,6 +88,7 @@ class FrameProcessor:
             topics.sensors, topics.image, context.transforms, context.log
         )
         self._read_mounting = MountingReader(context.transforms, context.log)
+        self._read_view = ViewReader(context.transforms, context.log)
         self._normal_angle = math.nan
         self._compared_at = -math.inf
 
@@ -172,7 +175,8 @@ class FrameProcessor:
 
     def _complete(self, frame: NodeFrame, prediction: D3Prediction, network_ms: float) -> None:
         started = time.perf_counter()
-        depth = self._pipeline.finish(frame.request, prediction)
+        view = self._read_view(frame)
+        depth = self._pipeline.finish(replace(frame.request, view=view), prediction)
         active_since = self._state.active_since
         if frame.image.at < active_since:
             if active_since == math.inf:  # else the counts have begun anew

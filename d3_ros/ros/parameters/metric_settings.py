@@ -71,6 +71,11 @@ class SensorDepthSettings:
         "stamp and the image's is undone; empty, or unknown to tf: the robot is assumed to stand "
         "still",
     )
+    carry: bool = setting(
+        False,
+        "Carry sensor points of earlier images into this one by the camera's motion, which tf "
+        "knows through fixed_frame: steadier depth, and more of the scene for few points",
+    )
     min_range: float = setting(
         MIN_RANGE_M,
         "Points of a cloud or scan nearer to their sensor are not used",

@@ -113,7 +113,7 @@ def test_as_many_points_are_kept_as_there_are_cells():
 
 @lru_cache(maxsize=1)
 def walk() -> list[tuple[CameraView, np.ndarray, np.ndarray, np.ndarray]]:
-    """(view, image, metres, relative depth with smooth errors) of a synthetic robot's walk at 30 Hz."""
+    """A robot's walk at 30 Hz: (view, image, metres, relative depth with smooth errors)."""
     scene, loop, frames = RoomScene(0), Loop(2.2, 1.4), []
     bumps = cv2.GaussianBlur(np.random.default_rng(0).standard_normal(SHAPE), (0, 0), 8)
     for frame in range(14):
@@ -130,7 +130,8 @@ def jitter(points: int, carry: bool) -> tuple[float, float]:
     aligner, errors = ScaleAligner(carry_points=300), []
     for frame, (camera, image, depth, relative) in enumerate(walk()):
         sparse = draw_points(depth, points, seed=frame)
-        fit = aligner.update(relative, sparse, frame / 30, rgb=image, view=camera if carry else None)
+        known = camera if carry else None
+        fit = aligner.update(relative, sparse, frame / 30, rgb=image, view=known)
         errors.append(np.log(fit.apply(relative) / depth))
     last = errors[5:]
     change = np.mean([np.nanmean(np.abs(b - a)) for a, b in itertools.pairwise(last)])

@@ -104,7 +104,8 @@ def test_held_out_prediction_and_grid_are_the_textbook_regression():
     rng = np.random.default_rng(0)
     features = Features(rng.random((60, 2)) * (1, 0.75), rng.uniform(-0.5, 0.5, 60))
     residual = 0.1 * np.sin(5 * features.position[:, 0]) + 0.2 * features.log_depth
-    result = ResidualModel().regress(features, residual, np.ones(len(residual)), seen=50, join=True, rng=rng)
+    equal = np.ones(len(residual))
+    result = ResidualModel().regress(features, residual, equal, seen=50, join=True, rng=rng)
     assert result.noise < 0.02
     prior = result.prior
     noise = np.diag(np.full(50, result.noise**2))

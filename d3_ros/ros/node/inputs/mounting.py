@@ -11,6 +11,8 @@ from d3_ros.ros.node.inputs.transforms import TF_WAIT_S, Transforms
 from d3_ros.ros.parameters.metric_settings import GroundSettings
 from d3_ros.types import CameraMounting
 
+REMEDY = "set ground.frame to '' and the parameter ground.camera_height"
+
 
 class MountingReader:
     """Gives the camera's height and tilt at an image's time, or None where they are not known.
@@ -28,7 +30,8 @@ class MountingReader:
         """The mounting at the time of the image with this header."""
         if settings.frame:
             try:
-                return mounting_from_pose(self._transforms.pose(camera, settings.frame, TF_WAIT_S))
+                pose = self._transforms.pose(camera, settings.frame, TF_WAIT_S, REMEDY)
+                return mounting_from_pose(pose)
             except TransformError as error:
                 if not self._transforms.settling:
                     self._log.error(str(error))

@@ -108,8 +108,14 @@ class Transforms:
                 "set the sensor's parameter T_camera_sensor"
             ) from error
 
-    def pose(self, camera: Header, frame: str, timeout_s: float) -> np.ndarray:
+    def pose(self, camera: Header, frame: str, timeout_s: float, remedy: str) -> np.ndarray:
         """(4, 4) T_frame_camera at the image's stamp.
+
+        Args:
+            camera: the image's header.
+            frame: whose origin and axes the pose is given in.
+            timeout_s: how long to wait for transforms that are late.
+            remedy: what else than publishing the transform helps, for the error.
 
         Raises:
             TransformError: tf2 is not installed, or does not connect the two.
@@ -125,7 +131,7 @@ class Transforms:
         except tf2.TransformException as error:
             raise TransformError(
                 f"no transform from '{source}' to '{frame}' ({one_line(error)}): publish it, or "
-                "set ground.frame to '' and the parameter ground.camera_height"
+                f"{remedy}"
             ) from error
 
     def forget(self) -> None:
