@@ -149,7 +149,7 @@ def test_an_empty_frame_id_is_told(rig: Rig) -> None:
 def test_the_camera_s_pose(rig: Rig) -> None:
     pose = rig.transforms.pose(at(1.0, "camera"), "base_link", 0.0, "help")
     np.testing.assert_allclose(pose, rigid_transform((0.2, 0.0, 0.5), OPTICAL), atol=1e-9)
-    with pytest.raises(TransformError, match="to 'nowhere' .* or help"):
+    with pytest.raises(TransformError, match=r"to 'nowhere' .* or help"):
         rig.transforms.pose(at(1.0, "camera"), "nowhere", 0.0, "help")
 
 
