@@ -139,3 +139,18 @@ def test_a_loaded_state_goes_on_bit_for_bit() -> None:
     go(second, of_second, range(2, 4))
     for one, other in zip(of_whole, of_second, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_vae_has_a_learning_rate_of_its_own(tmp_path: Path, kind: str) -> None:
+    config = small_config(tmp_path)
+    assert config.model.new is not None
+    model = nn.ModuleDict({"network": build_network(config.model.new, (16, 16))})
+    options = replace(config.optimizer, kind=kind, vae_rate=4.0)
+    factors = {
+        id(weight): group["factor"]
+        for group in new_optimizer(options, model).param_groups
+        for weight in group["params"]
+    }
+    for name, weight in model.named_parameters():
+        assert factors[id(weight)] == (4.0 if name.startswith("network.vae.") else 1.0)

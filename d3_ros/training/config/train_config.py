@@ -72,7 +72,8 @@ class Stage:
 class OptimizerConfig:
     """The optimiser and its learning rate over time (`loop.schedule`).
 
-    `kind` "muon" is `loop.muon.Muon` for the UNets' inner weights and AdamW for all others.
+    `kind` "muon" is `loop.muon.Muon` for the UNets' inner weights and AdamW for all others. The
+    learning rate of a VAE or codec is `vae_rate` times that of everything else.
     """
 
     kind: Literal["adamw", "muon"]
@@ -83,6 +84,7 @@ class OptimizerConfig:
     warmup_steps: Annotated[int, Range(0, 1e9)]
     schedule: Schedule
     final_share: Share
+    vae_rate: Annotated[float, Range(0, 100)] = 1.0
 
 
 @dataclass(frozen=True)

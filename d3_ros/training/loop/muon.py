@@ -161,6 +161,9 @@ def new_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opti
     With "muon", the UNets' inner weights get Muon and all others AdamW: a UNet's first and last
     layers, layers that see only timesteps or prompts (their gradients have few dimensions, and Muon
     would amplify the rounding errors in the others), the VAE, the adapters, and all vectors.
+
+    Each parameter group has a `factor`, by which its learning rate is multiplied: `vae_rate` for
+    the VAE's weights.
     """
     learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     options: dict[str, Any] = {
@@ -169,12 +172,20 @@ def new_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opti
         "weight_decay": config.weight_decay,
         "fused": True,
     }
-    if config.kind == "adamw":
-        return torch.optim.AdamW([p for _, p in learned], **options)
-    inner = [p for name, p in learned if _inner(name, p)]
-    rest = [p for name, p in learned if not _inner(name, p)]
-    groups = [{"params": inner, "matrices": True}, {"params": rest, "matrices": False}]
-    return Muon([group for group in groups if group["params"]], **options)
+    by_kind: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, weight in learned:
+        matrices = config.kind == "muon" and _inner(name, weight)
+        factor = config.vae_rate if ".vae." in name else 1.0
+        by_kind.setdefault((matrices, factor), []).append(weight)
+    groups = [
+        {"params": weights, "matrices": matrices, "factor": factor}
+        for (matrices, factor), weights in sorted(by_kind.items(), reverse=True, key=_kind)
+    ]
+    return (Muon if config.kind == "muon" else torch.optim.AdamW)(groups, **options)
+
+
+def _kind(entry: tuple[tuple[bool, float], list[nn.Parameter]]) -> tuple[bool, float]:
+    return entry[0]
 
 
 def _inner(name: str, weight: nn.Parameter) -> bool:

@@ -67,7 +67,7 @@ def train(config: TrainConfig, output: Path) -> Path:
                 final_share=config.optimizer.final_share,
             )
             for group in run.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["factor"]
 
             # The gradient of the whole batch. It is applied only if it is finite.
             losses = accumulate_gradient(run, batches, step)
