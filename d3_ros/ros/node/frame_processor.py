@@ -26,6 +26,7 @@ from d3_ros.pipeline import (
     ScaleSettings,
 )
 from d3_ros.ros.node.context import CameraState, NodeContext
+from d3_ros.ros.node.diagnostics.extrinsics_watch import ExtrinsicsWatch
 from d3_ros.ros.node.diagnostics.scale_report import ScaleReport
 from d3_ros.ros.node.diagnostics.statistics import FrameStatistics
 from d3_ros.ros.node.frame import NodeFrame, ReceivedImage
@@ -89,12 +90,14 @@ class FrameProcessor:
         )
         self._read_mounting = MountingReader(context.transforms, context.log)
         self._read_view = ViewReader(context.transforms, context.log)
+        self.extrinsics_watch = ExtrinsicsWatch(topics.sensors, context.log)
         self._normal_angle = math.nan
         self._compared_at = -math.inf
 
     def reset_scale(self) -> None:
         """Forget the metric scale; may be called from any thread."""
         self._pipeline.reset()
+        self.extrinsics_watch.reset()
 
     def ready_in(self, image: ReceivedImage) -> float:
         """Seconds until an image need not wait any longer for what belongs to it; <= 0: now."""
@@ -147,6 +150,8 @@ class FrameProcessor:
             measured = self._read_sensors(
                 matched.sensors, header, (height, width), intrinsics, settings.sensor_depth, ignored
             )
+        if settings.diagnostics.check_extrinsics and intrinsics is not None:
+            self.extrinsics_watch.offer(rgb, intrinsics, measured.clouds)
         request = FrameRequest(
             rgb=rgb,
             stamp=stamp_ns(header) * 1e-9,

@@ -117,6 +117,7 @@ class Session:
                 camera.state.settings,
                 sensor_depth_seen=camera.inputs.sensor_depth_seen,
                 no_image_because=camera.watch_inputs(snapshot.since_input_s),
+                extrinsics_fault=camera.processor.extrinsics_watch.line,
                 busy_s=busy_s,
                 busy_with=self._statistics[name].stage.running,
             )

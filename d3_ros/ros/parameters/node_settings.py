@@ -134,6 +134,11 @@ class DiagnosticsSettings:
         low=0.0,
         high=10.0,
     )
+    check_extrinsics: bool = setting(
+        True,
+        "Every few seconds, compare the depth edges of a LiDAR or scanner with the edges of the "
+        "image, and warn where its extrinsics seem wrong; at most 2 % of one CPU core",
+    )
     max_normal_angle: float = setting(
         1.0,
         "Median angle between the network's normals and those of its metric depth above which the "

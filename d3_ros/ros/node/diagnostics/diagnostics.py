@@ -24,7 +24,8 @@ class CameraFigures:
     """One camera's figures.
 
     `stages`: (p50, p95) in ms of each stage of the work. `no_image_because`: why no image comes, in
-    one line. `busy_s`: how long the inference thread has been working on the present frames, and
+    one line. `extrinsics_fault`: which sensor's place seems wrong, in one line; else empty.
+    `busy_s`: how long the inference thread has been working on the present frames, and
     `busy_with`: at which stage of this camera's.
     """
 
@@ -33,6 +34,7 @@ class CameraFigures:
     settings: NodeSettings
     sensor_depth_seen: bool
     no_image_because: str = ""
+    extrinsics_fault: str = ""
     busy_s: float = 0.0
     busy_with: str = ""
 
@@ -85,7 +87,11 @@ def judge_frames(camera: CameraFigures, *, enabled: bool = True) -> tuple[bytes,
 
 
 def judge_scale(
-    report: ScaleReport | None, settings: NodeSettings, *, sensor_depth_seen: bool
+    report: ScaleReport | None,
+    settings: NodeSettings,
+    *,
+    sensor_depth_seen: bool,
+    extrinsics_fault: str = "",
 ) -> tuple[bytes, str]:
     """Level and message of the metric scale in an active node.
 
@@ -105,6 +111,8 @@ def judge_scale(
         return level, f"scale from the floor: {fit.reason}"
     sensors = " and ".join(report.sensors)
     measured = "; ".join(filter(None, [f"measured by {sensors}", fit.reason]))
+    if extrinsics_fault:
+        return WARN, f"{measured}, but {extrinsics_fault}"
     if fit.abs_rel > settings.diagnostics.max_abs_rel:
         return WARN, (
             f"{measured}, but AbsRel {fit.abs_rel:.2f} is above "
@@ -203,7 +211,12 @@ def active_report(
             frame_values(snapshot, camera.stages),
         )
         report[f"{name} scale".lstrip()] = (
-            *judge_scale(snapshot.scale, settings, sensor_depth_seen=camera.sensor_depth_seen),
+            *judge_scale(
+                snapshot.scale,
+                settings,
+                sensor_depth_seen=camera.sensor_depth_seen,
+                extrinsics_fault=camera.extrinsics_fault,
+            ),
             scale_values(snapshot.scale, settings.scale.hold_s),
         )
     report["network"] = (*judge_network(network), network_values(network))

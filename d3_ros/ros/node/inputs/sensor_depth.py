@@ -15,6 +15,7 @@ from d3_ros.geometry.sparse_depth import place_on_image, project_points
 from d3_ros.messages.images import depth_from_image
 from d3_ros.messages.points import points_from_cloud, wrong_row_step
 from d3_ros.messages.scans import points_from_scan
+from d3_ros.ros.node.diagnostics.extrinsics_watch import PlacedCloud
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
 from d3_ros.ros.node.inputs.matched_inputs import SENSORS, Sensor, stamp_ns
 from d3_ros.ros.node.inputs.transforms import TF_WAIT_S, Transforms
@@ -28,12 +29,13 @@ class SensorDepth:
 
     `depth`: (H, W) float32 z-depth in metres, NaN where nothing was measured; None where no pixel
     was. `pixels`: number of measured pixels of each sensor that was used. `faults`: why the other
-    sensors gave nothing.
+    sensors gave nothing. `clouds`: the points of LiDAR and scanner, with their place.
     """
 
     depth: np.ndarray | None
     pixels: Mapping[Sensor, int]
     faults: Mapping[Sensor, str]
+    clouds: Mapping[Sensor, PlacedCloud]
 
     @property
     def reason(self) -> str:
@@ -68,6 +70,7 @@ class SensorReader:
         self._image_topic = image_topic
         self._transforms = transforms
         self._log = log
+        self._clouds: dict[Sensor, PlacedCloud] = {}
         self._read: dict[Sensor, Callable[..., np.ndarray]] = {
             "image": self._from_image,
             "points": self._from_points,
@@ -99,6 +102,7 @@ class SensorReader:
         depth: np.ndarray | None = None
         pixels: dict[Sensor, int] = {}
         faults: dict[Sensor, str] = {}
+        self._clouds = {}
         for sensor in SENSORS:
             message = messages.get(sensor)
             if message is None:
@@ -122,7 +126,7 @@ class SensorReader:
                 continue
             pixels[sensor] = count
             depth = measured if depth is None else np.where(depth > 0, depth, measured)
-        return SensorDepth(depth, pixels, faults)
+        return SensorDepth(depth, pixels, faults, self._clouds)
 
     def _from_image(
         self,
@@ -179,8 +183,10 @@ class SensorReader:
                 f"'{self._topics[sensor]}' cannot be projected into a camera without calibration"
             )
         T_camera_sensor = self._extrinsic(sensor, message.header, camera, settings)  # noqa: N806
+        points = read()
+        self._clouds[sensor] = PlacedCloud(points, T_camera_sensor)
         return project_points(
-            read(),
+            points,
             T_camera_sensor,
             intrinsics,
             min_range=settings.min_range,
