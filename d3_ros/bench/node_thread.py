@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter
 
 from d3_ros.bench.camera_peer import NAMESPACE, camera_names, relative_depth
 from d3_ros.bench.naive_conversion import NaiveNode, why_not
+from d3_ros.bench.ready_messages import ReadyMessages
 from d3_ros.errors import DataError
 from d3_ros.network.inference.latency import LatencyState
 from d3_ros.ros.child_processes import free_domain, shipped
@@ -199,6 +200,28 @@ def _counts(node: PredictorNode) -> Report:
     return counts
 
 
+def bench_ready(width: int, height: int, seconds: float, rate_hz: float, normals: bool) -> Report:
+    """The least it takes: ready messages of the same types, sizes and QoS at every image.
+
+    Args:
+        width: columns of the image.
+        height: rows of the image.
+        seconds: how long the camera publishes.
+        rate_hz: how fast.
+        normals: whether the cloud has normals.
+
+    Raises:
+        DataError: the camera's process ended without an answer.
+    """
+    nodes: list[ReadyMessages] = []
+
+    def make() -> ReadyMessages:
+        nodes.append(ReadyMessages(width, height, normals))
+        return nodes[0]
+
+    return _simple(make, nodes, width, height, seconds, rate_hz)
+
+
 def bench_naive(width: int, height: int, seconds: float, rate_hz: float) -> Report:
     """The same work done with cv_bridge and sensor_msgs_py, without alignment and diagnostics.
 
@@ -214,10 +237,26 @@ def bench_naive(width: int, height: int, seconds: float, rate_hz: float) -> Repo
         nodes.append(NaiveNode(prediction))
         return nodes[0]
 
+    return _simple(make, nodes, width, height, seconds, rate_hz)
+
+
+def _simple(
+    make: Callable[[], NaiveNode | ReadyMessages],
+    nodes: Sequence[NaiveNode | ReadyMessages],
+    width: int,
+    height: int,
+    seconds: float,
+    rate_hz: float,
+) -> Report:
+    """The times of a node that does everything in its callback for images."""
     with _spinning(make, lambda node: None) as spin:
         subscriber = _run_peer(spin, width, height, seconds, rate_hz)
-    times = _row(median_and_p95(nodes[0].ms[len(nodes[0].ms) // 10 :]))
-    return {"node_thread_ms": {"all": times}, "subscriber": subscriber}
+    if not (ms := nodes[0].ms):
+        raise DataError("the benchmark's node received no image: give it more --seconds")
+    return {
+        "node_thread_ms": {"all": _row(median_and_p95(ms[len(ms) // 10 :]))},
+        "subscriber": subscriber,
+    }
 
 
 @contextmanager

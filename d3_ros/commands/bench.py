@@ -32,9 +32,7 @@ OUTPUTS: dict[str, tuple[Task, ...]] = {"depth": ("depth",), "both": TASKS}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "--ros", action="store_true", help="the node from message to message, without its network"
-    )
+    parser.add_argument("--ros", action="store_true", help="the message side, without the network")
     parser.add_argument(
         "--flops",
         action="store_true",
@@ -230,16 +228,35 @@ def _ros(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
         name, title = ("node", "the node") if count == 1 else (f"node_{count}", f"{count} cameras")
         report[name] = bench.bench_node(*run_args, points_normals=False, cameras=count)
         _print_run(f"{title}, as it comes", report[name])
+    report["ready"] = bench.bench_ready(*run_args, normals=False)
+    _print_run("ready messages of the same sizes", report["ready"])
     report["node_points_with_normals"] = bench.bench_node(*run_args)
     _print_run("the node, normals in the cloud too", report["node_points_with_normals"])
+    report["ready_with_normals"] = bench.bench_ready(*run_args, normals=True)
+    _print_run("ready messages, normals in the cloud too", report["ready_with_normals"])
+    _print_ratios(report)
     report["node_normals_from_depth"] = bench.bench_node(*run_args, normals_from_network=False)
     _print_run("the same, normals from depth", report["node_normals_from_depth"])
     try:
         report["usual_way"] = bench.bench_naive(*run_args)
-        _print_run("the usual way: cv_bridge, sensor_msgs_py", report["usual_way"])
+        _print_run("the usual way: cv_bridge, create_cloud", report["usual_way"])
     except DataError as error:
         print(error)
     return report
+
+
+def _print_ratios(report: dict[str, Any]) -> None:
+    """Our thread without the scale, against publishing messages that are ready."""
+    pairs = {"node": "ready", "node_points_with_normals": "ready_with_normals"}
+    report["against_ready_messages"] = {
+        ours: report[ours]["node_thread_ms"]["without the scale"]["p50"]
+        / report[ready]["node_thread_ms"]["all"]["p50"]
+        for ours, ready in pairs.items()
+        if ours in report
+    }
+    for ours, ratio in report["against_ready_messages"].items():
+        print(f"{ours}: {ratio:.2f} x the time of ready messages (limit 1.6)")
+    print()
 
 
 def _print_overload(run: dict[str, Any]) -> None:

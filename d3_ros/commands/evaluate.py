@@ -47,6 +47,7 @@ NOT_WITH_SCALE = ("against", "output", "split", "points", "intrinsics")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     from d3_ros.evaluation.scores import POINTS
+    from d3_ros.network.inference.choose_runtime import RUNTIMES
     from d3_ros.network.inference.processing_size import HELP
 
     parser.add_argument("--model", default="d3_nano", help="bundle: name or folder")
@@ -84,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="vae",
         choices=("vae", "tiny"),
         help="codec of --model; give the same model to --against to see what the tiny codec loses",
+    )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=RUNTIMES,
+        help="auto: onnx where the model has ONNX graphs for dtype and codec, else torch",
     )
     parser.add_argument("--processing-size", default="bundle", metavar="SIZE", help=HELP)
     parser.add_argument(
@@ -158,7 +165,7 @@ def _load(model: str, args: argparse.Namespace, codec: Codec = "vae") -> D3Predi
     from d3_ros.network import D3Predictor
 
     return D3Predictor.from_pretrained(
-        model, args.device, args.dtype, args.processing_size, codec=codec
+        model, args.device, args.dtype, args.processing_size, codec=codec, runtime=args.runtime
     )
 
 

@@ -16,6 +16,7 @@ import rclpy
 from helpers.paths import ROOT
 from helpers.waiting import PATIENCE_S, wait_until
 
+from d3_ros.ros.node import predictor_node
 from d3_ros.ros.node import process as node_process
 
 pytestmark = pytest.mark.ros
@@ -124,7 +125,7 @@ def test_a_signal_while_rclpy_makes_the_node_is_no_fault(monkeypatch: pytest.Mon
         rclpy.shutdown()
         raise RuntimeError("error creating node: the given context is not valid")
 
-    monkeypatch.setattr(node_process, "PredictorNode", interrupted)
+    monkeypatch.setattr(predictor_node, "PredictorNode", interrupted)
     nothing = SimpleNamespace(clean_up_is_needed=lambda: None, ignore=lambda: None)
     assert node_process.run([], nothing) == 0
 

@@ -34,6 +34,7 @@ from d3_ros.network.bundle.manifest import (
     Precision,
     open_bundle,
 )
+from d3_ros.network.bundle.onnx_simplify import simplify
 from d3_ros.network.inference.image_transform import to_network
 from d3_ros.network.inference.specialise import EXACT, SpecialisedNetwork, specialise
 from d3_ros.types import Task
@@ -42,6 +43,8 @@ OPSET = 18
 # The exporter records which way a UNet takes at the size that it sees; at a latent size that its
 # levels do not divide evenly, it takes the way that is right for every size.
 TRACED_LATENT = (21, 28)
+# (batch, height, width) of latents, no two alike at any level of a UNet.
+SIMPLIFIED_FOR = ((1, 12, 20), (2, 26, 33), (3, 41, 9))
 SMALLEST_EXTERNAL = 1024  # bytes; smaller tensors stay in the graph, where shapes are worked out
 TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
 """Accepted mean absolute difference of outputs, depth in [0, 1] and normals in [-1, 1]; for int8 it
@@ -224,7 +227,13 @@ def _traced(module: nn.Module, example: torch.Tensor, given: str, answer: str) -
             opset_version=OPSET,
             dynamo=False,
         )
-        return onnx.load(path)
+        model = onnx.load(path)
+    scale, channels = example.shape[2] // TRACED_LATENT[0], example.shape[1]
+    simplify(
+        model,
+        [np.zeros((n, channels, h * scale, w * scale), np.float32) for n, h, w in SIMPLIFIED_FOR],
+    )
+    return model
 
 
 def save_graph(model: OnnxModel, path: Path, weights: WeightFile) -> None:

@@ -169,29 +169,34 @@ def to_input(rgb: np.ndarray, size: Size) -> np.ndarray:
 
 def to_depth(output: np.ndarray, size: Size) -> np.ndarray:
     """(3 or 1, h, w) about [0, 1] -> (*size,) float32 in [0, 1], affine-invariant, 0 near."""
-    resized = _resize(output.transpose(1, 2, 0), size)
-    return np.clip(resized, 0, 1, out=resized).mean(axis=2)
+    depth, *others = (_resize(channel, size) for channel in output)
+    np.clip(depth, 0, 1, out=depth)
+    for channel in others:
+        depth += np.clip(channel, 0, 1, out=channel)
+    depth /= len(output)
+    return depth
 
 
 def to_normals(output: np.ndarray, size: Size, axes: tuple[int, int, int]) -> np.ndarray:
     """(3, h, w) about [-1, 1] -> (*size, 3) float32 unit vectors in the optical frame.
 
-    As `image_transform.to_normals`, which see.
+    As `image_transform.to_normals`, which see; channel by channel, as that is four times as fast.
     """
-    vectors = _resize(output.transpose(1, 2, 0), size)
-    np.clip(vectors, -1, 1, out=vectors)
-    length = np.sqrt(np.einsum("hwc,hwc->hw", vectors, vectors))
+    channels = [_resize(channel, size) for channel in output]
+    length = np.zeros(size, np.float32)
+    for channel in channels:
+        np.clip(channel, -1, 1, out=channel)
+        length += channel * channel
+    np.sqrt(length, out=length)
     length[length < SHORTEST_NORMAL] = np.nan
-    vectors *= np.array(axes, np.float32) / length[..., None]
-    return vectors
+    for channel, sign in zip(channels, axes, strict=True):
+        channel /= sign * length
+    return cv2.merge(channels)
 
 
 def _resize(image: np.ndarray, size: Size) -> np.ndarray:
-    """(h, w, c) float32 -> (*size, c), a copy."""
-    resized = cv2.resize(
-        np.ascontiguousarray(image), (size[1], size[0]), interpolation=cv2.INTER_LINEAR
-    )
-    return resized.reshape(*size, -1)
+    """(h, w) or (h, w, 3) float32 -> the same of `size`, a copy."""
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def load_onnx_runtime(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from d3_ros.errors import BundleError
@@ -19,7 +21,8 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
 
     Args:
         settings: the parameters of the network (model to target_latency_ms) are used.
-        say: gets a line about what is loaded and under which licence, and one about where it runs.
+        say: gets a line about what is loaded and under which licence, which runtime was chosen and
+            why, which provider failed, and where it runs.
 
     Raises:
         BundleError: there is no such model, it is damaged, or it has no depth.
@@ -34,18 +37,19 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
     folder, manifest = read_manifest(settings.model)
     licence = manifest.license or "not stated"
     say(f"loading model {folder}: {manifest.name}, licence of its weights: {licence}")
-    predictor = D3Predictor.from_pretrained(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        processing_size=settings.processing_size,
-        codec="tiny" if settings.codec == "tiny" else "vae",
-        optimisations=None if settings.specialise else (),
-        target_latency_ms=settings.target_latency_ms or None,
-        runtime=settings.runtime,  # type: ignore[arg-type]  # one of the parameter's choices
-        providers=[name for name in settings.providers if name],
-        threads=settings.threads,
-    )
+    with _told(say):
+        predictor = D3Predictor.from_pretrained(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            processing_size=settings.processing_size,
+            codec="tiny" if settings.codec == "tiny" else "vae",
+            optimisations=None if settings.specialise else (),
+            target_latency_ms=settings.target_latency_ms or None,
+            runtime=settings.runtime,  # type: ignore[arg-type]  # one of the parameter's choices
+            providers=[name for name in settings.providers if name],
+            threads=settings.threads,
+        )
     if "depth" not in predictor.tasks:
         raise BundleError(
             f"model '{settings.model}' predicts {', '.join(predictor.tasks)} only: "
@@ -55,6 +59,25 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
     tasks = " and ".join(predictor.tasks)
     say(f"ready: {tasks} on {predictor.device} in {predictor.precision}")
     return predictor
+
+
+@contextmanager
+def _told(say: Callable[[str], object]) -> Iterator[None]:
+    """What the package logs meanwhile about the network goes to `say`."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    logger, handler = logging.getLogger("d3_ros.network"), Handler(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def free_memory() -> None:

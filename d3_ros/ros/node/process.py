@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 
 from d3_ros.errors import one_line
-from d3_ros.ros.node.predictor_node import PredictorNode
 from d3_ros.ros.termination import Termination
+
+if TYPE_CHECKING:
+    from d3_ros.ros.node.predictor_node import PredictorNode
 
 # How long the end of the process waits for the frame that is being processed.
 LAST_FRAME_S = 1.0
@@ -25,8 +29,12 @@ def run(args: list[str] | None, termination: Termination) -> int:
     except RuntimeError as error:  # a file or a remapping that ROS cannot read
         print(f"predictor: {one_line(error)}", file=sys.stderr)
         return 1
+    get_logger("predictor").info("starting")
     node, finished = None, True
     try:
+        # Importing NumPy, OpenCV and SciPy takes seconds on a busy machine: after the first line.
+        from d3_ros.ros.node.predictor_node import PredictorNode
+
         node = PredictorNode()
         if node.starts_by_itself:
             node.start()
