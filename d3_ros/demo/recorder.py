@@ -32,6 +32,7 @@ from d3_ros.demo.recording import (
     POINTS,
     RELATIVE,
     SCALE,
+    SIGMA,
     STAMPED_OUTPUTS,
     LogWriter,
     Received,
@@ -45,7 +46,7 @@ from d3_ros.ros.node.diagnostics.scale_report import STATES, read_scale_message
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
 from d3_ros.ros.qos import LATCHED
 
-KEPT_OUTPUTS = (RELATIVE, METRIC, NORMALS, POINTS)
+KEPT_OUTPUTS = (RELATIVE, METRIC, SIGMA, NORMALS, POINTS)
 TYPES = {"depth/camera_info": CameraInfo, POINTS: PointCloud2}
 
 

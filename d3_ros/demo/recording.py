@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-RELATIVE, METRIC = "depth/relative", "depth/image"
+RELATIVE, METRIC, SIGMA = "depth/relative", "depth/image", "depth/uncertainty"
 NORMALS, POINTS = "normals/image", "points"
 # The scale has no stamp. It comes once per frame, after the frame's other outputs.
 SCALE = "scale"
@@ -23,6 +23,7 @@ SCALE = "scale"
 STAMPED_OUTPUTS = (
     RELATIVE,
     METRIC,
+    SIGMA,
     "depth/camera_info",
     NORMALS,
     POINTS,

@@ -18,7 +18,16 @@ import numpy as np
 import d3_ros
 from d3_ros.data.played_frame import FrameSource, PlayedFrame
 from d3_ros.demo.page import Figure, write_demo_page
-from d3_ros.demo.recording import METRIC, NORMALS, POINTS, RELATIVE, Recording, Sent, evenly
+from d3_ros.demo.recording import (
+    METRIC,
+    NORMALS,
+    POINTS,
+    RELATIVE,
+    SIGMA,
+    Recording,
+    Sent,
+    evenly,
+)
 from d3_ros.demo.score import (
     DepthScore,
     Traffic,
@@ -36,6 +45,8 @@ from d3_ros.imaging.image_file import encode_jpeg, write_whole
 
 MADE_BY = "the d3_ros demo"
 LOGS = ("node.log", "player.log", "recorder.log", "rviz2.log")
+# On the page, but not in the strip, which has six panels.
+EXPECTED_ERROR = "expected error of depth"
 # The file of each picture, by its caption.
 FILES = {
     "camera": "colour",
@@ -44,6 +55,7 @@ FILES = {
     "relative depth, no scale": "depth",
     "measured depth": "measured",
     "error of depth": "error",
+    EXPECTED_ERROR: "expected_error",
     "normals": "normals",
     "cloud from above": "cloud_above",
     "cloud, oblique": "cloud_oblique",
@@ -233,6 +245,7 @@ def _figure(
         given=frame.sensor,
         truth=truth,
         depths={} if metric is None else {"depth": metric},
+        sigma=recording.load_array(stamp_ns, SIGMA),
         relative=recording.load_array(stamp_ns, RELATIVE),
         normals={} if normals is None else {"normals": normals},
         cloud=cloud,
@@ -240,7 +253,8 @@ def _figure(
     for caption, picture in made.items():
         save_picture(stem.with_name(f"{stem.name}_{FILES[caption]}.png"), picture)
     made.pop(NOT_SHOWN, None)
-    save_picture(stem.with_name(f"{stem.name}_strip.png"), panels(made))
+    strip = {caption: picture for caption, picture in made.items() if caption != EXPECTED_ERROR}
+    save_picture(stem.with_name(f"{stem.name}_strip.png"), panels(strip))
     title = f"Frame {frame.index}: {frame.name}"
     if row["abs_rel"] is not None:
         title += f", AbsRel {row['abs_rel']:.3f}"

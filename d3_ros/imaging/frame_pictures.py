@@ -35,6 +35,7 @@ def frame_pictures(
     given: np.ndarray | None = None,
     truth: np.ndarray | None = None,
     depths: Mapping[str, np.ndarray] | None = None,
+    sigma: np.ndarray | None = None,
     relative: np.ndarray | None = None,
     true_normals: np.ndarray | None = None,
     normals: Mapping[str, np.ndarray] | None = None,
@@ -49,6 +50,7 @@ def frame_pictures(
         given: (h, w) float32 metres that were given as sparse depth, NaN elsewhere.
         truth: (h, w) float32 metres, NaN where not measured.
         depths: (h, w) float32 metres by caption, NaN invalid.
+        sigma: (h, w) float32 metres, the expected error (1 sigma) of the first of `depths`.
         relative: (h, w) float32 in [0, 1]; drawn where `depths` is empty.
         true_normals: (h, w, 3) float32 unit vectors in the optical frame, NaN where unknown.
         normals: (h, w, 3) float32 unit vectors by caption.
@@ -56,7 +58,8 @@ def frame_pictures(
 
     Returns:
         (h, w, 3) uint8 RGB pictures by caption: "camera", or "camera, dots: depth given";
-        "measured depth"; each depth, and the "error of" it where there is truth;
+        "measured depth"; each depth, and the "error of" it where there is truth; the
+        "expected error of" the first one, where `sigma` is given;
         "relative depth, no scale"; "measured normals"; each normals; "cloud from above";
         "cloud, oblique".
     """
@@ -73,6 +76,9 @@ def frame_pictures(
             pictures["measured depth"] = picture
             for name, depth in depths.items():
                 pictures[f"error of {name}"] = error_picture(depth, truth)
+        name, depth = next(iter(depths.items()))
+        if sigma is not None and np.isfinite(sigma).any():
+            pictures[f"expected error of {name}"] = _percent_picture(100 * sigma / depth)
     elif relative is not None:
         picture = with_bar(colour_depth(relative, 0.0, 1.0), 0.0, 1.0, "rel.")
         pictures["relative depth, no scale"] = picture
@@ -94,8 +100,11 @@ def has_dots(given: np.ndarray | None) -> bool:
 
 def error_picture(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """|depth - truth| / truth of two (H, W) maps, with a legend in %; dark is right."""
-    percent = (100 * np.abs(depth - truth) / truth).astype(np.float32)
-    picture = colour_error(percent, 0.0, ERROR_LIMIT_PERCENT)
+    return _percent_picture(100 * np.abs(depth - truth) / truth)
+
+
+def _percent_picture(percent: np.ndarray) -> np.ndarray:
+    picture = colour_error(percent.astype(np.float32), 0.0, ERROR_LIMIT_PERCENT)
     return with_bar(picture, 0.0, ERROR_LIMIT_PERCENT, "%", colour_error)
 
 

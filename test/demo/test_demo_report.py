@@ -19,6 +19,7 @@ from d3_ros.demo.recording import (
     POINTS,
     RELATIVE,
     SCALE,
+    SIGMA,
     LogWriter,
     Received,
     Recording,
@@ -209,6 +210,7 @@ def record(folder: Path, *, metric: bool) -> Recording:
         if metric:
             received.write(Received(METRIC, stamp, stamp + 20 * MS))
             recording.save_array(stamp, METRIC, np.full((4, 6), 1.1, np.float32))
+            recording.save_array(stamp, SIGMA, np.full((4, 6), 0.11, np.float32))
             points = np.array([[[0, 0, 1, 10, 20, 30], [1, 0, 2, 40, 50, 60]]], np.float32)
             recording.save_array(stamp, POINTS, points)
         state = "measured" if metric else "relative"
@@ -252,7 +254,9 @@ def test_report_of_a_run(tmp_path: Path) -> None:
     ]
     assert (output / "frame_1_measured.png").is_file()
     assert not (output / "frame_2_measured.png").exists()
-    for name in ("colour", "depth", "cloud_above", "cloud_oblique"):
+    page = (output / "index.html").read_text(encoding="utf-8")
+    assert page.count("expected error of depth") >= 2, "on the page, beside depth, of each frame"
+    for name in ("colour", "depth", "expected_error", "cloud_above", "cloud_oblique"):
         picture = cv2.imread(str(output / f"frame_2_{name}.png"))
         assert picture is not None
     ply = (output / "cloud.ply").read_bytes()
