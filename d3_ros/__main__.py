@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from d3_ros.errors import D3Error
+from d3_ros.errors import D3Error, missing_package
 
 COMMANDS = {
     "predict": "depth, normals and a point cloud for image files",
@@ -42,14 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except D3Error as error:
         print(f"{name}: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "d3_ros":
-            raise
-        print(
-            f"{name}: the Python package '{error.name}' is not installed for {sys.executable}: use "
-            "the Python of the environment that scripts/setup made, .venv/bin/python, or install "
-            "the package",
-            file=sys.stderr,
-        )
+        print(f"{name}: {missing_package(error)}", file=sys.stderr)
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

@@ -5,6 +5,10 @@ line and the node print it as it is, without a traceback. Programming mistakes s
 exceptions and keep their traceback.
 """
 
+from __future__ import annotations
+
+import sys
+
 
 class D3Error(Exception):
     """Base of all errors that are told to the user in one line."""
@@ -32,6 +36,22 @@ class DataError(D3Error):
 
 class TransformError(D3Error):
     """Where a sensor is, as seen from the camera, is not known."""
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """What to do about a package that this Python lacks, in one line.
+
+    Raises:
+        ModuleNotFoundError: `error` itself, where the missing module is one of this package.
+    """
+    package = (error.name or "d3_ros").split(".")[0]
+    if package == "d3_ros":
+        raise error
+    return (
+        f"the Python package '{error.name}' is not installed for {sys.executable}: use the Python "
+        "of the environment that scripts/setup made, .venv/bin/python, or install the package"
+        + (". It comes with ROS 2: source its setup.bash" if package == "rclpy" else "")
+    )
 
 
 def one_line(error: BaseException | str, limit: int | None = None) -> str:

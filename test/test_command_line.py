@@ -96,3 +96,23 @@ def test_evaluate_ignores_no_option(
     told = capsys.readouterr().err
     assert words in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("d3_ros.ros.predictor_node", "predictor"), ("d3_ros.demo", "demo")],
+)
+def test_a_python_without_the_packages_is_one_line(module: str, name: str) -> None:
+    """-S leaves out site-packages, where all of them are."""
+    told = subprocess.run(
+        [sys.executable, "-S", "-m", module],
+        cwd=ROOT,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert told.stderr.startswith(f"{name}: the Python package '")
+    assert told.stderr.count("\n") == 1
+    assert ".venv/bin/python" in told.stderr

@@ -190,12 +190,17 @@ def _flops(args: argparse.Namespace) -> dict[str, Any]:
     print(table.operations_heading())
     rows: list[dict[str, Any]] = []
     for size in _sizes(args, SIZES):
-        for tasks in (OUTPUTS[name] for name in args.outputs):
-            official = None
-            for counted in count_operations(ARCHITECTURES[architecture], size, tasks):
-                official = official or counted
-                print(table.operations_line(size, tasks, counted, official), flush=True)
-                rows.append({"size": size, "tasks": tasks, **vars(counted)})
+        printed: dict[tuple[Any, ...], str] = {}
+        for name in args.outputs:
+            tasks = OUTPUTS[name]
+            changes = tuple(count_operations(ARCHITECTURES[architecture], size, tasks))
+            rows += [{"size": size, "tasks": tasks, **vars(counted)} for counted in changes]
+            if changes in printed:
+                print(f"{size[0]}x{size[1]} {name}: the same as {printed[changes]}", flush=True)
+                continue
+            printed[changes] = name
+            for counted in changes:
+                print(table.operations_line(size, tasks, counted, changes[0]), flush=True)
     return {"operations": rows}
 
 

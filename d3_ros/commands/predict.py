@@ -113,6 +113,12 @@ def run(args: argparse.Namespace) -> int:
     for path in tqdm(paths, unit="image"):
         try:
             rgb = _read_rgb(path)
+            if looks_like_depth(path):
+                tqdm.write(
+                    f"d3_ros predict: note: {path} has one channel of 16 bits, as depth images "
+                    "have. It is taken as a grey photo; the network needs the camera's image",
+                    file=sys.stderr,
+                )
         except DataError as error:
             unreadable += 1
             tqdm.write(f"d3_ros predict: {error}", file=sys.stderr)
@@ -157,6 +163,14 @@ def _read_rgb(path: Path) -> np.ndarray:
 
     # Unlike a camera's images, a photo is turned as its EXIF orientation asks.
     return cv2.cvtColor(read_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def looks_like_depth(path: Path) -> bool:
+    """Whether a file is a PNG of one channel of 16 bits, as its header says."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    # Signature, length and name of IHDR, width, height, then bits of a sample and colour type.
+    return head.startswith(b"\x89PNG") and head[24:] == bytes((16, 0))
 
 
 def _intrinsics(width: int, height: int, given: list[float] | None) -> CameraIntrinsics:

@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from d3_ros.demo.arguments import add_source_arguments, pace, source_options, whole_number
-from d3_ros.demo.run import DemoOptions, run
-from d3_ros.errors import D3Error
+from d3_ros.errors import D3Error, missing_package
+
+try:
+    from d3_ros.demo.arguments import add_source_arguments, pace, source_options, whole_number
+    from d3_ros.demo.run import DemoOptions, run
+except ModuleNotFoundError as missing:
+    sys.exit(f"demo: {missing_package(missing)}")
 
 SAMPLE = Path(__file__).resolve().parents[2] / "test" / "data" / "sample_walk"
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from d3_ros.errors import D3Error
+
 # Fast DDS 2 (Humble to Jazzy) reads the first name, Fast DDS 3 (Kilted and newer) the second.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 # Files in the working directory that Fast DDS reads where no variable names one.
@@ -16,6 +18,8 @@ PROFILE_FILES = ("DEFAULT_FASTRTPS_PROFILES.xml", "DEFAULT_FASTDDS_PROFILES.xml"
 DEFAULT_SEGMENT_BYTES = 2**19
 # Four processes with config/fastdds.xml need so much in /dev/shm.
 SHARED_MEMORY_BYTES = 160 * 2**20
+# What rclpy needs of it just to be imported, with some to spare.
+LEAST_SHARED_MEMORY_BYTES = 2**16
 
 
 def transports_are_chosen(environment: Mapping[str, str]) -> bool:
@@ -40,6 +44,24 @@ def profile_variables(profile: Path | None, environment: Mapping[str, str]) -> d
     if profile is None or transports_are_chosen(environment) or not has_shared_memory():
         return {}
     return dict.fromkeys(PROFILE_VARIABLES, str(profile))
+
+
+def check_shared_memory() -> None:
+    """Refuse to go on where /dev/shm is full; call it before rclpy is imported.
+
+    The tracing library that rclpy loads writes to a file there, and the system ends a process
+    that does so without room for it (SIGBUS), without a word. With a little room left all is well:
+    Fast DDS then sends over UDP by itself.
+
+    Raises:
+        D3Error: it is full; the line has the remedy.
+    """
+    folder = Path("/dev/shm")
+    if folder.is_dir() and shutil.disk_usage(folder).free < LEAST_SHARED_MEMORY_BYTES:
+        raise D3Error(
+            "/dev/shm is full, and ROS needs a little of it: free it, or give the container more "
+            "(docker run --shm-size=256m)"
+        )
 
 
 class LargeMessageCheck:

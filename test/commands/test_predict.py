@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from d3_ros.__main__ import main
+from d3_ros.commands.predict import looks_like_depth
 from d3_ros.network import D3Predictor
 
 HEIGHT, WIDTH = 30, 40
@@ -183,3 +184,14 @@ def test_a_full_disk_is_one_line_and_leaves_no_cut_file(
         f"d3_ros predict: {output}/photo.ply cannot be written (No space left on device)"
     ]
     assert {path.suffix for path in output.iterdir()} == {".png"}
+
+
+def test_a_picture_that_looks_like_depth_is_noted(tmp_path: Path) -> None:
+    for name, picture in (
+        ("depth.png", np.zeros((4, 6), np.uint16)),
+        ("grey.png", np.zeros((4, 6), np.uint8)),
+        ("colour.png", np.zeros((4, 6, 3), np.uint16)),
+        ("photo.jpg", np.zeros((4, 6, 3), np.uint8)),
+    ):
+        cv2.imwrite(str(tmp_path / name), picture)
+        assert looks_like_depth(tmp_path / name) == (name == "depth.png")

@@ -115,6 +115,13 @@ def test_what_cannot_be_read_names_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="record it again or copy it anew"):
         read_contents(empty)
     assert not is_bag(tmp_path / "none")
+    for no_bag in (tmp_path / "folder", tmp_path / "notes.txt"):
+        if no_bag.suffix:
+            no_bag.touch()
+        else:
+            no_bag.mkdir()
+        with pytest.raises(DataError, match=r"is no ROS bag: that is a folder with metadata\.yaml"):
+            read_contents(no_bag)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,11 @@ def test_a_parameter_cannot_be_deleted() -> None:
         # A camera's own parameter that is not set, as a dump has it.
         unset = Parameter("front.depth.max_rate")
         assert robot.node.set_parameters_atomically([unset]).successful
+        # The same as `ros2 param load` sends it.
+        none = Parameter(unset.name, value="None")
+        assert robot.node.set_parameters_atomically([none]).successful
         assert robot.node.has_parameter(unset.name)
+        assert robot.node.get_parameter(unset.name).value is None
 
 
 def test_a_misspelt_parameter_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,16 @@ def start(tmp_path: Path, tiny_bundle: Path) -> Iterator[Callable[..., subproces
     for process in processes:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("module", ["predictor_node", "synthetic.synthetic_camera"])
+def test_help_starts_no_node(module: str) -> None:
+    command = [sys.executable, "-m", f"d3_ros.ros.{module}", "--help"]
+    told = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    assert told.stdout.startswith("usage: ")
+    assert "ros2 launch d3_ros" in told.stdout.replace("\n", " ")
 
 
 # Seconds after the handler is there: during the imports of rclpy and torch, while the network is
@@ -148,3 +159,53 @@ def test_a_process_that_is_busy_ends_after_a_moment(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"busy\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
+
+
+def in_own_mounts(script: str) -> list[str]:
+    """A command that runs a script with mounts of its own; skips where that is refused."""
+    command = ["unshare", "--mount", "sh", "-c"]
+    allowed = shutil.which("unshare") and subprocess.run(
+        [*command, "mount -t tmpfs -o size=16k none /dev/shm"], capture_output=True, check=False
+    )
+    if not allowed or allowed.returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    return [*command, script]
+
+
+NODE = f"exec {sys.executable} -m d3_ros.ros.predictor_node --ros-args -p autostart:=true"
+
+
+def test_a_full_shared_memory_is_one_line(tmp_path: Path) -> None:
+    """Without the line, the system ends the process with SIGBUS in a library that rclpy loads."""
+    script = (
+        f"mount -t tmpfs -o size=16k none /dev/shm && head -c 16384 /dev/zero > /dev/shm/a; {NODE}"
+    )
+    told = subprocess.run(
+        in_own_mounts(script), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 1, told
+    assert told.stderr.startswith("predictor: /dev/shm is full")
+    assert told.stderr.count("\n") == 1
+
+
+def test_a_full_disk_for_ros_s_log_files_does_not_stop_the_node(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    log, full = tmp_path / "log", tmp_path / "full"
+    full.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=16k none {full} && head -c 16384 /dev/zero > {full}/a; "
+        f"export ROS_LOG_DIR={full}; {NODE} -p model:={tiny_bundle} -p device:=cpu"
+    )
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            in_own_mounts(script), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        line = "active, waiting for"
+        wait_until(lambda: line in log.read_text() or process.poll() is not None, line)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()

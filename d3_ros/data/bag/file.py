@@ -165,6 +165,11 @@ def stamp_ns(message: Message) -> int:
 @contextmanager
 def _opened(path: Path) -> Iterator[AnyReader]:
     """`AnyReader` whose faults, while opening, are told in one line."""
+    if path.exists() and not is_bag(path):
+        raise DataError(
+            f"{path} is no ROS bag: that is a folder with metadata.yaml, or with .mcap or .db3 "
+            "files in it, or a file .mcap, .db3 or .bag"
+        )
     try:
         reader = _open(path)
     except Exception as error:  # rosbags lets through what sqlite, YAML and struct raise

@@ -47,8 +47,10 @@ class LenientParameters:
         changes = []
         for new in parameter_list:
             old = node.get_parameter(new.name) if node.has_parameter(new.name) else None
-            same = old is not None and old.value == new.value
-            unset = new.type_ == Parameter.Type.NOT_SET
+            # `ros2 param load` sends the text "None" for a parameter that is not set.
+            none = old is not None and old.value is None and new.value == "None"
+            same = none or (old is not None and old.value == new.value)
+            unset = none or new.type_ == Parameter.Type.NOT_SET
             if unset and old is not None and not same:
                 return SetParametersResult(
                     successful=False,

@@ -66,6 +66,11 @@ from d3_ros.synthetic.room.walk import Loop, Motion
 WAY = (2.2, 1.4)
 NEAREST_M = 0.1
 CAMERA_INFOS = ("camera_info", "sensor_depth/camera_info", "truth/camera_info")
+HELP = """usage: synthetic_camera [--ros-args -p PARAMETER:=VALUE --params-file FILE]
+
+A robot without hardware: camera, sparse depth, LiDAR, scanner, odometry and tf in a furnished room.
+Parameters: `ros2 param list` while it runs. Usually it is started by: ros2 launch d3_ros
+synthetic.launch.py"""
 IMAGES = ("image", "sensor_depth/image", "truth/depth", "truth/normals")
 
 
@@ -278,6 +283,10 @@ def _limits(settings: SyntheticSettings) -> RangeLimits:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until Ctrl-C or SIGTERM; 1 and one line on standard error for bad arguments."""
+    words = sys.argv[1:] if args is None else args
+    if words[:1] in (["-h"], ["--help"]):
+        print(HELP)
+        return 0
     try:
         rclpy.init(args=args)
         node = SyntheticCamera()

@@ -92,7 +92,8 @@ def finetune(config: TrainConfig, output: Path, judge: str) -> Outcome:
     if held_out < MIN_TEST_FRAMES:
         raise DataError(
             f"{config.data.datasets[0].path}: {held_out} frames are held out (split.txt), too "
-            f"few to show whether the result is better: hold out at least {MIN_TEST_FRAMES}"
+            f"few to show whether the result is better: hold out at least {MIN_TEST_FRAMES}, with "
+            "a larger --test-share of a longer recording, or by more lines 'NAME test' in split.txt"
         )
     assert config.model.start is not None
     work = run_folder(output)
