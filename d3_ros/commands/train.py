@@ -1,4 +1,8 @@
-"""Train a bundle by a configuration. The same command goes on with a run that was cut off.
+"""Train a bundle by a configuration or a recipe. The same command goes on where it was cut off.
+
+--recipe FOLDER does everything: it renders frames, then trains one stage after the other. First it
+tells what that costs, with the time of a step as measured on this machine; --dry-run stops there.
+With --config, one run is trained from frames that are there already.
 
 Give the frames and the output folder as data=FOLDER output=FOLDER. Any other KEY=VALUE replaces a
 value of the configuration: seed=2 optimizer.learning_rate=1e-5 ... The output folder gets the
@@ -20,8 +24,18 @@ from d3_ros.errors import D3Error, one_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", help="YAML file, or the name of one in config/training")
+    what.add_argument(
+        "--recipe", help="folder with a recipe.yaml, or the name of one in config/training"
+    )
     parser.add_argument(
-        "--config", required=True, help="YAML file, or the name of one in config/training"
+        "--workdir",
+        type=Path,
+        help="folder for frames, checkpoints and bundles of --recipe (default: runs/NAME)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the recipe and tell its cost, nothing else"
     )
     parser.add_argument(
         "--stage",
@@ -48,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         D3Error: a setting, the configuration or the data is not usable, or training diverged.
     """
+    if args.recipe is not None:
+        return _run_recipe(args)
+    if args.workdir is not None or args.dry_run:
+        raise D3Error("--workdir and --dry-run are for --recipe")
     outputs = [text.partition("=")[2] for text in args.settings if text.startswith("output=")]
     settings = [text for text in args.settings if not text.startswith("output=")]
     with training_package_missing():
@@ -74,6 +92,21 @@ def run(args: argparse.Namespace) -> int:
                 from d3_ros.training.loop.train import train
             bundle = train(load_config(path, settings), output)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(f"bundle in {bundle}")
+    return 0
+
+
+def _run_recipe(args: argparse.Namespace) -> int:
+    if args.settings or args.profile or args.stage != "network":
+        raise D3Error("--recipe takes no settings, --stage or --profile: its files say everything")
+    with training_package_missing():
+        from d3_ros.training.config.recipes import find_recipe
+        from d3_ros.training.loop.recipe import run_recipe
+    path = find_recipe(args.recipe)
+    workdir = args.workdir or Path("runs") / path.parent.name
+    with output_that_cannot_be_written(workdir):
+        bundle = run_recipe(path, workdir, dry_run=args.dry_run)
+    if bundle is not None and os.environ.get("RANK", "0") == "0":
         print(f"bundle in {bundle}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The recipes that the package ships in config/training, found by path or by bare name."""
+"""The configurations that the package ships in config/training, found by path or by bare name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from d3_ros.errors import DataError, one_line
 from d3_ros.network.bundle.lookup import expanded
 
+RECIPE = "recipe.yaml"
+
 
 def find_config(path_or_name: str | Path) -> Path:
     """The YAML file at a path, or the one of that name in the package's config/training.
@@ -17,11 +19,7 @@ def find_config(path_or_name: str | Path) -> Path:
         DataError: there is no such file. If a recipe was renamed, the message has its new name.
     """
     path = expanded(path_or_name)
-    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    shares = [Path(prefix) / "share" / "d3_ros" for prefix in prefixes]
-    folders = [
-        share / "config" / "training" for share in (*shares, Path(__file__).resolve().parents[3])
-    ]
+    folders = _shipped()
     shipped = [folder / path.name for folder in folders if len(path.parts) == 1]
     today = re.sub(r"^nano_(\d)_", r"nano_0\1_", path.name)
     try:
@@ -34,3 +32,25 @@ def find_config(path_or_name: str | Path) -> Path:
     if renamed:
         raise DataError(f"{path}: there is no such file; the recipe is now called {today}")
     raise DataError(f"{path}: there is no such file, nor a recipe of that name in config/training")
+
+
+def find_recipe(path_or_name: str | Path) -> Path:
+    """The recipe.yaml of a recipe's folder, by its path or by its name in config/training.
+
+    Raises:
+        DataError: there is no such folder, or it has no recipe.yaml.
+    """
+    folder = expanded(path_or_name)
+    shipped = [place / folder.name for place in _shipped() if len(folder.parts) == 1]
+    for candidate in (folder, *shipped):
+        if (candidate / RECIPE).is_file():
+            return candidate / RECIPE
+    raise DataError(f"{folder}: no folder with a {RECIPE}, nor a recipe of that name is there")
+
+
+def _shipped() -> list[Path]:
+    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
+    shares = [Path(prefix) / "share" / "d3_ros" for prefix in prefixes]
+    return [
+        share / "config" / "training" for share in (*shares, Path(__file__).resolve().parents[3])
+    ]

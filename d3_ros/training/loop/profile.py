@@ -93,17 +93,25 @@ def table(config: TrainConfig, costs: list[StageCost]) -> list[str]:
         told = "" if cost.milliseconds is None else f"{cost.milliseconds:9.1f}"
         lines.append(f"{cost.name:10} {cost.flop / 1e12:9.3f} {cost.peak_bytes / 1e9:9.2f} {told}")
     rounds = config.stages[-1].batch // config.micro_batch
-    once = costs[STAGES.index("optimizer")]
     flop = sum(cost.flop for cost in costs)
     lines.append(
         f"a step of {config.stages[-1].batch} images: {flop * rounds / 1e12:.1f} TFLOP, "
         f"{max(cost.peak_bytes for cost in costs) / 1e9:.1f} GB on one device"
     )
-    if once.milliseconds is not None:
-        each = sum(cost.milliseconds or 0 for cost in costs) - once.milliseconds
-        seconds = (each * rounds + once.milliseconds) / 1000
+    seconds = step_seconds(config, costs)
+    if seconds is not None:
         lines.append(f"{1 / seconds:.3f} steps/s on one device, without the reading of data")
     return lines
+
+
+def step_seconds(config: TrainConfig, costs: list[StageCost]) -> float | None:
+    """Seconds of a whole step of the last stage, without the reading of data; None: not timed."""
+    once = costs[STAGES.index("optimizer")].milliseconds
+    if once is None:
+        return None
+    each = sum(cost.milliseconds or 0 for cost in costs) - once
+    rounds = config.stages[-1].batch // config.micro_batch
+    return (each * rounds + once) / 1000
 
 
 def _count(config: TrainConfig) -> list[StageCost]:
