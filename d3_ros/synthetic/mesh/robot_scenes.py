@@ -283,7 +283,11 @@ def _low_view(
             eye = rng.uniform(low, high)
             axis = 1 - side % 2
             eye[axis] = high[axis] - gap if ahead[axis] > 0 else low[axis] + gap
-        if (eye > low).all() and (eye < high).all() and plan.free(*eye, 0.0):
+        if (
+            (eye > low).all()
+            and (eye < high).all()
+            and plan.free(float(eye[0]), float(eye[1]), 0.0)
+        ):
             break
     else:
         eye = np.clip(eye, low, high)

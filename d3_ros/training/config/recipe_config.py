@@ -47,7 +47,7 @@ class RenderedSet:
 
 
 @dataclass(frozen=True)
-class Start:
+class RecipeStart:
     """The bundle that the first stage starts from.
 
     `bundle`: folder or name. `manifest_sha256`: of its bundle.json; another bundle is refused.
@@ -71,7 +71,7 @@ class Recipe:
     name: str
     render: tuple[RenderedSet, ...]
     stages: tuple[str, ...]
-    start: Start | None = None
+    start: RecipeStart | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.stages) <= MOST_STAGES:
