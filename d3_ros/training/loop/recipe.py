@@ -17,7 +17,7 @@ from pathlib import Path
 from d3_ros.errors import D3Error
 from d3_ros.imaging.image_file import write_whole
 from d3_ros.network.bundle.lookup import MANIFEST, find_bundle
-from d3_ros.synthetic.dataset import check_kinds, render_folder, render_scene
+from d3_ros.synthetic.dataset import VIEWS_PER_SCENE, check_kinds, render_folder, render_scene
 from d3_ros.synthetic.mesh.rig import Mounting, Rig
 from d3_ros.training.config.recipe_config import DATA, Recipe, RenderedSet, load_recipe, load_stages
 from d3_ros.training.config.recipes import RECIPE
@@ -135,16 +135,15 @@ def _rig(one: RenderedSet) -> Rig:
 
 
 def _render_time(todo: list[RenderedSet]) -> str:
-    """How long the sets take on all cores, as two scenes of the first are now timed."""
+    """How long the sets take on all cores, as a scene of the first is now timed."""
     if not todo:
         return ""
     one = todo[0]
     began = time.perf_counter()
-    count = sum(len(list(render_scene(one.seed, i, 1, _rig(one), one.kinds))) for i in (0, 1))
+    count = len(list(render_scene(one.seed, 0, VIEWS_PER_SCENE, _rig(one), one.kinds)))
     each = (time.perf_counter() - began) / max(count, 1) / (one.size[0] * one.size[1])
-    # A scene is built once for four frames; the measured ones pay for it alone.
     seconds = sum(each * s.frames * s.size[0] * s.size[1] for s in todo) / (os.cpu_count() or 1)
-    return f", at most {_duration(seconds)}"
+    return f", about {_duration(seconds)}"
 
 
 def _run_seconds(config: TrainConfig, first: TrainConfig) -> float | None:
