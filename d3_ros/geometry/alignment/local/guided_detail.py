@@ -246,15 +246,17 @@ class _Cloud:
         samples[..., 8] = log_trust - 0.5 * (_squared_norm(near) + _squared_norm(like))
         exponent = samples @ places
         weight = cv2.exp(exponent.reshape(-1, many)).reshape(exponent.shape)
-        y, x = near[..., 0], near[..., 1]
         truth, field = self.truth[index], self.base[index]
-        moments = np.stack(
-            [np.ones_like(x), y, x, y * y, x * x, y * x]
-            + [factor * value for value in (truth, field) for factor in (1.0, y, x)],
-            axis=1,
-        )
+        # 1, y, x; yy, yx, xx; and the two log depths times 1, y, x.
+        moments = np.empty((blocks, 12, count), np.float32)
+        moments[:, 0], moments[:, 1:3] = 1.0, near.transpose(0, 2, 1)
+        np.multiply(moments[:, 1:3], moments[:, 1:2], out=moments[:, 3:5])
+        np.square(moments[:, 2], out=moments[:, 5])
+        np.multiply(moments[:, :3], truth[:, None], out=moments[:, 6:9])
+        np.multiply(moments[:, :3], field[:, None], out=moments[:, 9:])
         base = likeness[:, 3] * np.float32(FIELD_DEPTH)
-        return _Planes(moments @ weight, offsets * per_bandwidth, truth, field, base)
+        values = self.truth[index.T], self.base[index.T]
+        return _Planes(moments @ weight, offsets * per_bandwidth, *values, base)
 
 
 def _likeness(colours: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -271,10 +273,10 @@ class _Planes:
     """Weighted planes through the samples around B blocks of Q places.
 
     Args:
-        moments: (B, 12, Q) weighted sums: 1, y, x, yy, xx, yx; z, yz, xz of the sensor's log depth,
+        moments: (B, 12, Q) weighted sums: 1, y, x, yy, yx, xx; z, yz, xz of the sensor's log depth,
             and of the field's.
         position: (B, 2, Q) of the places: y and x, in bandwidths from the block's centre.
-        truth, field: (B, K) log depth of the samples, by the sensor and by the field.
+        truth, field: (K, B) log depth of the samples, by the sensor and by the field.
         base: (B, Q) log depth of the places by the field.
     """
 
@@ -288,7 +290,7 @@ class _Planes:
     ) -> None:
         self.mass = moments[:, 0] + np.float32(LEAST_WEIGHT)
         moments /= self.mass[:, None]
-        _, y, x, yy, xx, yx = (moments[:, number] for number in range(6))
+        _, y, x, yy, yx, xx = (moments[:, number] for number in range(6))
         self._values = moments[:, 6:9], moments[:, 9:12]
         self._truth, self._field, self.base = truth, field, base
         yy = yy - y * y + SLOPE_RIDGE
@@ -307,7 +309,7 @@ class _Planes:
         values = self._values[0] - shape * self._values[1]
         level = sum(factor * values[:, number] for number, factor in enumerate(self._level))
         samples = self._truth - shape * self._field
-        low, high = samples.min(axis=1), samples.max(axis=1)
+        low, high = samples.min(axis=0), samples.max(axis=0)
         level = np.clip(level, low[:, None] - OVERSHOOT, high[:, None] + OVERSHOOT)
         share = self.mass / (self.mass + np.float32(style.field_weight))
         return share * level, share * (1 - shape)

@@ -15,6 +15,7 @@ from d3_ros.geometry.alignment.local.gaussian_process import (
     GOOD_SENSOR_LONER_SHARE,
     LONER_ERROR,
     OUTLIER_WEIGHT,
+    Regression,
     ResidualModel,
     loner_doubt,
 )
@@ -54,6 +55,20 @@ class LocalFit:
     held_out: np.ndarray
     weight: np.ndarray
     left_out: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the detail is made of: `samples`, all points but the held-out ones, and `judges` (M,),
+    those. `base_at_judges` (M,): log depth of the smooth field there, made without them.
+    `dense`: whether the regression saw thinned points.
+    """
+
+    samples: Samples
+    judges: Samples
+    base_at_judges: np.ndarray
+    regression: Regression
+    dense: bool
 
 
 class LocalCorrection:
@@ -102,11 +117,7 @@ class LocalCorrection:
         height, width = relative.shape
         dense = len(few) < len(seen)
         parts = [few, held_out]
-        log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in parts]))
-        log_truth = np.log(np.concatenate([part.depth for part in parts]))
-        position = np.concatenate(
-            [image_position(p.columns, p.rows, relative.shape) for p in parts]
-        )
+        position, log_fit, residual = _residuals(fit, parts, relative.shape)
         # Points that the global fit puts behind the camera cannot be corrected.
         known = np.flatnonzero(np.isfinite(log_fit))
         known_few = int(np.searchsorted(known, len(few)))
@@ -116,7 +127,7 @@ class LocalCorrection:
         with self._stage("regression"):
             regression = self._residuals.regress(
                 Features(position[known], log_fit[known] - origin),
-                (log_truth - log_fit)[known],
+                residual[known],
                 np.concatenate([part.weight for part in parts])[known],
                 known_few,
                 join=not dense,
@@ -126,48 +137,57 @@ class LocalCorrection:
         with self._stage("field"):
             field = evaluate_field(regression, origin, width, height, _depth_range(fit), bound)
         metric_map = MetricMap(fit, field, None, bound, self.settings.max_depth)
-
-        trust = np.zeros(len(log_fit))
-        trust[known] = regression.weight
         hidden = known[known_few:]
-        judges = held_out[hidden - len(few)]
-        honest = log_fit[hidden] + np.clip(regression.held_out, -bound, bound)
         with self._stage("detail"):
-            samples = _samples(metric_map, seen, relative.shape, trust[cell_of])
-            if dense:
-                _trust_all_but_lone(samples, (height, width))
-            held_out_samples = _samples(metric_map, judges, relative.shape, trust[hidden])
-
-            def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-                return metric_map.log_depth(relative[np.ix_(rows, columns)])[1]
-
-            detail: Detail | None
             surroundings = around()
-            if isinstance(surroundings, Guide):
-                trust[known] = regression.trust
-                samples = replace(samples, trust=trust[cell_of])
-                if not dense:  # the same points as the regression's
-                    samples = samples[known[:known_few]]
-                everything = concatenate(samples, replace(held_out_samples, trust=trust[hidden]))
-                if len(regression.judge_errors):
-                    last = everything.truth[-len(regression.judge_errors) :]
-                    honest = last - regression.judge_errors
-                detail, errors, weight = self._guided.fit(
-                    surroundings, everything, honest, (height, width), base
-                )
-            else:
-                detail, errors = self._detail.fit(
-                    samples, held_out_samples, honest, dense, (height, width), base, surroundings
-                )
-                weight = np.ones(len(errors))
-                if len(regression.judge_errors):  # more of them than were held out
-                    errors = regression.judge_errors
-                    weight = regression.trust[-len(errors) :]
+            guided = isinstance(surroundings, Guide)
+            trust = np.zeros(len(log_fit))
+            trust[known] = regression.trust if guided else regression.weight
+            samples = _samples(metric_map, seen, relative.shape, trust[cell_of])
+            if guided and not dense:  # the same points as the regression's
+                samples = samples[known[:known_few]]
+            judges = held_out[hidden - len(few)]
+            evidence = _Evidence(
+                samples,
+                _samples(metric_map, judges, relative.shape, trust[hidden]),
+                log_fit[hidden] + np.clip(regression.held_out, -bound, bound),
+                regression,
+                dense,
+            )
+            detail, errors, weight = self._add_detail(metric_map, evidence, relative, surroundings)
         if detail is not None and detail.step > 1:
             detail = self._smoothed(detail, metric_map, relative)
-        left_out = np.abs(np.expm1(regression.left_out))
-        metric_map = replace(metric_map, detail=detail)
-        return LocalFit(metric_map, np.abs(np.expm1(errors)), weight, left_out)
+        held_out_errors, left_out = (np.abs(np.expm1(e)) for e in (errors, regression.left_out))
+        return LocalFit(replace(metric_map, detail=detail), held_out_errors, weight, left_out)
+
+    def _add_detail(
+        self,
+        metric_map: MetricMap,
+        evidence: _Evidence,
+        relative: np.ndarray,
+        surroundings: Diagram | Guide,
+    ) -> tuple[Detail | None, np.ndarray, np.ndarray]:
+        """The detail, errors (log depth) at points it did not know, and their weight."""
+        shape = relative.shape[0], relative.shape[1]
+        samples, judges, honest = evidence.samples, evidence.judges, evidence.base_at_judges
+        left_out = evidence.regression.judge_errors
+
+        def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            return metric_map.log_depth(relative[np.ix_(rows, columns)])[1]
+
+        if isinstance(surroundings, Guide):
+            everything = concatenate(samples, judges)
+            if len(left_out):  # more of them than were held out
+                honest = everything.truth[-len(left_out) :] - left_out
+            return self._guided.fit(surroundings, everything, honest, shape, base)
+        if evidence.dense:
+            _trust_all_but_lone(samples, shape)
+        detail, errors = self._detail.fit(
+            samples, judges, honest, evidence.dense, shape, base, surroundings
+        )
+        if len(left_out):
+            return detail, left_out, evidence.regression.trust[-len(left_out) :]
+        return detail, errors, np.ones(len(errors))
 
     def _smoothed(self, detail: Detail, metric_map: MetricMap, relative: np.ndarray) -> Detail:
         """The detail moved so that its cells' correction is steady over time."""
@@ -176,6 +196,16 @@ class LocalCorrection:
         correction = np.nan_to_num(detail.offset + (1.0 - weight) * base - by_fit)
         smoothed = self._smoother.update(np.nan_to_num(by_fit), correction)
         return replace(detail, offset=detail.offset + (smoothed - correction))
+
+
+def _residuals(
+    fit: GlobalFit, parts: list[Points], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image position (N, 2), log depth of the fit (N,) and what it lacks (N,), of all parts."""
+    log_fit = np.log(np.concatenate([fit.metres(part.relative) for part in parts]))
+    log_truth = np.log(np.concatenate([part.depth for part in parts]))
+    position = [image_position(part.columns, part.rows, shape) for part in parts]
+    return np.concatenate(position), log_fit, log_truth - log_fit
 
 
 def _samples(
