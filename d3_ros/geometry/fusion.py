@@ -37,10 +37,10 @@ def fuse(
 ) -> Fusion:
     """Let measured pixels through where they agree with the prediction; blend at their borders.
 
-    A pixel that is measured and agrees keeps its measurement exactly. Around such pixels the
-    prediction is bent towards them: by the ratio at the nearest kept pixel, fading to nothing over
-    `blend_px`, and only on the same surface (no step of the predicted depth between the two).
-    Pixels that are measured but disagree stay as predicted, and are counted.
+    A measured pixel that agrees keeps its measurement exactly. Around it the prediction is
+    multiplied by the ratio of measurement to prediction at the nearest kept pixel. This fades to
+    nothing over `blend_px`, and it stays on one surface (no step of the predicted depth between the
+    two pixels). A measured pixel that disagrees stays as predicted, and is counted.
 
     Args:
         predicted_m: (H, W) float32 metres, NaN = unknown. Not changed.

@@ -15,7 +15,7 @@ from d3_ros.geometry.camera import ray_length, ray_map
 from d3_ros.types import CameraIntrinsics, CameraMounting
 
 LEVEL_UP = (0.0, -1.0, 0.0)
-# Rays nearer to the horizon than this make depth depend too much on a degree of tilt.
+# Rays nearer to the horizon than this are not used: a degree of tilt changes their depth too much.
 MIN_SINE_BELOW_HORIZON = 0.1
 # The floor's normal is taken from every so many pixels, each way.
 SAMPLE_STEP = 4
@@ -44,10 +44,10 @@ def floor_depth(
 ) -> Floor:
     """Metric depth of the floor that surface normals show.
 
-    Floor pixels are those under the horizon whose normal is within `max_tilt_deg` of `up`; the
-    floor's own normal is their robust mean, so a few degrees of error in `up` do not matter. A
-    table top has the same normal at another height: give the result to the aligner, whose robust
-    fit goes by the majority.
+    A floor pixel is under the horizon, and its normal is within `max_tilt_deg` of `up`. The floor's
+    own normal is the robust mean of these normals, so a few degrees of error in `up` do not matter.
+    A table top has the same normal at another height. The aligner's robust fit follows the majority
+    of the pixels, so it ignores a small table.
 
     Args:
         normals: (H, W, 3) unit normals in the optical frame, facing the camera; NaN = unknown.
@@ -82,7 +82,7 @@ def floor_depth(
     share = float(coarse.mean())
     if share < min_share:
         return Floor(None, direction, share, f"only {share:.1%} of the image is floor")
-    # The median of unit vectors, brought back to length, does not mind the legs of a table.
+    # The median, scaled back to length 1, is robust to other things in the image.
     normal = np.median(normals[::SAMPLE_STEP, ::SAMPLE_STEP][coarse], axis=0)
     normal /= np.linalg.norm(normal)
 

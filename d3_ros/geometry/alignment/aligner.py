@@ -21,15 +21,15 @@ from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.uncertainty import ErrorModel
 from d3_ros.types import DepthFit
 
-# More where points are so many that they are thinned, and to hold some out costs nothing.
+# Most held-out points; the second number is for points so many that they are thinned anyway.
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
 # Up to so many points, the image guides the detail; more show the edges themselves.
 GUIDED_POINTS = 3000
-# Of few points, about so many are predicted from one side only when they are left out.
+# About so many points lie on the hull of all; left out, they are predicted from one side only.
 HULL_POINTS = 2.5
-# Standard deviations of a normal distribution that 95 % of its values are above.
+# 95 % of a normal distribution lie above its mean minus so many standard deviations.
 ONE_SIDED_95 = 1.645
-# Seconds that an image may be late behind a newer one before it is a new beginning.
+# An image that is older than the newest one by more than this (seconds) begins a new sequence.
 LATE_S = 1.0
 
 

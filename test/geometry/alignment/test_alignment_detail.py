@@ -14,6 +14,7 @@ from d3_ros.evaluation.scale import interpolate, table_rows
 from d3_ros.evaluation.scale_frames import load_frames
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.geometry.alignment.local.detail import ALONE_SHARE, _plain
+from d3_ros.geometry.alignment.local.local_correction import _trust_all_but_lone
 from d3_ros.geometry.alignment.local.voronoi import Samples, diagram_of, insert
 
 SHAPE = (120, 160)
@@ -152,8 +153,28 @@ def lidar_like_network(rgb: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows, np.float32)
 
 
+def lone_trust(depths: list[float]) -> list[float]:
+    """Trust of doubted samples of these log depths, alone among 1,200 samples at log depth 1."""
+    rows, columns = (axis.ravel() for axis in np.mgrid[2:120:4, 2:160:4])
+    truth, trust = np.ones(len(rows)), np.ones(len(rows))
+    lone = np.arange(len(depths)) * (len(rows) // len(depths))
+    truth[lone], trust[lone] = depths, 0.2
+    samples = Samples(rows, columns, np.ones(len(rows)), truth, trust)
+    _trust_all_but_lone(samples, SHAPE)
+    assert np.all(np.delete(samples.trust, lone) == 1.0)
+    return samples.trust[lone].tolist()
+
+
+def test_few_lone_points_of_a_dense_sensor_are_small_objects_and_many_are_outliers():
+    assert lone_trust([1.3, 0.7, 1.4]) == [1.0, 1.0, 1.0]
+    assert lone_trust([1.3, 1.9, 0.1]) == [1.0, 0.0, 0.0]  # too far off for any object
+    many = np.random.default_rng(0).uniform(0.4, 0.9, 240)
+    assert np.median(lone_trust(many.tolist())) < 0.001
+
+
 def test_every_other_point_of_a_lidar_is_predicted_as_well_as_by_interpolation(test_data):
     frames = list(load_frames(test_data / "kitti", lidar_like_network, limit=2))
+    rmse = []
     for frame in frames:
         sparse, measured = frame.given["every_second"], np.isfinite(frame.truth)
         metric = ScaleAligner().update(frame.relative, sparse, stamp=0.0).apply(frame.relative)
@@ -162,6 +183,9 @@ def test_every_other_point_of_a_lidar_is_predicted_as_well_as_by_interpolation(t
         assert known.sum() > 0.97 * measured.sum()
         ours, alone = (np.abs(answer / frame.truth - 1)[known].mean() for answer in answers)
         assert ours <= alone
+        rmse.append([np.sqrt(np.square(a - frame.truth)[known].mean()) for a in answers])
+    ours, alone = np.mean(rmse, axis=0)
+    assert ours <= alone
 
 
 def test_the_kitti_row_is_in_the_table(test_data):

@@ -1,11 +1,12 @@
-"""What the smooth field leaves over, carried from every sensor point to the pixels around it.
+"""Detail from the points alone: each pixel takes what the smooth field lacks at its nearest point.
 
-The field is fitted to at most a few hundred points and smooth; a LiDAR has tens of thousands. Here
-each pixel takes the residual of its nearest point (a discrete Voronoi diagram), averaged over a
-window as large as the distance to that point, which makes straight runs from point to point. It
-fades where points are far, and does not cross depth edges. How wide the window is in x and in y (a
-LiDAR's lines are dense along themselves and far apart), and how much of the network's own detail
-stays, is what predicts points best that were held out.
+The field is smooth, and it is fitted to a few hundred points; a LiDAR has tens of thousands. The
+nearest points come from a discrete Voronoi diagram. Their residuals are averaged over a window that
+is as large as the distance to the point, so that the result is straight from point to point. The
+detail fades where points are far, and it stops at depth edges.
+
+Held-out points choose the style: how wide the window is in x and in y (a LiDAR's lines are dense
+along themselves and far apart), and how much of the network's own detail stays.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
 from d3_ros.geometry.alignment.parallel import in_image_bands, together
 from d3_ros.geometry.alignment.smoothing import SteadyChoice
 
-# Residuals that do not stand out of the noise (robust standard deviations) are mostly noise.
+# Residuals below so many robust standard deviations are mostly noise.
 NOISE_FACTOR = 1.5
 # In spacings of the points: full strength up to the first distance, none from the second.
 FADE_FROM, FADE_TO = 1.0, 3.0
@@ -54,17 +55,18 @@ class Style:
     denoise: bool = True
 
 
-# Without points to judge by: the window that is right for points all over the image.
+# The style where no points choose one: right for points all over the image.
 PLAIN = Style()
-# The share of what points say without the network, whose edges may be false, there: most of it
-# where the network misses them by much more than this (log depth), none where it is exact.
+# Where no points choose a style, this share of the detail does not use the network, whose edges may
+# be false. The share falls to zero where the network misses the points by much less than
+# `ALONE_RESIDUAL` (log depth); a share below `MIN_ALONE_SHARE` is taken for zero.
 ALONE_SHARE, ALONE_RESIDUAL, MIN_ALONE_SHARE = 0.15, 0.0005, 0.01
 STYLES = tuple(
     Style(x, y, detail, denoise)
     for (x, y), detail, denoise in product(
         ((1.0, 1.0), (1.5, 0.25)), (1.0, 0.5, 0.0), (True, False)
     )
-    if detail > 0.0 or not denoise  # of the residual, which without detail has no part
+    if detail > 0.0 or not denoise  # without detail, the residual is not used
 )
 
 
@@ -106,7 +108,7 @@ class DetailModel:
         self,
         seen: Samples,
         held_out: Samples,
-        honest: np.ndarray,
+        loo_base: np.ndarray,
         choose: bool,
         shape: tuple[int, int],
         base: Callable[[np.ndarray, np.ndarray], np.ndarray],
@@ -117,26 +119,26 @@ class DetailModel:
         Args:
             seen: samples to predict by.
             held_out: samples to predict, which join the others afterwards.
-            honest: (M,) base of those held out that does not know them.
-            choose: whether every other one held out settles the style, if they are `MIN_JUDGES`;
-                else it is `PLAIN`.
+            loo_base: (M,) base at the held-out samples, predicted without them.
+            choose: whether every other held-out sample chooses the style, if there are at least
+                `MIN_JUDGES`; else the style is `PLAIN`.
             shape: height and width of the image.
             base: rows (h,) and columns (w,) of pixels to their (h, w) log depth so far.
-            diagram: of the seen samples, of the believed and the others.
+            diagram: of all seen samples, also those of little trust.
 
         Returns:
-            The detail, and errors (log depth) of the held-out samples that settled nothing.
+            The detail, and errors (log depth) at the held-out samples that chose no style.
         """
         choose = choose and len(held_out) >= MIN_JUDGES
         measured = slice(1, None, 2) if choose else slice(None)
         believed = seen.trust > MIN_TRUST
         if not believed.any():
-            return None, (honest - held_out.truth)[measured]
+            return None, (loo_base - held_out.truth)[measured]
         diagram = hand_on(diagram, seen, ~believed)
         joining = held_out[held_out.trust > MIN_TRUST]
 
         def judge() -> tuple[Style | None, np.ndarray]:
-            guesses = _Guesses(seen, held_out, honest, diagram)
+            guesses = _Guesses(seen, held_out, loo_base, diagram)
             style: Style | None = _plain(seen)
             if choose:
                 style = self._choice.choose(guesses.errors(slice(0, None, 2)))
@@ -152,7 +154,7 @@ class DetailModel:
 
 
 def _plain(samples: Samples) -> Style:
-    """`PLAIN` for points that the base does not quite meet."""
+    """`PLAIN`, with less of the network's detail where the base misses the points."""
     missed = median(np.abs(samples.truth - samples.base)[samples.trust > MIN_TRUST])
     share = ALONE_SHARE * missed**2 / (missed**2 + ALONE_RESIDUAL**2)
     return replace(PLAIN, detail=1.0 - share) if share > MIN_ALONE_SHARE else PLAIN
@@ -190,8 +192,8 @@ def _carry(samples: Samples, diagram: Diagram, style: Style, coarse: np.ndarray)
 def _means(
     values: np.ndarray, nearest: np.ndarray, rows: slice
 ) -> Callable[[int, int], np.ndarray]:
-    """Means over windows, as `_average` wants them, of each cell's sample, in a band of cells."""
-    top = min(rows.start, RADII[-1])  # so many rows above belong to windows, too
+    """The function `mean(x, y)` of `_average` for a band of cells; each has its sample's value."""
+    top = min(rows.start, RADII[-1])  # windows reach so many rows above the band
     image = values[nearest[rows.start - top : rows.stop + RADII[-1]]]
 
     def mean(x: int, y: int) -> np.ndarray:
@@ -206,7 +208,7 @@ def _means(
 def _coarse_base(
     base: Callable[[np.ndarray, np.ndarray], np.ndarray], step: int, shape: tuple[int, int]
 ) -> np.ndarray:
-    """(h, w) log depth so far; of every other pixel where cells are pixels, to be quick."""
+    """(h, w) log depth so far, at the cells; at every other pixel where a cell is one pixel."""
     step = max(step, 2)
     rows, columns = (
         np.minimum(np.arange(0, pixels, step) + step // 2, pixels - 1) for pixels in shape
@@ -230,7 +232,7 @@ def _enlarge(cells: np.ndarray, step: int, top: int, height: int) -> np.ndarray:
     if step == 1:
         return cells[top : top + height]
     first = top // step
-    above = min(first, 1)  # a row more on either side, as the whole image has it there
+    above = min(first, 1)  # one more row on either side, which the interpolation needs
     cells = cells[first - above : -(-(top + height) // step) + 1]
     size = (cells.shape[1] * step, cells.shape[0] * step)
     large = np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR))
@@ -238,7 +240,7 @@ def _enlarge(cells: np.ndarray, step: int, top: int, height: int) -> np.ndarray:
 
 
 def _residual(samples: Samples, denoise: bool) -> np.ndarray:
-    """(N,) what the base lacks at the samples, less what may be noise."""
+    """(N,) truth minus base at the samples, by trust; `denoise` shrinks what may be noise."""
     residual = samples.truth - samples.base
     if denoise:
         believed = np.abs(residual[samples.trust > MIN_TRUST])
@@ -256,7 +258,10 @@ def _strength(distance: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def _shares(distance: np.ndarray) -> list[np.ndarray]:
-    """Per radius of `RADII`, how far each distance is on its way to it from the one before."""
+    """For each radius of `RADII`: where a distance lies between the previous radius and this one.
+
+    0 at the previous radius or nearer, 1 at this one or farther.
+    """
     shares, before = [], 0
     for radius in RADII:
         share = distance - np.float32(before)
@@ -269,9 +274,9 @@ def _shares(distance: np.ndarray) -> list[np.ndarray]:
 def _average(
     mean: Callable[[int, int], np.ndarray], shares: list[np.ndarray], style: Style
 ) -> np.ndarray:
-    """Mean over a window that grows with distance, between the windows of `RADII`.
+    """Mean over a window that grows with distance, interpolated between the windows of `RADII`.
 
-    `mean(x, y)` is that over x pixels to either side and y up and down, of the shape of `shares`.
+    `mean(x, y)` averages over x cells to either side and y cells up and down.
     """
     inner = mean(0, 0)
     average = inner.copy()
@@ -314,9 +319,9 @@ class _Guesses:
     """Log depth of samples that the diagram does not know, under every style."""
 
     def __init__(
-        self, samples: Samples, asked: Samples, honest: np.ndarray, diagram: Diagram
+        self, samples: Samples, asked: Samples, loo_base: np.ndarray, diagram: Diagram
     ) -> None:
-        self.base, self.truth = honest, asked.truth
+        self.base, self.truth = loo_base, asked.truth
         rows, columns = asked.rows // diagram.step, asked.columns // diagram.step
         self._shares = _shares(diagram.distance[rows, columns])
         self._strength = _strength(diagram.distance[rows, columns], diagram.spacing)

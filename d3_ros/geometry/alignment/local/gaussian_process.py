@@ -119,7 +119,7 @@ class ResidualModel:
         alpha = dtrsv(factor, white, lower=1, trans=1)
         if join:
             # The factor's leading block is that of the seen points alone, so one factorisation
-            # gives both the honest prediction of the held-out points and the regression on all.
+            # gives both: held-out points predicted without themselves, and the regression on all.
             prediction = factor[seen:, :seen] @ white[:seen]
             # The inverse's last diagonal elements need the factor's last block alone.
             last = slice(max(0, anchors - JUDGES), anchors)

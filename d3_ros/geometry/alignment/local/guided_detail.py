@@ -1,9 +1,9 @@
 """Detail that follows the image's edges: a local regression of the sensor points, guided by colour.
 
-Each cell of the image takes the points around it, weighted by distance, by colour and by the depth
-that the smooth field predicts, and fits a plane in log depth to them. Where no point is alike, the
-smooth field stays. How much the points outweigh the field, and whether the field's own shape stays
-between them, is what predicts left-out points best.
+Each cell of the image fits a plane in log depth to the points around it. A point's weight falls
+with its distance, with the difference of colour, and with the difference of the depth that the
+smooth field predicts. Where no point is alike, the smooth field stays. Left-out points choose the
+style: how much the points outweigh the field, and whether the field's own shape stays between them.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class GuidedDetailModel:
         self,
         guide: Guide,
         samples: Samples,
-        honest: np.ndarray,
+        loo_base: np.ndarray,
         shape: tuple[int, int],
         base: Callable[[np.ndarray, np.ndarray], np.ndarray],
     ) -> tuple[Detail, np.ndarray, np.ndarray]:
@@ -121,12 +121,13 @@ class GuidedDetailModel:
         Args:
             guide: the image.
             samples: sensor points.
-            honest: (M,) base at the last M samples, each made without itself. These judge.
+            loo_base: (M,) base at the last M samples, each predicted without itself. These samples
+                choose the style.
             shape: (H, W) of the image.
             base: rows (h,) and columns (w,) of pixels to their (h, w) log depth so far.
         """
         samples = _believe_small_objects(guide, samples)
-        judges = np.arange(len(samples) - len(honest), len(samples))
+        judges = np.arange(len(samples) - len(loo_base), len(samples))
         truth = samples.truth[judges]
         styles = styles_for(len(samples))
         cloud = _Cloud(guide, samples)
@@ -135,7 +136,7 @@ class GuidedDetailModel:
             if len(truth) == 0:
                 return styles[0], truth
             some = samples[judges]
-            planes = cloud.at_points(some.rows, some.columns, honest, judges)
+            planes = cloud.at_points(some.rows, some.columns, loo_base, judges)
             errors = [planes.predict(style)[:, 0] - truth for style in styles]
             # The root, so that the few points beside a step do not decide alone.
             capped = [np.sqrt(np.minimum(np.abs(error), ERROR_CAP)) for error in errors]
@@ -173,7 +174,7 @@ def _believe_small_objects(guide: Guide, samples: Samples) -> Samples:
 
 
 def _standard_error(differences: np.ndarray) -> float:
-    """What a mean of paired differences must exceed to be significant; 0 for equal errors."""
+    """The smallest mean of paired differences that is significant; 0 for equal errors."""
     return SIGNIFICANT_ERRORS * float(np.std(differences)) / len(differences) ** 0.5
 
 

@@ -60,13 +60,13 @@ class LocalFit:
 @dataclass(frozen=True)
 class _Evidence:
     """What the detail is made of: `samples`, all points but the held-out ones, and `judges` (M,),
-    those. `base_at_judges` (M,): log depth of the smooth field there, made without them.
+    those. `loo_base` (M,): log depth of the smooth field there, predicted without them.
     `dense`: whether the regression saw thinned points.
     """
 
     samples: Samples
     judges: Samples
-    base_at_judges: np.ndarray
+    loo_base: np.ndarray
     regression: Regression
     dense: bool
 
@@ -169,7 +169,7 @@ class LocalCorrection:
     ) -> tuple[Detail | None, np.ndarray, np.ndarray]:
         """The detail, errors (log depth) at points it did not know, and their weight."""
         shape = relative.shape[0], relative.shape[1]
-        samples, judges, honest = evidence.samples, evidence.judges, evidence.base_at_judges
+        samples, judges, loo_base = evidence.samples, evidence.judges, evidence.loo_base
         left_out = evidence.regression.judge_errors
 
         def base(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -178,12 +178,12 @@ class LocalCorrection:
         if isinstance(surroundings, Guide):
             everything = concatenate(samples, judges)
             if len(left_out):  # more of them than were held out
-                honest = everything.truth[-len(left_out) :] - left_out
-            return self._guided.fit(surroundings, everything, honest, shape, base)
+                loo_base = everything.truth[-len(left_out) :] - left_out
+            return self._guided.fit(surroundings, everything, loo_base, shape, base)
         if evidence.dense:
             _trust_all_but_lone(samples, shape)
         detail, errors = self._detail.fit(
-            samples, judges, honest, evidence.dense, shape, base, surroundings
+            samples, judges, loo_base, evidence.dense, shape, base, surroundings
         )
         if len(left_out):
             return detail, left_out, evidence.regression.trust[-len(left_out) :]
