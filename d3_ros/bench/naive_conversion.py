@@ -100,7 +100,7 @@ def create_cloud(header: Header, fields: Sequence[PointField], points: np.ndarra
     kinds = np.dtype([(field.name, np.float32) for field in fields])
     rows = np.ascontiguousarray(unstructured_to_structured(points, kinds))
     data = array.array("B")
-    data.frombytes(memoryview(rows).cast("B"))
+    data.frombytes(rows.data.cast("B"))
     return PointCloud2(
         header=header,
         height=1,

@@ -59,8 +59,10 @@ def test_a_proof_goes_on_where_it_stopped(
 
 
 def test_a_step_that_fails_is_told_and_the_others_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    precision = proof.Proof._precision
+
     def fail(self: object, dtype: str) -> dict[str, object]:
         raise NonFiniteError("not finite")
 
@@ -69,3 +71,19 @@ def test_a_step_that_fails_is_told_and_the_others_run(
     steps = json.loads((tmp_path / "proof.json").read_text())["steps"]
     assert steps["fp16 against fp32"] == {"error": "not finite", "passed": False}
     assert len(steps) == STEPS
+
+    monkeypatch.setattr(proof.Proof, "_precision", precision)
+    capsys.readouterr()
+    assert prove(tmp_path) == 0  # what failed is tried again, and nothing else
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("against fp32: mean_depth_difference" in line for line in lines) == 2
+
+
+def test_a_device_that_answers_no_longer_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After some errors CUDA refuses everything to this process: the next one goes on."""
+    monkeypatch.setattr(proof, "_cleared", lambda device: "an illegal memory access")
+    assert prove(tmp_path) == 1
+    assert "run this again to go on" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "proof.json").read_text())["steps"]) == 1

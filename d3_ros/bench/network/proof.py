@@ -1,8 +1,9 @@
 """The proof of a GPU: one run that checks numbers, graphs and memory, and measures the table.
 
 Every step's result is written to DIR/proof.json when the step is done, so a run that was cut off
-goes on where it stopped. DIR/proof.md is the same for people. Without a GPU the steps run on the
-CPU with a small network; what needs CUDA is then marked as not run.
+goes on where it stopped; a step that ended with an error is tried again then. DIR/proof.md is the
+same for people. Without a GPU the steps run on the CPU with a small network; what needs CUDA is
+then marked as not run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 from d3_ros.bench.network import run, table
 from d3_ros.bench.network.architectures import random_network
@@ -45,6 +47,7 @@ NOT_RUN = {"not_run": "there is no CUDA device"}
 # Mean differences from float32 that half precision may have with random weights.
 DEPTH_BOUND, NORMALS_BOUND_DEG = 0.005, 2.0
 MOST_MEMORY_MIB = 5 * 1024  # depth and normals in fp16, see docs/performance.md
+MOST_TEST_S = 180.0
 CUDA_TESTS = Path(__file__).parents[3] / "test" / "network" / "test_cuda.py"
 
 
@@ -142,6 +145,7 @@ class Proof:
             capture_output=True,
             text=True,
             check=False,
+            timeout=MOST_TEST_S,
         )
         last = (answer.stdout.strip().splitlines() or [answer.stderr[-200:]])[-1]
         return {"summary": last, "passed": answer.returncode == 0}
@@ -181,23 +185,41 @@ def prove(proof: Proof, tell: Callable[[str], object]) -> bool:
     content = _read(path, about)
     began = time.monotonic()
     steps = proof.steps()
-    for name, step in steps.items():
-        if name in content["steps"]:
-            continue
+    fresh = [name for name in steps if name not in content["steps"]]
+    # Last: an error that breaks the device would keep the others from ever being run.
+    failed = [name for name in steps if "error" in content["steps"].get(name, {})]
+    for name in (*fresh, *failed):
         if time.monotonic() - began > 60 * proof.minutes:
             tell(f"{proof.minutes:g} minutes are over: run this again to go on")
             break
         try:
-            content["steps"][name] = step()
+            content["steps"][name] = steps[name]()
         except Exception as error:  # a CUDA error, for one: the other steps are wanted all the same
             content["steps"][name] = {"error": one_line(error), "passed": False}
-        gc.collect()
-        content["machine"].append({"step": name, **machine(proof.setting.device)})
         write_whole(path, json.dumps(content, indent=2) + "\n")
         tell(f"{name}: {_short(content['steps'][name])}")
+        if fault := _cleared(proof.setting.device):
+            # CUDA refuses this process everything after such an error: a new one goes on.
+            tell(f"the GPU does not answer ({fault}): run this again to go on")
+            return False
+        content["machine"].append({"step": name, **machine(proof.setting.device)})
+    write_whole(path, json.dumps(content, indent=2) + "\n")
     write_whole(proof.folder / "proof.md", _page(content, proof, len(steps)))
     done = content["steps"].values()
     return len(done) == len(steps) and all(step.get("passed", True) for step in done)
+
+
+def _cleared(device: torch.device) -> str:
+    """Give a step's memory back; what is wrong with the device, or nothing."""
+    gc.collect()
+    if device.type != "cuda":
+        return ""
+    try:
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        return one_line(error)
+    return ""
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
