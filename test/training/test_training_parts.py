@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.official_files import write_base
-from helpers.skip_network import plain_network
+from helpers.skip_network import plain_network, skip_network
 from helpers.tiny_network import CROSS_ATTENTION_DIM, tiny_network, tiny_unet, tiny_vae
 from helpers.training_configs import small_config, write_split_frames
 
@@ -18,7 +18,7 @@ from d3_ros.errors import BundleError, D3Error, DataError
 from d3_ros.network import D3Network, load_bundle, write_bundle
 from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.model_config import LoraConfig
-from d3_ros.training.config.train_config import Stage, TrainConfig
+from d3_ros.training.config.train_config import LossConfig, Stage, TaskShares, TrainConfig
 from d3_ros.training.distillation.features import feature_channels, tapped, tapped_modules
 from d3_ros.training.loading.batches import run_batches
 from d3_ros.training.loading.latents import LatentCache
@@ -29,7 +29,7 @@ from d3_ros.training.loop.start import caption_encoder, start_from
 from d3_ros.training.loop.train import train
 from d3_ros.training.loop.validation import validate, write_picture
 from d3_ros.training.objectives.prompts import Prompts
-from d3_ros.training.objectives.student import task_rows
+from d3_ros.training.objectives.student import Student, task_rows
 from d3_ros.types import TASKS, Task
 
 LORA = LoraConfig(rank=2, alpha=4, targets=("to_q", "to_k", "to_v", "to_out.0", "conv1"))
@@ -501,6 +501,28 @@ def test_a_small_network_gets_skips_and_learns(frames: Path, tmp_path: Path) -> 
     everything = load_bundle(_last(second, tmp_path / "second")).network
     assert isinstance(everything.vae, TinyCodec)
     assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
+
+
+def test_skips_learn_in_bfloat16() -> None:
+    """As on a GPU: the layers compute in bfloat16, losses and gradients are finite."""
+    network = skip_network().train()
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.uniform(1, 4, (2, 48, 64)).astype(np.float32))
+    normals = torch.nn.functional.normalize(torch.randn(2, 3, 48, 64), dim=1)
+    image = torch.from_numpy(rng.uniform(-1, 1, (2, 3, 48, 64)).astype(np.float32))
+    batch = Batch(image, labels, labels / 2 - 1.25, normals, normals, (None,) * 2, (None,) * 2)
+    prompts = {
+        task: network.prompt_embedding(task).expand(count, -1, -1)
+        for task, count in (("depth", 2), ("normals", 1))
+    }
+    student = Student(network, TaskShares(1.0, 0.5), LossConfig(depth_unit="pixel"), None)
+    with torch.autocast("cpu", torch.bfloat16):
+        values = student(batch, None, prompts, {})
+    assert {"depth.mixture", "depth.local", "normals.normal_angle"} < values.keys()
+    torch.stack(list(values.values())).sum().backward()
+    for name, weight in network.vae.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
 
 
 def _last(config: TrainConfig, output: Path) -> Path:
