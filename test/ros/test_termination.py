@@ -116,6 +116,29 @@ def test_a_parent_that_ignores_ctrl_c_does_not_make_the_node_deaf(
     assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.parametrize("line", ["", "a robot drives through a room"], ids=["room", "rendering"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_the_synthetic_camera_at_any_moment(tmp_path: Path, number: int, line: str) -> None:
+    """While it makes the room, and while it renders a large image, which takes long."""
+    log = tmp_path / "log"
+    module = "d3_ros.ros.synthetic.synthetic_camera"
+    size = ("-p", "width:=1920", "-p", "height:=1080", "-p", "image_rate:=50.0")
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "--ros-args", *size],
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: handles_signals(process) and line in log.read_text(), line)
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+
+
 def test_lists_without_entries_are_told_in_one_line(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

@@ -10,12 +10,10 @@ odometry and transforms keep their rate however long an image takes.
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ import rclpy
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -50,6 +47,7 @@ from d3_ros.ros.synthetic.robot_messages import (
     transform,
 )
 from d3_ros.ros.synthetic.robot_settings import PARAMETERS, SyntheticSettings, synthetic_settings
+from d3_ros.ros.termination import Termination
 from d3_ros.synthetic.room.scene import RoomScene
 from d3_ros.synthetic.room.sensors import (
     T_BASE_LIDAR,
@@ -287,6 +285,8 @@ def main(args: list[str] | None = None) -> int:
     if words[:1] in (["-h"], ["--help"]):
         print(HELP)
         return 0
+    termination = Termination()
+    termination.install()  # while the room is made, a signal ends the process at once
     try:
         rclpy.init(args=args)
         node = SyntheticCamera()
@@ -294,10 +294,13 @@ def main(args: list[str] | None = None) -> int:
         print(f"synthetic_camera: {one_line(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
+    termination.clean_up_is_needed()
+    try:
         rclpy.spin(node)
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.SIG_IGN)  # ros2 launch repeats the SIGINT of Ctrl-C
+    except Exception:
+        if rclpy.ok():  # else a signal shut ROS down while a message was published
+            raise
+    # This waits for the image that is being rendered; `termination` limits the time.
     node.destroy_node()
     rclpy.try_shutdown()
     return 0
