@@ -105,8 +105,9 @@ class DepthFit:
     the network contradicts the sensor, or all points lie at one depth.
 
     `scale` and `shift` are the affine map z = scale * relative + shift in metres.
-    `inlier_ratio` and `abs_rel` (mean `|z - z_sensor| / z_sensor` on points held out of the fit)
-    are NaN when nothing was measured. `age_s` is the age of the fit, 0 when measured.
+    `inlier_ratio`, `abs_rel` (expected mean relative error of the whole image) and
+    `held_out_abs_rel` (mean `|z - z_sensor| / z_sensor` on points held out of the fit) are NaN when
+    nothing was measured. `age_s` is the age of the fit, 0 when measured.
     `to_metres`, when present, replaces the affine map (another domain, a local correction); it
     gives NaN where it is not to be trusted. `relative_error`, when present, maps metres (H, W) to
     their expected relative error.
@@ -119,6 +120,7 @@ class DepthFit:
     shift: float = float("nan")
     inlier_ratio: float = float("nan")
     abs_rel: float = float("nan")
+    held_out_abs_rel: float = float("nan")
     points: int = 0
     age_s: float = 0.0
     to_metres: Callable[[np.ndarray], np.ndarray] | None = None

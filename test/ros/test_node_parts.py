@@ -518,7 +518,10 @@ def test_the_scale_is_judged(fit: DepthFit | None, seen: bool, level: bytes, wor
 @pytest.mark.parametrize(
     ("report", "words"),
     [
-        (ScaleReport(DepthFit(ok=True, state="measured", abs_rel=0.3)), "AbsRel 0.30 is above 0.2"),
+        (
+            ScaleReport(DepthFit(ok=True, state="measured", held_out_abs_rel=0.3)),
+            "AbsRel 0.30 on held-out points is above 0.2",
+        ),
         (
             ScaleReport(DepthFit(ok=True, state="measured"), normal_angle=1.2),
             "depth and normals differ by 1.20 rad",
@@ -559,11 +562,13 @@ def test_a_report_of_several_cameras_names_them() -> None:
 
 
 def test_the_scale_is_told_in_figures() -> None:
-    fit = DepthFit(ok=True, state="measured", scale=4.0, shift=0.5, abs_rel=0.0123, points=77)
+    errors = {"abs_rel": 0.0456, "held_out_abs_rel": 0.0123}
+    fit = DepthFit(ok=True, state="measured", scale=4.0, shift=0.5, points=77, **errors)
     report = ScaleReport(fit, {"image": 70, "scan": 9}, fused_pixels=60, disagreeing_pixels=3)
     values = {entry.key: entry.value for entry in scale_values(report, hold_s=2.0)}
     assert values["scale (m)"] == "4.0000"
     assert values["AbsRel on held-out points"] == "0.0123"
+    assert values["AbsRel expected of the image"] == "0.0456"
     assert values["sensor points"] == "77"
     assert values["sensors (pixels)"] == "image 70, scan 9"
     assert (values["fused (pixels)"], values["measured but disagreeing (pixels)"]) == ("60", "3")

@@ -18,15 +18,13 @@ from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
 from d3_ros.geometry.alignment.points import RefusedError, joined, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
-from d3_ros.geometry.alignment.uncertainty import ErrorModel
+from d3_ros.geometry.alignment.uncertainty import ErrorModel, LeftOut
 from d3_ros.types import DepthFit
 
 # Most held-out points; the second number is for points so many that they are thinned anyway.
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
 # Up to so many points, the image guides the detail; more show the edges themselves.
 GUIDED_POINTS = 3000
-# About so many points lie on the hull of all; left out, they are predicted from one side only.
-HULL_POINTS = 2.5
 # 95 % of a normal distribution lie above its mean minus so many standard deviations.
 ONE_SIDED_95 = 1.645
 # An image that is older than the newest one by more than this (seconds) begins a new sequence.
@@ -202,16 +200,14 @@ class ScaleAligner:
                 scale = self._global.fit(few, rng)
             fit = scale.fit
             metric_map = MetricMap(fit, None, None, 0.0, settings.max_depth)
-            error = np.abs(fit.metres(held_out.relative) / held_out.depth - 1.0)
-            weight = np.ones(len(error))
+            by_fit = LeftOut.of(few, fit.metres(few.relative))
+            left_out = LeftOut.of(held_out, fit.metres(held_out.relative))
             agreement = np.abs(fit.metres(few.relative) / few.depth - 1.0)
-            global_error = _mean_error(agreement, np.ones(len(few)))
             local = None
             if around is not None:
                 local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng, around)
         if local is not None:
-            metric_map, agreement = local.metric_map, local.left_out
-            error, weight = local.held_out, local.weight
+            metric_map, agreement, left_out = local.metric_map, local.left_out, local.held_out
         inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))
         # Of few points a small share may disagree by chance.
         needed = settings.min_inlier_ratio
@@ -221,12 +217,11 @@ class ScaleAligner:
                 f"only {inlier_ratio:.0%} of {len(few)} points agree with one scale, "
                 f"{settings.min_inlier_ratio:.0%} needed"
             )
-        self._global_error = global_error
+        self._global_error = by_fit.mean()
         if view is not None and settings.carry_age_s > 0:
             self._carried.remember(view, points, fit, stamp)
-        abs_rel = _mean_error(error, weight)
-        if local is not None:  # few points lie on their own hull, where left-out ones are far off
-            abs_rel *= 1.0 - HULL_POINTS / max(count, 2.0 * HULL_POINTS)
+        around_points = (left_out if len(left_out) else by_fit).around(few)
+        errors = ErrorModel(few, around_points, guess=bool(scale.note))
         return DepthFit(
             ok=True,
             state="measured",
@@ -234,15 +229,9 @@ class ScaleAligner:
             scale=scale.published.scale,
             shift=scale.published.shift,
             inlier_ratio=inlier_ratio,
-            abs_rel=abs_rel,
+            abs_rel=errors.mean(lambda rows: metric_map.band(relative, rows), shape),
+            held_out_abs_rel=left_out.mean(),
             points=count,
             to_metres=metric_map,
-            relative_error=ErrorModel(few, abs_rel, guess=bool(scale.note)),
+            relative_error=errors,
         )
-
-
-def _mean_error(error: np.ndarray, weight: np.ndarray) -> float:
-    """Weighted mean of (M,) errors that are finite; NaN where there is none."""
-    known = np.isfinite(error)
-    total = float(weight[known].sum())
-    return float(error[known] @ weight[known]) / total if total > 0 else float("nan")

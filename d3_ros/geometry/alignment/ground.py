@@ -53,7 +53,8 @@ class GroundAligner:
             stamp: acquisition time in seconds.
 
         Returns:
-            A fit in state *ground*, *held* or *relative*. Its `abs_rel` is NaN: no sensor measured.
+            A fit in state *ground*, *held* or *relative*. Its `abs_rel` and
+            `held_out_abs_rel` are NaN: no sensor measured.
 
         Raises:
             ValueError: the sizes differ.
@@ -72,6 +73,7 @@ class GroundAligner:
                 depth = np.full_like(floor.depth, np.nan)
                 depth[::STRIDE, ::STRIDE] = floor.depth[::STRIDE, ::STRIDE]
         fit = self._aligner.update(relative, depth, stamp, missing=reason)
+        fit = replace(fit, abs_rel=float("nan"), held_out_abs_rel=float("nan"))
         if fit.state == "measured":
-            return replace(fit, state="ground", abs_rel=float("nan"))
-        return replace(fit, reason=f"floor: {fit.reason}", abs_rel=float("nan"))
+            return replace(fit, state="ground")
+        return replace(fit, reason=f"floor: {fit.reason}")

@@ -69,13 +69,15 @@ class MetricMap:
         metric = np.empty(relative.shape, np.float32)
 
         def fill(rows: slice) -> None:
-            metric[rows] = self._band(relative[rows], rows.start, height)
+            metric[rows] = self.band(relative, rows)
 
         in_image_bands(fill, height, relative.shape[1])
         return metric
 
-    def _band(self, relative: np.ndarray, top: int, height: int) -> np.ndarray:
-        by_fit, corrected = self.log_depth(relative, top, height)
+    def band(self, image: np.ndarray, rows: slice) -> np.ndarray:
+        """Metres of some rows of an image of relative depth (H, W)."""
+        relative, top = image[rows], rows.start
+        by_fit, corrected = self.log_depth(relative, top, len(image))
         if self.detail is not None:
             offset, weight = self.detail.maps(top, *relative.shape)
             change = offset + corrected

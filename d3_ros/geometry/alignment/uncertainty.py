@@ -7,26 +7,30 @@ lower half of the image alike; see docs/alignment.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from d3_ros.geometry.alignment.points import Points
 
 # log of the relative error = CONSTANT + sum of power * log(value + offset). Distances are in units
 # of the image's longer side, depths are logarithms.
-CONSTANT = 3.97
-# The frame's own left-out error.
-ERROR_POWER, ERROR_OFFSET = 0.419, 0.004
+CONSTANT = 2.46
 # Distance to the nearest point, and the difference of depth to it.
-DISTANCE_POWER, DISTANCE_OFFSET = 0.712, 0.005
-STEP_POWER, STEP_OFFSET = 0.237, 0.01
+DISTANCE_POWER, DISTANCE_OFFSET = 0.462, 0.005
+STEP_POWER, STEP_OFFSET = 0.3, 0.01
 # Range of depth within `WINDOW` of the pixel: edges are near.
-RANGE_POWER, RANGE_OFFSET, WINDOW = 0.564, 0.01, 9
-# Distance to the rectangle around all points, and the smaller side of that rectangle.
-OUTSIDE_POWER, OUTSIDE_OFFSET = 0.336, 0.02
-EXTENT_POWER, EXTENT_OFFSET = -0.39, 0.05
+RANGE_POWER, RANGE_OFFSET, WINDOW = 0.392, 0.01, 9
+# The smaller side of the rectangle around the points.
+EXTENT_POWER, EXTENT_OFFSET = -0.211, 0.05
+# Mean error of the left-out points around the nearest point, so many of them. It says nothing about
+# pixels outside the rectangle around all points: over `OUTSIDE` beyond it, it turns to
+# `ERROR_OUTSIDE`.
+ERROR_POWER, ERROR_OFFSET, LEFT_OUT_AROUND = 0.707, 0.01, 6
+OUTSIDE, ERROR_OUTSIDE = 0.05, 0.126
 LEAST_ERROR, MOST_ERROR = 1e-3, 3.0
 # Pixels are looked at in steps of this many.
 STRIDE = 2
@@ -35,21 +39,62 @@ STRIDE = 2
 UNKNOWN_DISTANCE, UNKNOWN_ERROR = 0.1, 0.5
 # Relative error that a held fit gains per second.
 ERROR_PER_SECOND = 0.05
-# Left-out error of a fit without any that could be measured.
-USUAL_ERROR = 0.1
+# Mean relative error of an image, as a share of the mean of its expected errors, which count as
+# `MOST_OF_MEAN` at most. It is looked at in so many rows, in every `MEAN_STRIDE`-th column.
+MEAN_SHARE, MOST_OF_MEAN, MEAN_ROWS, MEAN_STRIDE = 0.8, 0.5, 6, 8
+# Weight of a left-out point that is not believed at all.
+LEAST_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """M points that were predicted without themselves.
+
+    `rows`, `columns`: where they are. `error`: |z - z_sensor| / z_sensor, finite. `weight`: how far
+    each point is believed, 0 to 1.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    error: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, points: Points, predicted: np.ndarray) -> LeftOut:
+        """Points and the (N,) metres predicted for them; without those that have none."""
+        error = np.abs(predicted / points.depth - 1.0)
+        known = np.isfinite(error)
+        error = error[known]
+        return cls(points.rows[known], points.columns[known], error, np.ones(len(error)))
+
+    def __len__(self) -> int:
+        return len(self.error)
+
+    def mean(self) -> float:
+        """Weighted mean error; NaN without points."""
+        return float(self.error @ self.weight / self.weight.sum()) if len(self) else np.nan
+
+    def around(self, points: Points) -> np.ndarray:
+        """(N,) weighted mean error of the left-out points nearest to each of N points."""
+        tree = cKDTree(np.column_stack([self.rows, self.columns]))
+        count = min(LEFT_OUT_AROUND, len(self))
+        _, near = tree.query(np.column_stack([points.rows, points.columns]), k=count)
+        near = near.reshape(len(points), count)
+        weight = self.weight[near] + LEAST_WEIGHT
+        return np.asarray((self.error[near] * weight).sum(axis=1) / weight.sum(axis=1))
 
 
 @dataclass(frozen=True)
 class ErrorModel:
     """What the expected error of one fit depends on.
 
-    `points`: the sensor's. `left_out_error`: mean relative error of left-out points. `guess`:
-    nothing is known away from the points. `age_s`: of the fit, 0 when measured. `lost_error`:
-    relative error by which a held fit is worse without its local correction.
+    `points`: N of the sensor's. `left_out`: (N,) mean error of the left-out points around each.
+    `guess`: nothing is known away from the points. `age_s`: of the fit, 0 when measured.
+    `lost_error`: relative error by which a held fit is worse without its local correction.
     """
 
     points: Points
-    left_out_error: float
+    left_out: np.ndarray
     guess: bool
     age_s: float = 0.0
     lost_error: float = 0.0
@@ -57,42 +102,103 @@ class ErrorModel:
     def __call__(self, metric: np.ndarray) -> np.ndarray:
         """(H, W) float32 expected relative error (1 sigma) of (H, W) metres; NaN stays NaN."""
         height, width = metric.shape
-        longer = max(height, width)
         known = np.isfinite(metric)
         if not known.any():
             return np.full(metric.shape, np.nan, np.float32)
         log_depth = np.log(np.where(known, metric, np.float32(1.0))[::STRIDE, ::STRIDE])
-        rows = (self.points.rows // STRIDE).astype(np.intp)
-        columns = (self.points.columns // STRIDE).astype(np.intp)
-        distance, nearest = _nearest(rows, columns, log_depth.shape)
-        distance *= np.float32(STRIDE / longer)
-        measured = np.log(self.points.depth).astype(np.float32)
-        step = np.abs(log_depth - measured[nearest])
-        side = WINDOW // STRIDE | 1
-        window = np.ones((side, side), np.uint8)
-        spread = cv2.dilate(log_depth, window) - cv2.erode(log_depth, window)
-        error = self.left_out_error if np.isfinite(self.left_out_error) else USUAL_ERROR
-        extent = min(_span(self.points.rows), _span(self.points.columns)) / longer
-        frame = CONSTANT + ERROR_POWER * np.log(error + ERROR_OFFSET)
-        frame += EXTENT_POWER * np.log(extent + EXTENT_OFFSET)
-        total = np.full(log_depth.shape, frame, np.float32)
-        for value, power, offset in (
-            (distance, DISTANCE_POWER, DISTANCE_OFFSET),
-            (step, STEP_POWER, STEP_OFFSET),
-            (spread, RANGE_POWER, RANGE_OFFSET),
-            (_outside(rows, columns, log_depth.shape, longer), OUTSIDE_POWER, OUTSIDE_OFFSET),
-        ):
-            total += np.float32(power) * cv2.log(value + np.float32(offset))
-        relative = np.clip(cv2.exp(total), LEAST_ERROR, MOST_ERROR)
-        more = np.full(relative.shape, np.float32(self.lost_error))
-        more = np.hypot(more, np.float32(ERROR_PER_SECOND * self.age_s))
-        if self.guess:
-            far = 1.0 - cv2.exp(distance * np.float32(-1.0 / UNKNOWN_DISTANCE))
-            more = np.hypot(more, np.float32(UNKNOWN_ERROR) * far)
-        relative = np.hypot(relative, more).astype(np.float32)
+        cells = (
+            (self.points.rows // STRIDE).astype(np.intp),
+            (self.points.columns // STRIDE).astype(np.intp),
+        )
+        distance, nearest = _nearest(*cells, log_depth.shape)
+        distance *= np.float32(STRIDE)
+        rows, columns = (STRIDE * np.arange(size) for size in log_depth.shape)
+        relative = self._relative_error(
+            log_depth, _range(log_depth), rows, columns, distance, nearest, max(height, width)
+        )
         sigma = np.asarray(cv2.resize(relative, (width, height), interpolation=cv2.INTER_LINEAR))
         sigma[~known] = np.nan
         return sigma
+
+    def mean(self, metres: Callable[[slice], np.ndarray], shape: tuple[int, int]) -> float:
+        """Expected mean relative error of an image, from some of its pixels; NaN without metres.
+
+        Args:
+            metres: the (h, W) metres of a band of the image's rows.
+            shape: (H, W) of the image.
+        """
+        tops = np.unique(np.linspace(0, max(shape[0] - WINDOW, 0), MEAN_ROWS).astype(int))
+        bands = [metres(slice(top, min(top + WINDOW, shape[0]))) for top in tops]
+        log_depth = np.log(np.stack(bands)[:, ::STRIDE, ::STRIDE])
+        count, height, width = log_depth.shape
+        middle = height // 2  # its window is the band
+        depth_range = _range(np.nan_to_num(log_depth).reshape(-1, width)).reshape(count, height, -1)
+        some = slice(0, None, MEAN_STRIDE // STRIDE)
+        depth, depth_range = log_depth[:, middle, some], depth_range[:, middle, some]
+        known = np.isfinite(depth)
+        if not known.any():
+            return float("nan")
+        rows, columns = tops + STRIDE * middle, MEAN_STRIDE * np.arange(depth.shape[1])
+        tree = cKDTree(np.column_stack([self.points.rows, self.points.columns]))
+        pixels = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+        distance, nearest = tree.query(pixels)
+        error = self._relative_error(
+            np.nan_to_num(depth), depth_range, rows, columns, distance, nearest, max(shape)
+        )
+        return MEAN_SHARE * float(np.minimum(error[known], MOST_OF_MEAN).mean())
+
+    def _relative_error(
+        self,
+        log_depth: np.ndarray,
+        depth_range: np.ndarray,
+        rows: np.ndarray,
+        columns: np.ndarray,
+        distance: np.ndarray,
+        nearest: np.ndarray,
+        longer: int,
+    ) -> np.ndarray:
+        """(h, w) float32 expected relative error of a grid of pixels.
+
+        Args:
+            log_depth: (h, w) log of metres.
+            depth_range: (h, w) range of log depth around.
+            rows: (h,) of the grid.
+            columns: (w,) of the grid.
+            distance: (h, w) to the nearest point, in pixels.
+            nearest: (h, w) the index of that point.
+            longer: side of the image, in pixels.
+        """
+        points = self.points
+        distance = distance.astype(np.float32) * np.float32(1.0 / longer)
+        step = np.abs(log_depth - np.log(points.depth).astype(np.float32)[nearest])
+        outside = np.hypot(_beyond(rows, points.rows)[:, None], _beyond(columns, points.columns))
+        outside = np.minimum(outside * np.float32(1.0 / (longer * OUTSIDE)), np.float32(1.0))
+        left_out = np.log(self.left_out + ERROR_OFFSET).astype(np.float32)[nearest]
+        left_out += outside * (np.float32(np.log(ERROR_OUTSIDE + ERROR_OFFSET)) - left_out)
+        extent = min(_span(points.rows), _span(points.columns)) / longer
+        total = np.float32(ERROR_POWER) * left_out
+        total += np.float32(CONSTANT + EXTENT_POWER * np.log(extent + EXTENT_OFFSET))
+        for value, power, offset in (
+            (distance, DISTANCE_POWER, DISTANCE_OFFSET),
+            (step, STEP_POWER, STEP_OFFSET),
+            (depth_range, RANGE_POWER, RANGE_OFFSET),
+        ):
+            total += np.float32(power) * cv2.log(value + np.float32(offset))
+        relative = np.clip(cv2.exp(total), LEAST_ERROR, MOST_ERROR)
+        more = np.hypot(self.lost_error, ERROR_PER_SECOND * self.age_s)
+        if self.guess:
+            far = 1.0 - cv2.exp(distance * np.float32(-1.0 / UNKNOWN_DISTANCE))
+            more = np.hypot(np.float32(more), np.float32(UNKNOWN_ERROR) * far)
+        elif more == 0.0:
+            return np.asarray(relative)
+        return np.asarray(np.hypot(relative, more), np.float32)
+
+
+def _range(log_depth: np.ndarray) -> np.ndarray:
+    """Range of log depth within `WINDOW` pixels of each cell, (h, w)."""
+    side = WINDOW // STRIDE | 1
+    window = np.ones((side, side), np.uint8)
+    return np.asarray(cv2.dilate(log_depth, window) - cv2.erode(log_depth, window))
 
 
 def _nearest(
@@ -109,16 +215,9 @@ def _nearest(
     return distance, index[label]
 
 
-def _outside(
-    rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...], longer: int
-) -> np.ndarray:
-    """(h, w) float32 distance to the rectangle around the cells (N,), 0 inside."""
-    beyond = []
-    for size, cells in zip(shape, (rows, columns), strict=True):
-        at = np.arange(size)
-        beyond.append(np.maximum(np.maximum(cells.min() - at, at - cells.max()), 0))
-    distance = np.hypot(beyond[0][:, None], beyond[1])
-    return (distance * (STRIDE / longer)).astype(np.float32)
+def _beyond(at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(n,) float32 by how much each of (n,) numbers is outside the range of the values."""
+    return np.maximum(np.maximum(values.min() - at, at - values.max()), 0).astype(np.float32)
 
 
 def _span(values: np.ndarray) -> float:

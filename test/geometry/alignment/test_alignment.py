@@ -47,7 +47,7 @@ def test_exact_points_give_exact_metres():
     fit = ScaleAligner().update(relative, sparse, stamp=1.0)
     assert fit.ok and fit.state == "measured" and fit.reason == ""
     assert fit.scale == pytest.approx(4.0, rel=1e-4) and fit.shift == pytest.approx(0.5, abs=1e-3)
-    assert fit.inlier_ratio == 1.0 and fit.abs_rel < 1e-4 and fit.points == 300
+    assert fit.inlier_ratio == 1.0 and fit.held_out_abs_rel < 1e-4 and fit.points == 300
     metric = fit.apply(relative)
     assert metric.dtype == np.float32
     np.testing.assert_allclose(metric, truth, rtol=1e-3)

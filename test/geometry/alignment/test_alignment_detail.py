@@ -34,7 +34,7 @@ def test_dense_points_bring_what_a_smooth_field_cannot():
     smooth = replace(fit.to_metres, detail=None)
     with_detail = mean_error(fit.apply(SMOOTH), TRUTH)
     assert mean_error(smooth(SMOOTH), TRUTH) > 0.03 and with_detail < 0.015
-    assert fit.abs_rel == pytest.approx(with_detail, rel=0.6)  # some pixels are points themselves
+    assert fit.held_out_abs_rel == pytest.approx(with_detail, rel=0.6)  # some pixels are points
 
 
 def test_detail_fades_to_the_smooth_field_away_from_points():
@@ -90,7 +90,7 @@ def test_a_held_out_point_behind_the_fitted_camera_is_no_error(odd: int):
     assert fit.ok
     metric = fit.apply(relative)[:, 75:150]
     np.testing.assert_allclose(metric, 10 * relative[:, 75:150] - 2.5, rtol=0.2)
-    assert 0 <= fit.abs_rel < 1
+    assert 0 <= fit.held_out_abs_rel < 1
 
 
 def test_inserted_samples_win_the_cells_that_are_nearest_to_them():

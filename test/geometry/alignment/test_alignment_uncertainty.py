@@ -47,14 +47,40 @@ def test_most_errors_are_within_one_sigma_and_nearly_all_within_two(points, patt
     assert 0.5 < one < 0.95 and two > 0.85
 
 
-def test_the_reported_error_is_the_true_one():
-    ratio = []
-    for points in (20, 100, 500):
-        for seed in range(6):
-            sparse = draw_points(TRUTH, points, pattern="random", seed=seed)
-            fit = ScaleAligner().update(RELATIVE, sparse, 0.0)
-            ratio.append(fit.abs_rel / np.mean(np.abs(fit.apply(RELATIVE) / TRUTH - 1)))
-    assert 0.75 < np.median(ratio) < 1.3 and np.mean(np.array(ratio) < 0.5) < 0.2
+@pytest.mark.parametrize(
+    "points, pattern",
+    [(20, "random"), (100, "random"), (500, "random"), (100, "line"), (200, "lower")],
+)
+def test_the_reported_error_is_that_of_the_whole_image(points, pattern):
+    """One scan line predicts itself well, and says little about the rest of the image."""
+    ratio, held_out = [], []
+    for seed in range(6):
+        sparse = draw_points(TRUTH, points, pattern=pattern, seed=seed)
+        fit = ScaleAligner().update(RELATIVE, sparse, 0.0)
+        actual = np.nanmean(np.abs(fit.apply(RELATIVE) / TRUTH - 1))
+        ratio.append(fit.abs_rel / actual)
+        held_out.append(fit.held_out_abs_rel / actual)
+    assert 0.6 < np.median(ratio) < 2.2 and np.mean(np.array(ratio) < 0.5) < 0.2
+    if pattern == "line":
+        assert np.median(held_out) < 0.5 * np.median(ratio)
+
+
+def test_sigma_is_larger_where_left_out_points_are_far_off():
+    """Two halves alike but for a roughness that neither the network nor the points resolve."""
+    rough_half = np.where(U < 160, np.exp(0.2 * rough(2, 3)), 1.0)
+    truth = ((1.0 + 5.0 * RELATIVE) * rough_half).astype(np.float32)
+    fit = ScaleAligner().update(RELATIVE, draw_points(truth, 300, seed=0), 0.0)
+    share = fit.sigma(RELATIVE) / fit.apply(RELATIVE)
+    assert np.median(share[:, :140]) > 3 * np.median(share[:, 180:])
+
+
+def test_an_outlier_s_own_error_makes_its_surroundings_no_less_sure():
+    sparse = draw_points(TRUTH, 300, seed=0)
+    clean = ScaleAligner().update(RELATIVE, sparse, 0.0)
+    rows, columns = np.nonzero(np.isfinite(sparse))
+    sparse[rows[::30], columns[::30]] *= 4.0
+    fit = ScaleAligner().update(RELATIVE, sparse, 0.0)
+    assert fit.abs_rel < 1.5 * clean.abs_rel
 
 
 def test_sigma_grows_away_from_the_points():

@@ -28,6 +28,7 @@ from d3_ros.geometry.alignment.parallel import in_bands
 from d3_ros.geometry.alignment.points import Points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.smoothing import CorrectionSmoother
+from d3_ros.geometry.alignment.uncertainty import LeftOut
 
 # A point is doubted when the regression gives it less weight than this.
 DOUBTED = 0.5
@@ -46,14 +47,12 @@ POINTS_AT_ONCE = 4096
 class LocalFit:
     """The corrected map and its relative errors |z - z_sensor| / z_sensor at sensor points.
 
-    `held_out` (M,): at points that had no part in the prediction, with their `weight` (M,): how far
-    each is believed. `left_out`: at a sample of points, by the smooth field alone, each predicted
-    without itself.
+    `held_out`: at points that had no part in the prediction. `left_out`: at a sample of points, by
+    the smooth field alone, each predicted without itself.
     """
 
     metric_map: MetricMap
-    held_out: np.ndarray
-    weight: np.ndarray
+    held_out: LeftOut
     left_out: np.ndarray
 
 
@@ -157,8 +156,17 @@ class LocalCorrection:
             detail, errors, weight = self._add_detail(metric_map, evidence, relative, surroundings)
         if detail is not None and detail.step > 1:
             detail = self._smoothed(detail, metric_map, relative)
+        judged = known[len(known) - len(errors) :]
+        rows, columns = (
+            np.concatenate([getattr(part, axis) for part in parts])[judged]
+            for axis in ("rows", "columns")
+        )
         held_out_errors, left_out = (np.abs(np.expm1(e)) for e in (errors, regression.left_out))
-        return LocalFit(replace(metric_map, detail=detail), held_out_errors, weight, left_out)
+        return LocalFit(
+            replace(metric_map, detail=detail),
+            LeftOut(rows, columns, held_out_errors, weight),
+            left_out,
+        )
 
     def _add_detail(
         self,

@@ -113,9 +113,9 @@ def judge_scale(
     measured = "; ".join(filter(None, [f"measured by {sensors}", fit.reason]))
     if extrinsics_fault:
         return WARN, f"{measured}, but {extrinsics_fault}"
-    if fit.abs_rel > settings.diagnostics.max_abs_rel:
+    if fit.held_out_abs_rel > settings.diagnostics.max_abs_rel:
         return WARN, (
-            f"{measured}, but AbsRel {fit.abs_rel:.2f} is above "
+            f"{measured}, but AbsRel {fit.held_out_abs_rel:.2f} on held-out points is above "
             f"{settings.diagnostics.max_abs_rel:g} (parameter diagnostics.max_abs_rel): are the "
             "sensor's calibration and time right?"
         )
@@ -167,7 +167,8 @@ def scale_values(report: ScaleReport | None, hold_s: float) -> list[KeyValue]:
             "sensors (pixels)": ", ".join(f"{s} {n}" for s, n in report.sensors.items()) or "none",
             "sensor points": fit.points,
             "inlier ratio": f"{fit.inlier_ratio:.3f}",
-            "AbsRel on held-out points": f"{fit.abs_rel:.4f}",
+            "AbsRel on held-out points": f"{fit.held_out_abs_rel:.4f}",
+            "AbsRel expected of the image": f"{fit.abs_rel:.4f}",
             "depth to normals, median (rad)": f"{report.normal_angle:.3f}",
             "age (s)": f"{fit.age_s:.2f}",
             "expires in (s)": f"{report.expires_s(hold_s):.2f}",
