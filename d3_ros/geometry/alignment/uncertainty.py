@@ -41,7 +41,7 @@ UNKNOWN_DISTANCE, UNKNOWN_ERROR = 0.1, 0.5
 ERROR_PER_SECOND = 0.05
 # Mean relative error of an image, as a share of the mean of its expected errors, which count as
 # `MOST_OF_MEAN` at most. It is looked at in so many rows, in every `MEAN_STRIDE`-th column.
-MEAN_SHARE, MOST_OF_MEAN, MEAN_ROWS, MEAN_STRIDE = 0.8, 0.5, 6, 8
+MEAN_SHARE, MOST_OF_MEAN, MEAN_ROWS, MEAN_STRIDE = 0.75, 0.5, 6, 8
 # Weight of a left-out point that is not believed at all.
 LEAST_WEIGHT = 1e-6
 
@@ -127,7 +127,8 @@ class ErrorModel:
             metres: the (h, W) metres of a band of the image's rows.
             shape: (H, W) of the image.
         """
-        tops = np.unique(np.linspace(0, max(shape[0] - WINDOW, 0), MEAN_ROWS).astype(int))
+        evenly = (np.arange(MEAN_ROWS) + 0.5) / MEAN_ROWS
+        tops = (evenly * max(shape[0] - WINDOW, 0)).astype(int)
         bands = [metres(slice(top, min(top + WINDOW, shape[0]))) for top in tops]
         log_depth = np.log(np.stack(bands)[:, ::STRIDE, ::STRIDE])
         count, height, width = log_depth.shape
