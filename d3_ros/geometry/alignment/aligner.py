@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,7 @@ class ScaleAligner:
         if view is not None and settings.carry_age_s > 0:
             self._carried.remember(view, points, fit, stamp)
         around_points = (left_out if len(left_out) else by_fit).around(few)
+        held_out_abs_rel = left_out.mean()
         errors = ErrorModel(few, around_points, guess=bool(scale.note))
         return DepthFit(
             ok=True,
@@ -229,8 +231,8 @@ class ScaleAligner:
             scale=scale.published.scale,
             shift=scale.published.shift,
             inlier_ratio=inlier_ratio,
-            abs_rel=errors.mean(lambda rows: metric_map.band(relative, rows), shape),
-            held_out_abs_rel=left_out.mean(),
+            abs_rel=errors.mean(held_out_abs_rel, partial(metric_map.band, relative), shape),
+            held_out_abs_rel=held_out_abs_rel,
             points=count,
             to_metres=metric_map,
             relative_error=errors,

@@ -18,19 +18,19 @@ from d3_ros.geometry.alignment.points import Points
 
 # log of the relative error = CONSTANT + sum of power * log(value + offset). Distances are in units
 # of the image's longer side, depths are logarithms.
-CONSTANT = 2.46
+CONSTANT = 2.19
 # Distance to the nearest point, and the difference of depth to it.
-DISTANCE_POWER, DISTANCE_OFFSET = 0.462, 0.005
+DISTANCE_POWER, DISTANCE_OFFSET = 0.45, 0.005
 STEP_POWER, STEP_OFFSET = 0.3, 0.01
 # Range of depth within `WINDOW` of the pixel: edges are near.
-RANGE_POWER, RANGE_OFFSET, WINDOW = 0.392, 0.01, 9
+RANGE_POWER, RANGE_OFFSET, WINDOW = 0.385, 0.01, 9
 # The smaller side of the rectangle around the points.
-EXTENT_POWER, EXTENT_OFFSET = -0.211, 0.05
+EXTENT_POWER, EXTENT_OFFSET = -0.217, 0.05
 # Mean error of the left-out points around the nearest point, so many of them. It says nothing about
 # pixels outside the rectangle around all points: over `OUTSIDE` beyond it, it turns to
 # `ERROR_OUTSIDE`.
-ERROR_POWER, ERROR_OFFSET, LEFT_OUT_AROUND = 0.707, 0.01, 6
-OUTSIDE, ERROR_OUTSIDE = 0.05, 0.126
+ERROR_POWER, ERROR_OFFSET, LEFT_OUT_AROUND = 0.598, 0.003, 6
+OUTSIDE, ERROR_OUTSIDE = 0.05, 0.129
 LEAST_ERROR, MOST_ERROR = 1e-3, 3.0
 # Pixels are looked at in steps of this many.
 STRIDE = 2
@@ -42,6 +42,9 @@ ERROR_PER_SECOND = 0.05
 # Mean relative error of an image, as a share of the mean of its expected errors, which count as
 # `MOST_OF_MEAN` at most. It is looked at in so many rows, in every `MEAN_STRIDE`-th column.
 MEAN_SHARE, MOST_OF_MEAN, MEAN_ROWS, MEAN_STRIDE = 0.75, 0.5, 6, 8
+# Points whose rectangle is less than the first share of the image tell nothing about the error of
+# the rest; from the second on they stand for all of it.
+COVERS_LITTLE, COVERS_ALL = 0.55, 0.65
 # Weight of a left-out point that is not believed at all.
 LEAST_WEIGHT = 1e-6
 
@@ -120,13 +123,34 @@ class ErrorModel:
         sigma[~known] = np.nan
         return sigma
 
-    def mean(self, metres: Callable[[slice], np.ndarray], shape: tuple[int, int]) -> float:
-        """Expected mean relative error of an image, from some of its pixels; NaN without metres.
+    def mean(
+        self, held_out: float, metres: Callable[[slice], np.ndarray], shape: tuple[int, int]
+    ) -> float:
+        """Expected mean relative error of an image; NaN without metres.
+
+        Where the points cover the image, it is that of held-out points; else (a scanner, a LiDAR)
+        it comes from the expected error of some pixels.
 
         Args:
+            held_out: mean relative error of held-out points, NaN where unknown.
             metres: the (h, W) metres of a band of the image's rows.
             shape: (H, W) of the image.
         """
+        points = self.points
+        covered = float(np.ptp(points.rows)) * float(np.ptp(points.columns)) / (shape[0] * shape[1])
+        # Few points that are spread evenly do not reach the border.
+        covered *= ((len(points) + 1) / max(len(points) - 1, 1)) ** 2
+        trust = float(np.clip((covered - COVERS_LITTLE) / (COVERS_ALL - COVERS_LITTLE), 0.0, 1.0))
+        if not np.isfinite(held_out):
+            return self._mean_of_pixels(metres, shape)
+        if trust == 1.0:
+            return held_out
+        return trust * held_out + (1.0 - trust) * self._mean_of_pixels(metres, shape)
+
+    def _mean_of_pixels(
+        self, metres: Callable[[slice], np.ndarray], shape: tuple[int, int]
+    ) -> float:
+        """Expected mean relative error of an image by that of some of its pixels."""
         evenly = (np.arange(MEAN_ROWS) + 0.5) / MEAN_ROWS
         tops = (evenly * max(shape[0] - WINDOW, 0)).astype(int)
         bands = [metres(slice(top, min(top + WINDOW, shape[0]))) for top in tops]
