@@ -1,7 +1,7 @@
 """The plain folder of labelled frames that everything here writes and reads.
 
     rgb/NAME.*          8-bit colour: jpg, png, bmp, tif, webp
-    depth/NAME.png      uint16 z-depth in millimetres, 0 = not known; or
+    depth/NAME.png      uint16 z-depth in millimetres, 0 or 65500 and above = not known; or
     depth/NAME.npy      (H, W) floating-point metres; 0, negative, NaN and infinity = not known
     normals/NAME.png    optional: 8-bit RGB, n = (value - 128) / 127 in x, y, z of the optical frame
                         (x right, y down, z forward, facing the camera); (0, 0, 0) = not known; or
@@ -42,7 +42,9 @@ Split = Literal["train", "test"]
 
 LABELS = (".png", ".npy")
 INTRINSICS, SPLIT = "intrinsics.json", "split.txt"
-MAX_DEPTH_M = 65.535  # what 16-bit millimetres can hold
+# 16-bit millimetres end at 65.535 m. Writers clip what is farther, such as the sky, to the last.
+SATURATED_MM = 65_500
+MAX_DEPTH_M = 65.499
 UNFINISHED_SUFFIX = ".unfinished"
 
 
@@ -127,7 +129,9 @@ def read_depth(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         depth = _read_array(path, 2)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
-    return read_millimetres(path).astype(np.float32) / np.float32(1000)
+    millimetres = read_millimetres(path)
+    known = np.where(millimetres < SATURATED_MM, millimetres, 0)
+    return known.astype(np.float32) / np.float32(1000)
 
 
 def read_normals(path: Path) -> np.ndarray:

@@ -141,6 +141,16 @@ def test_a_declared_size_takes_no_memory(tmp_path: Path) -> None:
         CompletionReader(tmp_path).read("a")
 
 
+def test_millimetres_that_were_clipped_are_not_known(tmp_path: Path) -> None:
+    """A sky at the end of 16 bits is no surface at 65.5 m."""
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.array([[1, 65_499, 65_500, 65_535, 0]], np.uint16))
+    expected = np.array([[0.001, 65.499, 0, 0, 0]], np.float32)
+    np.testing.assert_array_equal(plain_folder.read_depth(path), expected)
+    kept = plain_folder.encode_depth(np.array([[65.499, 65.4996, 65.51, 80.0]]))
+    np.testing.assert_array_equal(kept, [[65_499, 0, 0, 0]])
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

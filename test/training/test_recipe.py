@@ -17,7 +17,7 @@ pytest.importorskip("accelerate", reason="the training packages are not installe
 pytest.importorskip("embreex", reason="the optional package embreex is not installed")
 
 from d3_ros.training.config.recipe_config import load_recipe, load_stages
-from d3_ros.training.config.recipes import find_recipe
+from d3_ros.training.config.recipes import find_config, find_recipe
 from d3_ros.training.loop import recipe as recipes
 from d3_ros.training.loop import train as loop
 
@@ -151,5 +151,6 @@ def test_the_shipped_recipe_can_be_read() -> None:
     rendered = {str(Path("runs") / "data" / one.name) for one in recipe.render}
     for config in stages.values():
         assert {one.path for one in config.data.datasets} <= rendered
+    assert find_config("d3_nano/1_decoders.yaml") == path.parent / "1_decoders.yaml"
     with pytest.raises(DataError, match="nor a recipe of that name"):
         find_recipe("d3_giant")

@@ -13,14 +13,14 @@ RECIPE = "recipe.yaml"
 
 
 def find_config(path_or_name: str | Path) -> Path:
-    """The YAML file at a path, or the one of that name in the package's config/training.
+    """The YAML file at a path, or the one of that name or relative path in config/training.
 
     Raises:
         DataError: there is no such file. If a recipe was renamed, the message has its new name.
     """
     path = expanded(path_or_name)
     folders = _shipped()
-    shipped = [folder / path.name for folder in folders if len(path.parts) == 1]
+    shipped = [folder / path for folder in folders if not path.is_absolute()]
     today = re.sub(r"^nano_(\d)_", r"nano_0\1_", path.name)
     try:
         for candidate in (path, *shipped):
