@@ -119,7 +119,7 @@ def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:
     if config.threads:
         torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
-    torch.backends.cudnn.benchmark = True  # all images of a stage have one size
+    torch.backends.cudnn.benchmark = True  # the images of a stage have few sizes
     cpu = not torch.accelerator.is_available()
     if cpu and config.precision == "fp16":
         raise DataError("precision fp16 needs a GPU: set precision to bf16 or fp32")
