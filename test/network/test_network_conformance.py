@@ -142,7 +142,7 @@ def test_conversion_round_trip_at_full_size(
 
 @pytest.mark.skipif(
     "D3_ROS_FULL_SIZE" not in os.environ,
-    reason="writes 4 GB and takes 15 GB of memory; set D3_ROS_FULL_SIZE=1 to run it "
+    reason="writes 4 GB and takes 12 GB of memory; set D3_ROS_FULL_SIZE=1 to run it "
     "(test_onnx.py does the same with small networks)",
 )
 def test_onnx_graphs_of_the_official_architecture(

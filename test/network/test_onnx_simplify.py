@@ -118,6 +118,24 @@ def test_shapes_and_repeated_constants_are_worked_out_beforehand(tmp_path: Path)
     assert_answers_of(module, model)
 
 
+class Table(nn.Module):
+    """Part of a large constant is chosen by a shape that is the same for all inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(400, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image + self.get_buffer("table")[: image.shape[1]]
+
+
+def test_weights_are_not_taken_for_shapes(tmp_path: Path) -> None:
+    module = Table()
+    model = simplified(module, tmp_path / "graph.onnx")
+    assert "Shape" not in operators(model)
+    assert_answers_of(module, model)
+
+
 def test_graphs_of_a_network_are_simplified() -> None:
     network = specialise(tiny_network(), [name for name in EXACT if name != "channels_last"])
     for _, model in onnx_export.traced_graphs(network, network.tasks):

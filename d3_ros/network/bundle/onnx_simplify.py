@@ -8,9 +8,7 @@ architecture of the network.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +19,7 @@ OnnxModel: TypeAlias = Any
 OnnxNode: TypeAlias = Any
 # What a constant may pass, on its way to a matrix product, without losing a batch axis of one.
 KEEPS_BATCH = ("Reshape", "Transpose", "Mul", "Cast")
+LARGEST_CONSTANT = 256  # numbers; what is larger is a weight
 
 
 def simplify(model: OnnxModel, examples: Sequence[np.ndarray]) -> None:
@@ -177,7 +176,7 @@ def _fix_shapes(model: OnnxModel, examples: Sequence[np.ndarray]) -> None:
 
 def _computed_from_shapes(graph: Any) -> set[str]:
     """The tensors whose values follow from shapes and constants."""
-    constants, computed = _constants(graph), set[str]()
+    constants, computed = _constants(graph, _large(graph)), set[str]()
     for node in graph.node:
         known = {*filter(None, node.input)} <= constants | computed and node.op_type != "Expand"
         follows = known and len(node.output) == 1 and bool(computed & {*node.input})
@@ -214,27 +213,51 @@ def _values(
     import onnx
     import onnxruntime
 
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    probe.graph.node.extend(
-        onnx.helper.make_node("Shape", [tensor], [name]) for tensor, name in shapes.items()
-    )
     wanted = [*names, *shapes.values()]
     if not wanted:
         return {}
-    probe.graph.ClearField("output")
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    probe, large = onnx.ModelProto(), _large(model.graph)
+    probe.opset_import.extend(model.opset_import)
+    probe.ir_version = model.ir_version
+    graph = probe.graph
+    graph.name = "probe"
+    graph.input.extend(model.graph.input)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    for tensor in model.graph.initializer:
+        if tensor.name not in large:
+            graph.initializer.append(tensor)
+    for name, tensor in large.items():  # zeros: a large network's weights fill the memory
+        sizes = onnx.numpy_helper.from_array(np.array(tensor.dims, np.int64), f"{name}_sizes")
+        graph.initializer.append(sizes)
+        zero = onnx.helper.make_tensor("value", tensor.data_type, [1], [0])
+        graph.node.append(
+            onnx.helper.make_node("ConstantOfShape", [sizes.name], [name], value=zero)
+        )
+    graph.node.extend(model.graph.node)
+    graph.node.extend(
+        onnx.helper.make_node("Shape", [tensor], [name]) for tensor, name in shapes.items()
+    )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "probe.onnx"
-        onnx.save(probe, path, save_as_external_data=True, location="weights.bin")
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        given = model.graph.input[0].name
-        answers = [session.run(wanted, {given: example}) for example in examples]
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    given = model.graph.input[0].name
+    answers = [session.run(wanted, {given: example}) for example in examples]
     return {name: [answer[i] for answer in answers] for i, name in enumerate(wanted)}
+
+
+def _large(graph: Any) -> dict[str, Any]:
+    """Weights that no shape is worked out from, by name."""
+    from onnx import TensorProto
+
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    return {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.data_type in floats and np.prod(tensor.dims) > LARGEST_CONSTANT
+    }
 
 
 def _drop_divisions_by_one(model: OnnxModel) -> None:
@@ -280,9 +303,9 @@ def _drop_unused(model: OnnxModel) -> None:
     graph.initializer.extend(weights)
 
 
-def _constants(graph: Any) -> set[str]:
-    """Names of weights, and of what nodes compute from weights alone."""
-    constants = {tensor.name for tensor in graph.initializer}
+def _constants(graph: Any, left_out: Container[str] = ()) -> set[str]:
+    """Names of weights but those `left_out`, and of what nodes compute from them alone."""
+    constants = {tensor.name for tensor in graph.initializer if tensor.name not in left_out}
     for node in graph.node:
         if {*filter(None, node.input)} <= constants:
             constants |= {*node.output}
