@@ -64,6 +64,8 @@ class Ros2Launch:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # Tests in the background have SIGINT ignored, and `ros2 launch` would be deaf.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def __enter__(self) -> Ros2Launch:
