@@ -23,7 +23,7 @@ from d3_ros.geometry.alignment.smoothing import SteadyChoice
 # Pixels of a cell where points are farther apart than `FINE_SPACING` pixels, half of it elsewhere.
 COARSE_STEP, FINE_SPACING = 4, 10.0
 # Cells of one block share their candidate points; its side in spacings of the points.
-BLOCK_SPACINGS = 1.2
+BLOCK_SPACINGS = 1.5
 # Points that each block looks at.
 NEIGHBOURS = 14
 # Weights fall to 0.6 at these differences: distance (over that to the sixth neighbour), colour
@@ -302,18 +302,25 @@ class _Planes:
         # The plane's level at the place is the product of these with (z, yz, xz).
         along_y = (xx * up - yx * right) * scale
         along_x = (yy * right - yx * up) * scale
-        self._level = 1.0 - along_y * y - along_x * x, along_y, along_x
+        self._factors = 1.0 - along_y * y - along_x * x, along_y, along_x
+        self._levels: dict[float, np.ndarray] = {}  # styles share them
 
     def blend(self, style: GuidedStyle) -> tuple[np.ndarray, np.ndarray]:
         """Offset and weight (B, Q), see `Detail`."""
         shape = np.float32(style.field_shape)
-        values = self._values[0] - shape * self._values[1]
-        level = sum(factor * values[:, number] for number, factor in enumerate(self._level))
-        samples = self._truth - shape * self._field
-        low, high = samples.min(axis=0), samples.max(axis=0)
-        level = np.clip(level, low[:, None] - OVERSHOOT, high[:, None] + OVERSHOOT)
         share = self.mass / (self.mass + np.float32(style.field_weight))
-        return share * level, share * (1 - shape)
+        return share * self._level_without(float(shape)), share * (1 - shape)
+
+    def _level_without(self, shape: float) -> np.ndarray:
+        """(B, Q) level of the planes through truth - shape * field."""
+        if shape not in self._levels:
+            values = self._values[0] - np.float32(shape) * self._values[1]
+            level = sum(factor * values[:, number] for number, factor in enumerate(self._factors))
+            samples = self._truth - np.float32(shape) * self._field
+            low, high = samples.min(axis=0), samples.max(axis=0)
+            bounds = low[:, None] - OVERSHOOT, high[:, None] + OVERSHOOT
+            self._levels[shape] = np.clip(level, *bounds)
+        return self._levels[shape]
 
     def predict(self, style: GuidedStyle) -> np.ndarray:
         """(B, Q) log depth."""
