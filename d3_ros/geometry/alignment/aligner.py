@@ -19,7 +19,7 @@ from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
 from d3_ros.geometry.alignment.points import RefusedError, joined, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
-from d3_ros.geometry.alignment.uncertainty import ErrorModel, LeftOut
+from d3_ros.geometry.alignment.uncertainty import ErrorModel, LeftOut, range_at
 from d3_ros.types import DepthFit
 
 # Most held-out points; the second number is for points so many that they are thinned anyway.
@@ -221,9 +221,11 @@ class ScaleAligner:
         self._global_error = by_fit.mean()
         if view is not None and settings.carry_age_s > 0:
             self._carried.remember(view, points, fit, stamp)
-        around_points = (left_out if len(left_out) else by_fit).around(few)
         held_out_abs_rel = left_out.mean()
-        errors = ErrorModel(few, around_points, guess=bool(scale.note))
+        judges = left_out if len(left_out) else by_fit
+        errors = ErrorModel(few, judges.around(few), guess=bool(scale.note)).calibrated(
+            judges, range_at(relative, judges, fit.metres), max(shape)
+        )
         return DepthFit(
             ok=True,
             state="measured",

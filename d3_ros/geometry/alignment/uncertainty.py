@@ -8,12 +8,13 @@ lower half of the image alike; see docs/alignment.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
+from d3_ros.geometry.alignment.numerics import LEAST_METRES
 from d3_ros.geometry.alignment.points import Points
 
 # log of the relative error = CONSTANT + sum of power * log(value + offset). Distances are in units
@@ -31,6 +32,11 @@ EXTENT_POWER, EXTENT_OFFSET = -0.217, 0.05
 # `ERROR_OUTSIDE`.
 ERROR_POWER, ERROR_OFFSET, LEFT_OUT_AROUND = 0.598, 0.003, 6
 OUTSIDE, ERROR_OUTSIDE = 0.05, 0.129
+# The left-out points of a frame calibrate it: a quantile of their error over what is expected of
+# them, against the usual one. Few points count less: `USUAL_WEIGHT` points are as usual.
+QUANTILE, USUAL_QUANTILE, QUANTILE_OFFSET, USUAL_WEIGHT = 0.68, 0.75, 0.05, 8.0
+# Left-out points that are believed less than this are outliers.
+BELIEVED = 0.5
 LEAST_ERROR, MOST_ERROR = 1e-3, 3.0
 # Pixels are looked at in steps of this many.
 STRIDE = 2
@@ -53,12 +59,13 @@ LEAST_WEIGHT = 1e-6
 class LeftOut:
     """M points that were predicted without themselves.
 
-    `rows`, `columns`: where they are. `error`: |z - z_sensor| / z_sensor, finite. `weight`: how far
-    each point is believed, 0 to 1.
+    `rows`, `columns`, `depth`: where they are, in pixels and metres. `error`: relative to the
+    sensor's depth, finite. `weight`: how far each point is believed, 0 to 1.
     """
 
     rows: np.ndarray
     columns: np.ndarray
+    depth: np.ndarray
     error: np.ndarray
     weight: np.ndarray
 
@@ -68,7 +75,8 @@ class LeftOut:
         error = np.abs(predicted / points.depth - 1.0)
         known = np.isfinite(error)
         error = error[known]
-        return cls(points.rows[known], points.columns[known], error, np.ones(len(error)))
+        some = points[known]
+        return cls(some.rows, some.columns, some.depth, error, np.ones(len(error)))
 
     def __len__(self) -> int:
         return len(self.error)
@@ -94,6 +102,7 @@ class ErrorModel:
     `points`: N of the sensor's. `left_out`: (N,) mean error of the left-out points around each.
     `guess`: nothing is known away from the points. `age_s`: of the fit, 0 when measured.
     `lost_error`: relative error by which a held fit is worse without its local correction.
+    `log_factor`: by how much the frame's errors are larger than usual.
     """
 
     points: Points
@@ -101,6 +110,36 @@ class ErrorModel:
     guess: bool
     age_s: float = 0.0
     lost_error: float = 0.0
+    log_factor: float = 0.0
+
+    def calibrated(self, judges: LeftOut, depth_range: np.ndarray, longer: int) -> ErrorModel:
+        """The same, calibrated by left-out points of the frame.
+
+        Args:
+            judges: M left-out points.
+            depth_range: (M,) range of log depth around them.
+            longer: side of the image, in pixels.
+        """
+        believed = judges.weight >= BELIEVED
+        count = int(np.count_nonzero(believed))
+        if count == 0 or len(self.points) < 2:
+            return self
+        tree = cKDTree(np.column_stack([self.points.rows, self.points.columns]))
+        two, index = tree.query(np.column_stack([judges.rows, judges.columns])[believed], k=2)
+        itself = (two[:, 0] == 0).astype(np.intp)
+        one = np.arange(count), itself
+        alike = replace(self, left_out=np.full(len(self.points), judges.mean()))
+        expected = alike._relative_error(
+            np.log(judges.depth[believed])[None].astype(np.float32),
+            depth_range[believed][None].astype(np.float32),
+            np.zeros((1, count), np.float32),
+            two[one][None],
+            index[one][None],
+            longer,
+        )
+        share = float(np.quantile(judges.error[believed] / expected[0], QUANTILE))
+        log_factor = np.log((share + QUANTILE_OFFSET) / (USUAL_QUANTILE + QUANTILE_OFFSET))
+        return replace(self, log_factor=float(log_factor) * count / (count + USUAL_WEIGHT))
 
     def __call__(self, metric: np.ndarray) -> np.ndarray:
         """(H, W) float32 expected relative error (1 sigma) of (H, W) metres; NaN stays NaN."""
@@ -117,7 +156,12 @@ class ErrorModel:
         distance *= np.float32(STRIDE)
         rows, columns = (STRIDE * np.arange(size) for size in log_depth.shape)
         relative = self._relative_error(
-            log_depth, _range(log_depth), rows, columns, distance, nearest, max(height, width)
+            log_depth,
+            _range(log_depth),
+            self._outside(rows, columns),
+            distance,
+            nearest,
+            max(height, width),
         )
         sigma = np.asarray(cv2.resize(relative, (width, height), interpolation=cv2.INTER_LINEAR))
         sigma[~known] = np.nan
@@ -168,27 +212,35 @@ class ErrorModel:
         pixels = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
         distance, nearest = tree.query(pixels)
         error = self._relative_error(
-            np.nan_to_num(depth), depth_range, rows, columns, distance, nearest, max(shape)
+            np.nan_to_num(depth),
+            depth_range,
+            self._outside(rows, columns),
+            distance,
+            nearest,
+            max(shape),
         )
         return MEAN_SHARE * float(np.minimum(error[known], MOST_OF_MEAN).mean())
+
+    def _outside(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(h, w) float32 distance of a grid's pixels to the rectangle around all points."""
+        beyond = _beyond(rows, self.points.rows)[:, None], _beyond(columns, self.points.columns)
+        return np.asarray(np.hypot(*beyond))
 
     def _relative_error(
         self,
         log_depth: np.ndarray,
         depth_range: np.ndarray,
-        rows: np.ndarray,
-        columns: np.ndarray,
+        outside: np.ndarray,
         distance: np.ndarray,
         nearest: np.ndarray,
         longer: int,
     ) -> np.ndarray:
-        """(h, w) float32 expected relative error of a grid of pixels.
+        """(h, w) float32 expected relative error of pixels.
 
         Args:
             log_depth: (h, w) log of metres.
             depth_range: (h, w) range of log depth around.
-            rows: (h,) of the grid.
-            columns: (w,) of the grid.
+            outside: (h, w) distance to the rectangle around all points, in pixels.
             distance: (h, w) to the nearest point, in pixels.
             nearest: (h, w) the index of that point.
             longer: side of the image, in pixels.
@@ -196,12 +248,12 @@ class ErrorModel:
         points = self.points
         distance = distance.astype(np.float32) * np.float32(1.0 / longer)
         step = np.abs(log_depth - np.log(points.depth).astype(np.float32)[nearest])
-        outside = np.hypot(_beyond(rows, points.rows)[:, None], _beyond(columns, points.columns))
         outside = np.minimum(outside * np.float32(1.0 / (longer * OUTSIDE)), np.float32(1.0))
         left_out = np.log(self.left_out + ERROR_OFFSET).astype(np.float32)[nearest]
         left_out += outside * (np.float32(np.log(ERROR_OUTSIDE + ERROR_OFFSET)) - left_out)
         extent = min(_span(points.rows), _span(points.columns)) / longer
         total = np.float32(ERROR_POWER) * left_out
+        total += np.float32(self.log_factor) * (np.float32(1.0) - outside)
         total += np.float32(CONSTANT + EXTENT_POWER * np.log(extent + EXTENT_OFFSET))
         for value, power, offset in (
             (distance, DISTANCE_POWER, DISTANCE_OFFSET),
@@ -217,6 +269,24 @@ class ErrorModel:
         elif more == 0.0:
             return np.asarray(relative)
         return np.asarray(np.hypot(relative, more), np.float32)
+
+
+def range_at(
+    relative: np.ndarray, judges: LeftOut, metres: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """(M,) range of log depth within `WINDOW` pixels of points.
+
+    Args:
+        relative: (H, W) relative depth.
+        judges: the points.
+        metres: of relative depth (M,), monotonic.
+    """
+    cells = np.ascontiguousarray(relative[::STRIDE, ::STRIDE])
+    window = np.ones((WINDOW // STRIDE | 1,) * 2, np.uint8)
+    at = (judges.rows // STRIDE).astype(np.intp), (judges.columns // STRIDE).astype(np.intp)
+    ends = (metres(side(cells, window)[at]) for side in (cv2.dilate, cv2.erode))
+    near, far = (np.log(np.maximum(end, LEAST_METRES)) for end in ends)
+    return np.nan_to_num(np.abs(far - near))
 
 
 def _range(log_depth: np.ndarray) -> np.ndarray:

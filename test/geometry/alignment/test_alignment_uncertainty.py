@@ -10,6 +10,7 @@ import pytest
 
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.geometry.alignment import ScaleAligner
+from d3_ros.geometry.alignment.uncertainty import LeftOut
 from d3_ros.types import DepthFit
 
 SHAPE = (240, 320)
@@ -128,3 +129,23 @@ def test_without_a_model_of_the_error_it_is_unknown_and_without_a_scale_refused(
     assert np.isnan(replace(fit, relative_error=None).sigma(RELATIVE)).all()
     with pytest.raises(ValueError, match="no metric scale"):
         DepthFit(ok=False, state="relative").sigma(RELATIVE)
+
+
+def test_a_scene_that_is_predicted_better_than_usual_has_smaller_errors_everywhere():
+    """The left-out points calibrate the frame, not only their surroundings."""
+    points = draw_points(TRUTH, 200, seed=0)
+    model = ScaleAligner().update(RELATIVE, points, 0.0).relative_error
+    rows, columns = np.nonzero(np.isfinite(points))
+    depth, alike = points[rows, columns], np.full(len(rows), 0.05)
+    good = np.full(len(rows), 1e-4)
+
+    def log_factor(error, weight):
+        judges = LeftOut(rows, columns, depth, error, weight)
+        return model.calibrated(judges, alike, max(SHAPE)).log_factor
+
+    believed = np.ones(len(rows))
+    assert log_factor(good, believed) < log_factor(100 * good, believed) - 0.5
+    few_wrong = np.where(np.arange(len(rows)) % 3 == 0, 1.0, 100 * good)
+    as_outliers = log_factor(few_wrong, np.where(few_wrong == 1.0, 0.01, 1.0))
+    assert abs(as_outliers - log_factor(100 * good, believed)) < 0.2
+    assert log_factor(good, 0 * believed) == model.log_factor

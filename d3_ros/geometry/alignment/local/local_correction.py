@@ -157,14 +157,14 @@ class LocalCorrection:
         if detail is not None and detail.step > 1:
             detail = self._smoothed(detail, metric_map, relative)
         judged = known[len(known) - len(errors) :]
-        rows, columns = (
+        rows, columns, depth = (
             np.concatenate([getattr(part, axis) for part in parts])[judged]
-            for axis in ("rows", "columns")
+            for axis in ("rows", "columns", "depth")
         )
         held_out_errors, left_out = (np.abs(np.expm1(e)) for e in (errors, regression.left_out))
         return LocalFit(
             replace(metric_map, detail=detail),
-            LeftOut(rows, columns, held_out_errors, weight),
+            LeftOut(rows, columns, depth, held_out_errors, weight),
             left_out,
         )
 
