@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -501,6 +502,8 @@ def test_a_small_network_gets_skips_and_learns(frames: Path, tmp_path: Path) -> 
     everything = load_bundle(_last(second, tmp_path / "second")).network
     assert isinstance(everything.vae, TinyCodec)
     assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
+    with pytest.raises(DataError, match="objective autoencoder is for networks whose decoders"):
+        start_from(dataclasses.replace(second, objective="autoencoder"))
 
 
 def test_skips_learn_in_bfloat16() -> None:

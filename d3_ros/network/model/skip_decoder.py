@@ -74,17 +74,17 @@ class SkipDecoder(nn.Module):
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(latent_channels, width, 3, padding=1), nn.ReLU()]
+        half = len(blocks) - 2  # the level of half size
         for level, count in enumerate(blocks[:-1]):
-            last = level == len(blocks) - 2
             layers += [AutoencoderTinyBlock(width, width, "relu") for _ in range(count)]
-            if not last:
-                onward = skips if level == len(blocks) - 3 else width
+            if level < half:
+                wider = skips if level == half - 1 else width
                 layers += [
                     nn.Upsample(scale_factor=2, mode="nearest"),
-                    nn.Conv2d(width, onward, 3, padding=1, bias=False),
+                    nn.Conv2d(width, wider, 3, padding=1, bias=False),
                 ]
-                width = onward
-        if width != skips:
+                width = wider
+        if width != skips:  # the latent has half size itself
             layers.append(nn.Conv2d(width, skips, 3, padding=1, bias=False))
         self.layers = nn.Sequential(*layers)
         self.skip = nn.Conv2d(skips, skips, 3, padding=1)
