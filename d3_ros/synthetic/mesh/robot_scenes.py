@@ -13,7 +13,7 @@ from d3_ros.synthetic.mesh.scene import MeshScene, Viewpoint, finish, indoor_vie
 from d3_ros.synthetic.mesh.scenes import street_plan, sun, tree, vehicle
 
 NEAREST_M = 0.06  # a robot's camera may have the floor or an obstacle right before it
-DARK = (
+DARK: tuple[dict[str, str], ...] = (
     {},
     {},
     {},
