@@ -17,7 +17,9 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from d3_ros.errors import DeviceError, NonFiniteError
 from d3_ros.messages.images import ImageBuffer
+from d3_ros.ros.node import predictor_node
 from d3_ros.ros.node.diagnostics.diagnostics import ERROR, OK
+from d3_ros.ros.node.graph import namesakes
 from d3_ros.ros.node.predictor_node import PredictorNode
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS, RELATIVE
 
@@ -261,9 +263,15 @@ def test_the_status_does_not_go_stale(robot: Robot) -> None:
     assert len(messages) == 1, "the text is the same, the values are new"
 
 
-def test_a_second_node_of_the_same_name_is_told(robot: Robot) -> None:
+def test_a_second_node_of_the_same_name_is_told(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at once: DDS announces a killed node for a while, and its successor is alone."""
     line = f"2 nodes are called '{robot.namespace}/predictor' and publish to the same topics"
     second = Node("predictor", namespace=robot.namespace)
+    wait_until(lambda: namesakes(robot.node) == 1, "the second node is seen")
+    assert not robot.node._node_faults()
+    monkeypatch.setattr(predictor_node, "NAMESAKE_SEEN_S", 0.0)
     robot.wait_for_status(ERROR, line)
     robot.wait_for_line(line)
     second.destroy_node()

@@ -51,6 +51,9 @@ SUCCESS, FAILURE, ERROR = (
 LAST_FRAME_S = 5.0
 # How long the diagnostics tell of an exception in a callback.
 FAULT_SHOWN_S = 10.0
+# How long a second node of this name must be seen. DDS announces a killed node for up to 20 s more,
+# so a node that is started again sees its predecessor.
+NAMESAKE_SEEN_S = 25.0
 
 
 class PredictorNode(LenientParameters, LifecycleNode):
@@ -77,6 +80,7 @@ class PredictorNode(LenientParameters, LifecycleNode):
         self._failure = ""
         self._callback_fault = ""
         self._callback_fault_at = 0.0
+        self._alone_at = time.monotonic()
         self._enabled = True
         self._log = ThrottledLogger(self.get_logger())
         self._faults = declare(self)
@@ -280,7 +284,10 @@ class PredictorNode(LenientParameters, LifecycleNode):
     def _node_faults(self) -> list[str]:
         """What is wrong with the node as a whole, each in one line."""
         faults = []
-        if others := namesakes(self):
+        others = namesakes(self)
+        if not others:
+            self._alone_at = time.monotonic()
+        elif time.monotonic() - self._alone_at > NAMESAKE_SEEN_S:
             name = self.get_fully_qualified_name()
             line = (
                 f"{others + 1} nodes are called '{name}' and publish to the same topics: end one "
