@@ -264,6 +264,7 @@ def _spinning(
     make: Callable[[], Any], close: Callable[[Any], object]
 ) -> Iterator[Callable[[], None]]:
     """rclpy and one node, in a domain of their own; gives what spins the node a little."""
+    before = dict(os.environ)
     os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
     os.environ.update(profile_variables(shipped("config/fastdds.xml"), os.environ))
     rclpy.init()
@@ -279,6 +280,8 @@ def _spinning(
             node.destroy_node()
         executor.shutdown()
         rclpy.shutdown()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
 
 
 def _run_peer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -583,6 +584,7 @@ def test_the_benchmark_runs_and_writes_its_figures(
     from d3_ros.__main__ import main
 
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    environment = dict(os.environ)
     out = tmp_path / "bench.json"
     run = ["bench", "--ros", "--size", "64x48", "--seconds", "2", "--rate", "10", "--cameras", "1"]
     assert main([*run, "--json", str(out)]) == 0
@@ -593,6 +595,7 @@ def test_the_benchmark_runs_and_writes_its_figures(
         assert {"decode", "sensor depth", "publish ~/points"} <= set(report[name]["stages_ms"])
         assert report[name]["subscriber"]["received"]["~/points"] > 0
     assert "node's thread, without the scale" in capsys.readouterr().out
+    assert dict(os.environ) == environment
 
 
 def test_an_overloaded_node_counts_every_frame(
