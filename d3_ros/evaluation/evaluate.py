@@ -42,7 +42,12 @@ def evaluate(predictor: D3Predictor, frames: FrameSet, points: int) -> list[Fram
         truth = frames.read(name)
         prediction = predict(predictor, truth)
         scores = frame_scores(
-            prediction, truth.depth, truth.normals, points=points, seed=points_seed(name)
+            prediction,
+            truth.depth,
+            truth.normals,
+            points=points,
+            seed=points_seed(name),
+            rgb=rgb_of_labels(truth),
         )
         rows.append(FrameScores(str(frames.folder), name, scores))
     return rows
@@ -62,6 +67,14 @@ def predict(predictor: D3Predictor, frame: LabelledFrame) -> D3Prediction:
     if normals is not None:
         normals = normals / np.linalg.norm(normals, axis=2, keepdims=True)
     return D3Prediction(at(prediction.depth), normals)
+
+
+def rgb_of_labels(frame: LabelledFrame) -> np.ndarray:
+    """(h, w, 3) uint8: a frame's image, resized to its labels."""
+    height, width = frame.label_size
+    if frame.rgb.shape[:2] == (height, width):
+        return frame.rgb
+    return cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def points_seed(name: str) -> int:

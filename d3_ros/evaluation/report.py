@@ -22,6 +22,7 @@ from d3_ros.evaluation.evaluate import (
     mean_scores,
     points_seed,
     predict,
+    rgb_of_labels,
 )
 from d3_ros.evaluation.output_folder import REPORT, write_table
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, affine_depth, sparse_fit
@@ -236,7 +237,8 @@ def _frame(
             if answer.depth is not None:
                 fitted = affine_depth(answer.depth, frame.depth).astype(np.float32)
                 depths[f"{name}: depth, fitted to the truth"] = fitted
-                depths[f"{name}: metric depth from the dots"] = sparse_fit(answer.depth, given)
+                metric = sparse_fit(answer.depth, given, rgb_of_labels(frame))
+                depths[f"{name}: metric depth from the dots"] = metric
     if frame.normals is not None:
         known = frame.normals.any(axis=2, keepdims=True)
         true_normals = np.where(known, frame.normals, np.float32(np.nan)).astype(np.float32)

@@ -98,6 +98,7 @@ def frame_scores(
     *,
     points: int,
     seed: int,
+    rgb: np.ndarray | None = None,
 ) -> dict[str, float]:
     """All scores that can be computed from the truth of a frame, by PROTOCOL.SCORE.
 
@@ -107,6 +108,7 @@ def frame_scores(
         normals: (H, W, 3) unit vectors in the optical frame, (0, 0, 0) = not known, or None.
         points: how many measured pixels the sparse fit is given.
         seed: of their choice.
+        rgb: (H, W, 3) uint8 image at the size of the truth; the sparse fit follows its edges.
     """
     scores: dict[str, float] = {}
     if prediction.depth is not None and depth is not None and np.count_nonzero(depth) >= 2:
@@ -119,7 +121,7 @@ def frame_scores(
         inverted = affine_disparity(fitted, depth)
         scores |= _named("affine_disparity", depth_scores(inverted, depth, valid))
         given = draw_points(depth, points, seed=seed)
-        metric = sparse_fit(prediction.depth, given)
+        metric = sparse_fit(prediction.depth, given, rgb)
         rest = valid & ~np.isfinite(given)
         answered = rest & np.isfinite(metric)
         coverage = float(answered.sum() / max(rest.sum(), 1))
@@ -191,9 +193,11 @@ def affine_disparity(fitted: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return 1.0 / np.maximum(scale * disparity + shift, 1.0 / farthest)
 
 
-def sparse_fit(relative: np.ndarray, given: np.ndarray) -> np.ndarray:
+def sparse_fit(
+    relative: np.ndarray, given: np.ndarray, rgb: np.ndarray | None = None
+) -> np.ndarray:
     """(H, W) float32 metres as the node has them of one frame, NaN where it gives none."""
-    fit = ScaleAligner().update(relative, given, stamp=0.0)
+    fit = ScaleAligner().update(relative, given, stamp=0.0, rgb=rgb)
     if not fit.ok:
         return np.full(relative.shape, np.nan, np.float32)
     return fit.apply(relative)

@@ -109,6 +109,20 @@ def test_sparse_fit_is_scored_on_points_that_it_was_not_given() -> None:
     assert found["affine_depth.abs_rel"] < 0.01
 
 
+def test_the_sparse_fit_follows_the_image_as_on_the_robot() -> None:
+    """A box before a wall that the network does not see: the image shows where it ends."""
+    box = np.zeros((96, 128), bool)
+    box[30:70, 40:90] = True
+    depth = np.where(box, 1.0, 2.0).astype(np.float32)
+    blind = D3Prediction(np.full(depth.shape, 0.5, np.float32), None)
+    rgb = np.where(box[..., None], (200, 40, 40), (60, 90, 120)).astype(np.uint8)
+    without, with_image = (
+        scores.frame_scores(blind, depth, None, points=200, seed=3, rgb=image)
+        for image in (None, rgb)
+    )
+    assert with_image["sparse_fit.abs_rel"] < 0.5 * without["sparse_fit.abs_rel"]
+
+
 def test_a_refused_fit_has_no_answer_and_no_coverage() -> None:
     """Measurements that contradict each other are refused."""
     relative = ((wavy(0) - 1) / 3.5).astype(np.float32)
