@@ -302,6 +302,7 @@ def main(args: list[str] | None = None) -> int:
             raise
     # This waits for the image that is being rendered; `termination` limits the time.
     node.destroy_node()
+    termination.ignore()  # `ros2 launch` repeats the Ctrl-C of a terminal: nothing is left to do
     rclpy.try_shutdown()
     return 0
 
