@@ -78,15 +78,22 @@ def pack_cloud(
         planes.append(sigma_m)
     if normals is None or sigma_m is not None:
         cv2.merge(planes, out)
-        return out
-    # Half a point is 16 bytes, the size of one complex128: copying the two halves as such is three
-    # times faster than interleaving eight planes.
+    else:
+        _merge_halves(planes, normals, out)
+    return out
+
+
+def _merge_halves(planes: list[np.ndarray], normals: np.ndarray, out: np.ndarray) -> None:
+    """Write (H, W, 8) points to `out`: four (H, W) planes, the (H, W, 3) normals, curvature 0.
+
+    Half a point is 16 bytes, the size of one complex128: copying the two halves as such is three
+    times faster than interleaving eight planes.
+    """
     halves = out.view(np.complex128)
     halves[..., 0] = cv2.merge(planes).view(np.complex128)[..., 0]
     with_curvature = cv2.cvtColor(normals, cv2.COLOR_RGB2RGBA)
     with_curvature[..., 3] = 0.0
     halves[..., 1] = with_curvature.view(np.complex128)[..., 0]
-    return out
 
 
 def _within(

@@ -17,7 +17,7 @@ from d3_ros.geometry.alignment.local.local_correction import LocalCorrection
 from d3_ros.geometry.alignment.local.voronoi import Diagram, diagram_of
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.parallel import meanwhile
-from d3_ros.geometry.alignment.points import RefusedError, joined, thin, usable_points
+from d3_ros.geometry.alignment.points import Points, RefusedError, joined, thin, usable_points
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.uncertainty import ErrorModel, LeftOut, range_at
 from d3_ros.types import DepthFit
@@ -161,6 +161,27 @@ class ScaleAligner:
             relative_error=errors,
         )
 
+    def _split(self, points: Points, rng: np.random.Generator) -> tuple[Points, Points]:
+        """Held-out points, and all others in random order: their last ones are a fair sample."""
+        count, settings = len(points), self.settings
+        shuffled = rng.permutation(count)
+        most = MAX_HELD_OUT if count <= settings.max_points else MAX_HELD_OUT_DENSE
+        held_out_count = min(int(settings.held_out_share * count), most)
+        return points[np.sort(shuffled[:held_out_count])], points[shuffled[held_out_count:]]
+
+    def _inlier_ratio(self, agreement: np.ndarray, points: int) -> float:
+        """The share of (N,) relative errors within the tolerance; refuses where it is too small."""
+        ratio = float(np.mean(agreement < self.settings.inlier_tolerance))
+        # Of few points a small share may disagree by chance.
+        needed = self.settings.min_inlier_ratio
+        needed -= ONE_SIDED_95 * (needed * (1.0 - needed) / len(agreement)) ** 0.5
+        if ratio < needed:
+            raise RefusedError(
+                f"only {ratio:.0%} of {points} points agree with one scale, "
+                f"{self.settings.min_inlier_ratio:.0%} needed"
+            )
+        return ratio
+
     def _measure(
         self,
         relative: np.ndarray,
@@ -172,15 +193,9 @@ class ScaleAligner:
         settings = self.settings
         with self._stage("usable points"):
             points = usable_points(relative, sparse, settings)
-        count = len(points)
         # Seeded by nothing but the count: the same frame always gives the same fit.
-        rng = np.random.default_rng(count)
-        shuffled = rng.permutation(count)
-        most = MAX_HELD_OUT if count <= settings.max_points else MAX_HELD_OUT_DENSE
-        held_out_count = min(int(settings.held_out_share * count), most)
-        held_out = points[np.sort(shuffled[:held_out_count])]
-        # In random order, so that the last ones are a fair sample.
-        seen = points[shuffled[held_out_count:]]
+        rng = np.random.default_rng(len(points))
+        held_out, seen = self._split(points, rng)
         if view is not None and settings.carry_age_s > 0:
             with self._stage("carried points"):
                 seen = joined(self._carried.seen_from(view, relative, points, stamp), seen)
@@ -209,15 +224,7 @@ class ScaleAligner:
                 local = self._local.fit(fit, seen, few, cell_of, held_out, relative, rng, around)
         if local is not None:
             metric_map, agreement, left_out = local.metric_map, local.left_out, local.held_out
-        inlier_ratio = float(np.mean(agreement < settings.inlier_tolerance))
-        # Of few points a small share may disagree by chance.
-        needed = settings.min_inlier_ratio
-        needed -= ONE_SIDED_95 * (needed * (1.0 - needed) / len(agreement)) ** 0.5
-        if inlier_ratio < needed:
-            raise RefusedError(
-                f"only {inlier_ratio:.0%} of {len(few)} points agree with one scale, "
-                f"{settings.min_inlier_ratio:.0%} needed"
-            )
+        inlier_ratio = self._inlier_ratio(agreement, len(few))
         self._global_error = by_fit.mean()
         if view is not None and settings.carry_age_s > 0:
             self._carried.remember(view, points, fit, stamp)
@@ -235,7 +242,7 @@ class ScaleAligner:
             inlier_ratio=inlier_ratio,
             abs_rel=errors.mean(held_out_abs_rel, partial(metric_map.band, relative), shape),
             held_out_abs_rel=held_out_abs_rel,
-            points=count,
+            points=len(points),
             to_metres=metric_map,
             relative_error=errors,
         )

@@ -8,6 +8,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import pytest
+from helpers.scenes import crossing_box
 
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.geometry.alignment import AlignmentSettings, CameraView, ScaleAligner
@@ -168,11 +169,7 @@ def test_a_step_of_30_percent_is_followed_within_3_frames():
 
 def test_nothing_is_dragged_behind_a_moving_object():
     """A box that the network does not see crosses the image at 12 pixels a frame."""
-    scenes = []
-    for frame in range(10):
-        scene = TRUTH.copy()
-        scene[40:80, 10 + 12 * frame : 40 + 12 * frame] = 1.0
-        scenes.append(scene)
+    scenes = crossing_box(TRUTH)
     left_behind = (slice(45, 75), slice(70, 110))
     carrying, alone = (standing(scenes, 600, carry)[-1][left_behind] for carry in (True, False))
     assert np.abs(carrying).mean() < np.abs(alone).mean() + 0.03

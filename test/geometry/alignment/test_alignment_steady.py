@@ -7,6 +7,7 @@ import itertools
 import cv2
 import numpy as np
 import pytest
+from helpers.scenes import crossing_box
 
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.geometry.alignment import ScaleAligner
@@ -48,11 +49,7 @@ def test_a_scene_that_steps_by_30_percent_is_followed_within_3_frames():
 
 def test_nothing_is_dragged_behind_a_moving_object():
     """A box that the network does not see crosses the image at 12 pixels a frame."""
-    scenes = []
-    for frame in range(10):
-        scene = TRUTH.copy()
-        scene[40:80, 10 + 12 * frame : 40 + 12 * frame] = 1.0
-        scenes.append(scene)
+    scenes = crossing_box(TRUTH)
     smoothed, alone = (run(scenes, 600, smoothing, False)[-1] for smoothing in (0.9, 0.0))
     left_behind = (slice(45, 75), slice(70, 110))
     assert np.abs(smoothed[left_behind]).mean() < np.abs(alone[left_behind]).mean() + 0.03

@@ -113,12 +113,10 @@ class LocalCorrection:
             around: waits for and returns what carries the points' residuals to the pixels: the
                 image, or the Voronoi diagram of the seen points.
         """
-        height, width = relative.shape
         dense = len(few) < len(seen)
         parts = [few, held_out]
         position, log_fit, residual = _residuals(fit, parts, relative.shape)
-        # Points that the global fit puts behind the camera cannot be corrected.
-        known = np.flatnonzero(np.isfinite(log_fit))
+        known = np.flatnonzero(np.isfinite(log_fit))  # the others would be behind the camera
         known_few = int(np.searchsorted(known, len(few)))
         if known_few < self.settings.min_points:
             return None
@@ -134,6 +132,7 @@ class LocalCorrection:
             )
         bound = float(np.log1p(self.settings.max_correction))
         with self._stage("field"):
+            height, width = relative.shape
             field = evaluate_field(regression, origin, width, height, _depth_range(fit), bound)
         metric_map = MetricMap(fit, field, None, bound, self.settings.max_depth)
         hidden = known[known_few:]
@@ -145,10 +144,9 @@ class LocalCorrection:
             samples = _samples(metric_map, seen, relative.shape, trust[cell_of])
             if guided and not dense:  # the same points as the regression's
                 samples = samples[known[:known_few]]
-            judges = held_out[hidden - len(few)]
             evidence = _Evidence(
                 samples,
-                _samples(metric_map, judges, relative.shape, trust[hidden]),
+                _samples(metric_map, held_out[hidden - len(few)], relative.shape, trust[hidden]),
                 log_fit[hidden] + np.clip(regression.held_out, -bound, bound),
                 regression,
                 dense,
@@ -156,16 +154,10 @@ class LocalCorrection:
             detail, errors, weight = self._add_detail(metric_map, evidence, relative, surroundings)
         if detail is not None and detail.step > 1:
             detail = self._smoothed(detail, metric_map, relative)
-        judged = known[len(known) - len(errors) :]
-        rows, columns, depth = (
-            np.concatenate([getattr(part, axis) for part in parts])[judged]
-            for axis in ("rows", "columns", "depth")
-        )
-        held_out_errors, left_out = (np.abs(np.expm1(e)) for e in (errors, regression.left_out))
         return LocalFit(
             replace(metric_map, detail=detail),
-            LeftOut(rows, columns, depth, held_out_errors, weight),
-            left_out,
+            _left_out(parts, known[len(known) - len(errors) :], errors, weight),
+            np.abs(np.expm1(regression.left_out)),
         )
 
     def _add_detail(
@@ -214,6 +206,17 @@ def _residuals(
     log_truth = np.log(np.concatenate([part.depth for part in parts]))
     position = [image_position(part.columns, part.rows, shape) for part in parts]
     return np.concatenate(position), log_fit, log_truth - log_fit
+
+
+def _left_out(
+    parts: list[Points], judged: np.ndarray, errors: np.ndarray, weight: np.ndarray
+) -> LeftOut:
+    """The points with the indices `judged`, of all parts in turn, and their errors of log depth."""
+    rows, columns, depth = (
+        np.concatenate([getattr(part, axis) for part in parts])[judged]
+        for axis in ("rows", "columns", "depth")
+    )
+    return LeftOut(rows, columns, depth, np.abs(np.expm1(errors)), weight)
 
 
 def _samples(
