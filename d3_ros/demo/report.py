@@ -31,6 +31,7 @@ from d3_ros.demo.recording import (
 from d3_ros.demo.score import (
     DepthScore,
     Traffic,
+    published_states,
     scale_states,
     score_depth,
     score_points_alone,
@@ -138,6 +139,8 @@ def write_report(
         "made_by": MADE_BY,
         "files": [REPORT, *output_files(len(shown))],
         **_summary(numbers, rows, source, info, note),
+        # Where a message was lost, the states have no frames, but they still count.
+        "scale_states": dict(Counter(states.values() or published_states(reported))),
     }
     report["given_points"] = int(np.median(given_points)) if given_points else 0
     report["diagnostics"] = diagnostics
@@ -297,7 +300,6 @@ def _summary(
             "d3_abs_rel": mean_over_frames(rows, "points_alone_d3_abs_rel"),
             "frames": len({r["frame"] for r in rows if r["points_alone_abs_rel"] is not None}),
         },
-        "scale_states": dict(Counter(row["scale_state"] for row in rows if row["scale_state"])),
         "topics": numbers.topics,
         "hardware": hardware(),
         "versions": versions(),

@@ -136,6 +136,11 @@ def traffic(sent: Sequence[Sent], received: Sequence[Received]) -> Traffic:
     )
 
 
+def published_states(reported: Sequence[Reported]) -> list[str]:
+    """The states of all scales that arrived, in their order."""
+    return [row.values["state"] for row in reported if row.topic == SCALE]
+
+
 def scale_states(
     sent: Sequence[Sent], received: Sequence[Received], reported: Sequence[Reported]
 ) -> dict[int, str]:
@@ -146,5 +151,5 @@ def scale_states(
     """
     stamps = {row.stamp_ns for row in sent}
     frames = [r.stamp_ns for r in received if r.topic == RELATIVE and r.stamp_ns in stamps]
-    fits = [row.values["state"] for row in reported if row.topic == SCALE]
+    fits = published_states(reported)
     return dict(zip(sorted(frames), fits, strict=True)) if len(frames) == len(fits) else {}

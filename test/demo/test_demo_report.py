@@ -195,7 +195,7 @@ class ThreeFrames:
             yield PlayedFrame(index=index, name=f"n{index}", stamp=NAN, rgb=rgb, truth=truth)
 
 
-def record(folder: Path, *, metric: bool) -> Recording:
+def record(folder: Path, *, metric: bool, lost_scale: bool = False) -> Recording:
     """Frames 0, 1, 2 and 0 again were sent; the second was dropped."""
     recording = Recording(folder)
     sent, received = LogWriter(recording.sent_log), LogWriter(recording.received_log)
@@ -214,6 +214,8 @@ def record(folder: Path, *, metric: bool) -> Recording:
             points = np.array([[[0, 0, 1, 10, 20, 30], [1, 0, 2, 40, 50, 60]]], np.float32)
             recording.save_array(stamp, POINTS, points)
         state = "measured" if metric else "relative"
+        if lost_scale and place == 3:
+            continue
         received.write(Reported(SCALE, stamp + 30 * MS, {"state": state}))
     received.write(
         Reported(
@@ -223,6 +225,13 @@ def record(folder: Path, *, metric: bool) -> Recording:
     sent.close()
     received.close()
     return recording
+
+
+def test_a_lost_scale_message_does_not_make_the_scale_unknown(tmp_path: Path) -> None:
+    recording = record(tmp_path / "run", metric=True, lost_scale=True)
+    (tmp_path / "out").mkdir()
+    report = write_report(tmp_path / "out", recording, ThreeFrames(), INFO, pictures=1)
+    assert report["scale_states"] == {"measured": 2}
 
 
 def test_report_of_a_run(tmp_path: Path) -> None:
