@@ -26,6 +26,7 @@ from d3_ros.training.loading.unlabelled_images import crop, image_files
 from d3_ros.training.loop.checkpoints import CHECKPOINT_ERRORS, all_finite, removed_on_failure
 from d3_ros.training.loop.schedule import learning_rate_factor
 from d3_ros.training.loop.small_network import he_initialise
+from d3_ros.training.memory_format import layer_format
 
 CHECKPOINT, LOG, BUNDLE = "checkpoint.pt", "log.jsonl", "bundle"
 HELD_OUT_EVERY = 20  # one of so many images is held out
@@ -59,7 +60,7 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
     codec = TinyCodec(_codec_config(config, teacher))
     he_initialise(codec)
     codec.to(device)
-    codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    codec.to(memory_format=layer_format())  # type: ignore[call-overload]
     average = deepcopy(codec).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         codec.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -102,7 +103,7 @@ def draw(
     rng = np.random.default_rng([config.seed, step])
     chosen = rng.integers(len(files), size=config.batch)
     images = [crop(read_rgb(files[int(i)]), config.size, rng, config.smallest_crop) for i in chosen]
-    batch = torch.stack(images).contiguous(memory_format=torch.channels_last)
+    batch = torch.stack(images).contiguous(memory_format=layer_format())
     return batch, torch.from_numpy(rng.random(config.batch) < 0.5)
 
 
