@@ -51,6 +51,10 @@ class CameraIntrinsics:
         """(3, 3) float64 camera matrix K."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
+    def cropped(self, x: int, y: int, width: int, height: int) -> CameraIntrinsics:
+        """The same camera for columns from `x` on and rows from `y` on of its image alone."""
+        return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
+
     def resized(self, width: int, height: int) -> CameraIntrinsics:
         """The same camera after its image was resized to `width` x `height`.
 

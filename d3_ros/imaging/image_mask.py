@@ -8,40 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from d3_ros.errors import DataError
 from d3_ros.imaging.image_file import read_image
+from d3_ros.imaging.image_region import ImageRegion, Rectangle, read_rectangle
 from d3_ros.imaging.picture_header import picture_kind
-
-
-class Rectangle(NamedTuple):
-    """Pixels `x` to `x + width - 1` of the rows `y` to `y + height - 1`."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class ImageRegion:
-    """What an image shows of the sensor's full image; all in pixels of the full image.
-
-    `binning`: (x, y), how many of its pixels make one pixel of the image.
-    """
-
-    full_size: tuple[int, int]  # (width, height)
-    shown: Rectangle
-    binning: tuple[int, int] = (1, 1)
-
-    @staticmethod
-    def whole(width: int, height: int) -> ImageRegion:
-        """Of an image that is the full image itself."""
-        return ImageRegion((width, height), Rectangle(0, 0, width, height))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +37,9 @@ class ImageMask:
         Raises:
             DataError: the mask does not fit the full image.
         """
-        left, top, width, height = region.shown
-        shown = self._of_full(*region.full_size)[top : top + height, left : left + width]
+        shown = region.shown.part_of(self._of_full(*region.full_size))
         binned_x, binned_y = region.binning
-        rows, columns = height // binned_y, width // binned_x
+        rows, columns = region.shown.height // binned_y, region.shown.width // binned_x
         blocks = shown[: rows * binned_y, : columns * binned_x].reshape(
             rows, binned_y, columns, binned_x
         )
@@ -76,14 +49,9 @@ class ImageMask:
         if self.picture is not None:
             return self._resized(self.picture, width, height)
         assert self.rectangle is not None
-        x, y, wide, high = self.rectangle
-        if x + wide > width or y + high > height:
-            raise DataError(
-                f"{self.name} reaches to column {x + wide} and row {y + high}, the full image is "
-                f"{width} x {height}: give x y width height within it"
-            )
+        self.rectangle.check_within(width, height, self.name)
         full = np.zeros((height, width), bool)
-        full[y : y + high, x : x + wide] = True
+        self.rectangle.part_of(full)[:] = True
         return full
 
     def _resized(self, picture: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -117,7 +85,7 @@ def read_mask(text: str, name: str) -> ImageMask | None:
     if not words:
         return None
     if len(words) == 4 and all(_is_number(word) for word in words):
-        return ImageMask(f"{name} '{text}'", rectangle=_rectangle(words, f"{name} '{text}'"))
+        return ImageMask(f"{name} '{text}'", rectangle=read_rectangle(text, name))
     path = Path(text).expanduser()
     try:
         pixels = read_image(path, cv2.IMREAD_UNCHANGED)
@@ -139,16 +107,6 @@ def _ignored(pixels: np.ndarray) -> np.ndarray:
         return pixels != 0
     coloured = (pixels[..., :3] != 0).any(axis=2)
     return coloured & (pixels[..., 3] != 0) if pixels.shape[2] == 4 else coloured
-
-
-def _rectangle(words: list[str], name: str) -> Rectangle:
-    try:
-        rectangle = Rectangle(*(int(word) for word in words))
-    except ValueError as error:
-        raise DataError(f"{name} must be whole pixels: x y width height") from error
-    if min(rectangle[:2]) < 0 or min(rectangle[2:]) < 1:
-        raise DataError(f"{name} must have x, y >= 0 and width, height >= 1")
-    return rectangle
 
 
 def _is_number(word: str) -> bool:

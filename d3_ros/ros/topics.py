@@ -45,6 +45,7 @@ METRIC = frozenset(
     {DEPTH, DEPTH_INFO, DEPTH_COMPRESSED, UNCERTAINTY, RGB, RGB_INFO, POINTS, NAV_POINTS}
 )
 NEED_CAMERA = frozenset({DEPTH_INFO, RGB_INFO, POINTS, NAV_POINTS})
+CLOUDS = frozenset({POINTS, NAV_POINTS})
 
 # Topics that share a highest rate, so that pairs stay complete and a picture is made once.
 CAPPED: dict[str, tuple[str, ...]] = {

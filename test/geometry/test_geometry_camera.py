@@ -42,6 +42,14 @@ def test_every_ray_reprojects_to_its_pixel(name):
     assert np.abs(pixels - pixel_grid(camera)).max() < 0.01
 
 
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_cropped_camera_has_the_rays_of_its_pixels(name):
+    camera = CAMERAS[name]
+    part = camera.cropped(10, 20, 30, 15)
+    assert (part.width, part.height) == (30, 15)
+    np.testing.assert_allclose(ray_map(part), ray_map(camera)[20:35, 10:40], rtol=1e-6, atol=1e-7)
+
+
 PRISM = (0.1, -0.05, 0.001, -0.002, 0.02, 0.12, -0.04, 0.01, 0.02, -0.01, -0.015, 0.008)
 TILTED = (*PRISM, 0.06, -0.09)
 LENSES = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from d3_ros.errors import DataError
-from d3_ros.imaging.image_mask import ImageMask, ImageRegion, Rectangle, read_mask
+from d3_ros.imaging.image_mask import ImageMask, read_mask
+from d3_ros.imaging.image_region import ImageRegion, Rectangle
 
 WIDTH, HEIGHT = 16, 12
 WHOLE = ImageRegion.whole(WIDTH, HEIGHT)

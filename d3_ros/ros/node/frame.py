@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from d3_ros.imaging.image_region import Rectangle
 from d3_ros.pipeline import FrameRequest
 from d3_ros.ros.node.inputs.matched_inputs import Sensor
 from d3_ros.ros.parameters.node_settings import NodeSettings
@@ -34,6 +35,7 @@ class NodeFrame:
         settings: the parameters as of this frame.
         camera_info: the input's calibration; None where the camera is not calibrated.
         rectified: whether `request.rgb` is the image of a pinhole camera, P of camera_info.
+        cloud_region: the pixels of the image that the clouds hold; None: all.
         sensor_pixels: how many pixels each sensor measured.
         preparation_ms: how long the node worked on it so far.
     """
@@ -45,6 +47,7 @@ class NodeFrame:
     settings: NodeSettings
     camera_info: CameraInfo | None
     rectified: bool
+    cloud_region: Rectangle | None
     sensor_pixels: Mapping[Sensor, int]
     preparation_ms: float
 

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo
 
 from d3_ros.errors import D3Error, MessageError, one_line
 from d3_ros.geometry.normals import median_angle_to_depth
+from d3_ros.imaging.image_region import Rectangle
 from d3_ros.messages.camera_info import intrinsics_from_camera_info, why_uncalibrated
 from d3_ros.messages.compressed import rgb_from_any
 from d3_ros.pipeline import (
@@ -37,9 +38,10 @@ from d3_ros.ros.node.inputs.matched_inputs import InputBuffer, stamp_ns
 from d3_ros.ros.node.inputs.mounting import MountingReader
 from d3_ros.ros.node.inputs.rectified_request import rectified_request
 from d3_ros.ros.node.inputs.sensor_depth import SensorReader
+from d3_ros.ros.node.inputs.shown_region import cloud_region
 from d3_ros.ros.node.outputs.publishers import OutputPublishers, outputs_for
 from d3_ros.ros.parameters.node_settings import NodeSettings
-from d3_ros.ros.topics import NEED_CAMERA
+from d3_ros.ros.topics import CLOUDS, NEED_CAMERA
 from d3_ros.types import CameraIntrinsics, D3Prediction, DepthFrame
 
 # Stages that are not surrounded by a context.
@@ -146,6 +148,7 @@ class FrameProcessor:
         header = image.message.header
         ignored = self._mask(matched.camera_info, width, height)
         intrinsics = self._intrinsics(matched.camera_info, rgb, topics, settings)
+        topics, region = self._cloud_region(topics, settings, matched.camera_info, intrinsics)
         with stage("sensor depth"):
             measured = self._read_sensors(
                 matched.sensors, header, (height, width), intrinsics, settings.sensor_depth, ignored
@@ -174,6 +177,7 @@ class FrameProcessor:
             settings=settings,
             camera_info=matched.camera_info if intrinsics is not None else None,
             rectified=settings.image.rectified or settings.output.rectified,
+            cloud_region=region,
             sensor_pixels=measured.pixels,
             preparation_ms=(time.perf_counter() - started) * 1e3,
         )
@@ -215,6 +219,29 @@ class FrameProcessor:
         return rgb_from_any(
             image.message, self._topics.image, limits.bit_depth, limits.max_megapixels
         )
+
+    def _cloud_region(
+        self,
+        topics: frozenset[str],
+        settings: NodeSettings,
+        info: CameraInfo | None,
+        intrinsics: CameraIntrinsics | None,
+    ) -> tuple[frozenset[str], Rectangle | None]:
+        """The topics that this image can have, and the pixels that its clouds hold (None: all).
+
+        A region that does not fit the image leaves the clouds out, and a line in the log.
+        """
+        rectangle = settings.points.region_rectangle
+        if rectangle is None or intrinsics is None or not topics & CLOUDS:
+            return topics, None
+        size = (intrinsics.width, intrinsics.height)
+        try:
+            return topics, cloud_region(rectangle, info, *size, self._topics.image)
+        except MessageError as error:
+            if topics <= CLOUDS:
+                raise
+            self._log.error(str(error))
+            return topics - CLOUDS, None
 
     def _compare_with_normals(self, depth: DepthFrame, intrinsics: CameraIntrinsics | None) -> None:
         """Once in a while, measure how well the network's depth and normals fit together."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from d3_ros.errors import DataError
+from d3_ros.imaging.image_region import Rectangle, read_rectangle
 from d3_ros.ros.parameters.parameter_row import check_range
 from d3_ros.settings import setting
 
@@ -155,6 +157,11 @@ class PointsSettings:
     max_range: float = setting(
         1000.0, "Points farther from the camera are NaN in ~/points", low=0.1, high=1000.0, unit="m"
     )
+    region: str = setting(
+        "",
+        "Both clouds hold only this rectangle of the image: x y width height in pixels of the full "
+        "image, as in image.mask; of the rectified one with output.rectified. Empty: all",
+    )
     remove_flying: bool = setting(
         False, "Remove points that hang between two surfaces at a depth edge from both clouds"
     )
@@ -163,6 +170,15 @@ class PointsSettings:
 
     def __post_init__(self) -> None:
         check_range(self.min_range, self.max_range)
+        try:
+            _ = self.region_rectangle
+        except DataError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def region_rectangle(self) -> Rectangle | None:
+        """`region` in pixels of the sensor's full image; None: the clouds hold all of it."""
+        return read_rectangle(self.region, "points.region")
 
 
 @dataclass(frozen=True)

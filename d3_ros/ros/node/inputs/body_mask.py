@@ -6,8 +6,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from d3_ros.errors import DataError, MessageError
-from d3_ros.imaging.image_mask import ImageMask, ImageRegion, Rectangle
-from d3_ros.messages.camera_info import binning, image_size
+from d3_ros.imaging.image_mask import ImageMask
+from d3_ros.imaging.image_region import ImageRegion
+from d3_ros.ros.node.inputs.shown_region import shown_region
 
 
 class BodyMask:
@@ -37,7 +38,7 @@ class BodyMask:
         """
         if self._mask is None:
             return None
-        region = _region(info, width, height)
+        region = shown_region(info, width, height)
         if self._last is None or self._last[0] != region:
             try:
                 self._last = (region, self._mask.of_region(region))
@@ -45,13 +46,3 @@ class BodyMask:
                 raise MessageError(f"'{self._image_topic}' is not masked: {error}") from error
         ignored = self._last[1]
         return ignored if ignored.any() else None
-
-
-def _region(info: CameraInfo | None, width: int, height: int) -> ImageRegion:
-    if info is None or image_size(info) != (width, height):
-        return ImageRegion.whole(width, height)
-    roi = info.roi
-    shown = Rectangle(
-        roi.x_offset, roi.y_offset, roi.width or info.width, roi.height or info.height
-    )
-    return ImageRegion((info.width, info.height), shown, binning(info))

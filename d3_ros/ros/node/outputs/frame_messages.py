@@ -37,7 +37,7 @@ from d3_ros.ros.topics import (
     TOPICS,
     UNCERTAINTY,
 )
-from d3_ros.types import DepthFrame
+from d3_ros.types import CameraIntrinsics, DepthFrame
 
 
 class Buffers:
@@ -138,16 +138,16 @@ class FrameMessages:
         return self._images[NORMALS].fill(self._header, normals, "32FC3")
 
     def _points(self) -> PointCloud2 | None:
-        metric, intrinsics = self._metric_of_clouds, self._intrinsics
+        metric, intrinsics = self._metric_of_clouds, self._intrinsics_of_clouds
         if metric is None or intrinsics is None:
             return None
         settings = self._settings.points
-        normals = self._depth.normals if settings.normals else None
-        sigma = self._depth.uncertainty if settings.sigma else None
+        normals = self._for_clouds(self._depth.normals if settings.normals else None)
+        sigma = self._for_clouds(self._depth.uncertainty if settings.sigma else None)
         size = cloud_size(metric.shape[0], metric.shape[1], settings.stride)
         pack_cloud(
             metric,
-            self._frame.request.rgb,
+            self._for_clouds(self._frame.request.rgb),
             normals,
             intrinsics,
             out=self._cloud.points(
@@ -161,8 +161,7 @@ class FrameMessages:
         return self._cloud.message
 
     def _nav_points(self) -> PointCloud2 | None:
-        metric, intrinsics = self._metric_of_clouds, self._intrinsics
-        uncertainty = self._depth.uncertainty
+        metric, intrinsics = self._metric_of_clouds, self._intrinsics_of_clouds
         if metric is None or intrinsics is None:
             return None
         settings = self._settings.points.nav
@@ -174,17 +173,41 @@ class FrameMessages:
             min_range=settings.min_range,
             max_range=settings.max_range,
         )
-        if settings.clear_range > 0 and uncertainty is not None:
-            surely = metric - uncertainty
-            far = far_pixels(surely, self._depth.relative, intrinsics, settings.clear_range)
+        far = self._for_clouds(self._far_pixels())
+        if far is not None:
             ends = clearing_points(
                 far, intrinsics, stride=settings.stride, range_m=settings.clear_range
             )
             points = np.concatenate([points, ends])
         return light_cloud_message(self._header, points)
 
+    def _far_pixels(self) -> np.ndarray | None:
+        """(H, W) bool, the pixels whose rays are cleared; None where none are to be.
+
+        Of the whole image, because saturated pixels are judged by all pixels just before them.
+        """
+        metric, intrinsics = self._solid_metric, self._intrinsics
+        uncertainty, range_m = self._depth.uncertainty, self._settings.points.nav.clear_range
+        if metric is None or intrinsics is None or uncertainty is None or range_m <= 0:
+            return None
+        return far_pixels(metric - uncertainty, self._depth.relative, intrinsics, range_m)
+
+    def _for_clouds(self, plane: np.ndarray | None) -> np.ndarray | None:
+        """The part of an (H, W, ...) array that the clouds hold."""
+        region = self._frame.cloud_region
+        return plane if plane is None or region is None else region.part_of(plane)
+
+    @cached_property
+    def _intrinsics_of_clouds(self) -> CameraIntrinsics | None:
+        region, intrinsics = self._frame.cloud_region, self._intrinsics
+        return intrinsics if intrinsics is None or region is None else intrinsics.cropped(*region)
+
     @cached_property
     def _metric_of_clouds(self) -> np.ndarray | None:
+        return self._for_clouds(self._solid_metric)
+
+    @cached_property
+    def _solid_metric(self) -> np.ndarray | None:
         """(H, W) metres, without flying pixels where the parameter asks for that."""
         metric = self._depth.metric
         if metric is None or not self._settings.points.remove_flying:
