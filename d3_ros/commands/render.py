@@ -43,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"kinds of scenes, separated by commas: {', '.join((*DEFAULT_KINDS, *MORE_KINDS))} "
         f"(default: the first {len(DEFAULT_KINDS)}; a walk: room)",
     )
+    parser.add_argument(
+        "--assets",
+        nargs="+",
+        default=[],
+        metavar="FOLDER|PACKAGE",
+        help="pictures for half of the surfaces that they fit: folders, or installed Python "
+        "packages (robosuite has some); names such as wood_3.png tell where they "
+        "belong; not for a walk",
+    )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
         "--camera", type=Path, metavar="FILE", help="intrinsics.json, or a ROS calibration YAML"
@@ -62,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tilt",
         metavar="DEG[:DEG]",
-        help="downward tilt of the camera, degrees, or a range; with --height",
+        help="downward tilt of the camera, degrees, or a range; with --height; write a "
+        "negative one as --tilt=-5:25",
     )
     parser.add_argument(
         "--lidar",
@@ -82,11 +92,14 @@ def run(args: argparse.Namespace) -> int:
         D3Error: options contradict each other, or the output exists or cannot be written.
     """
     from d3_ros.synthetic import dataset as render_dataset
+    from d3_ros.synthetic.mesh.picture_textures import find_pictures
 
     if args.frames < 1 or args.jobs < 1 or args.rate <= 0:
         raise D3Error("--frames, --jobs and --rate must be positive")
     if not 0 <= args.test < args.frames or (args.test and (args.walk or args.bag is not None)):
         raise D3Error("--test must be less than --frames, and is not for a walk")
+    if args.assets and (args.walk or args.bag is not None):
+        raise D3Error("--assets is not for a walk")
     if not 0 <= args.lidar <= 128 or (args.lidar and args.bag is None):
         raise D3Error("--lidar is a number of rings up to 128, and goes with --bag")
     rig = replace(_rig(args), lidar_rings=args.lidar)
@@ -100,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
             kinds=kinds,
             jobs=args.jobs,
             test_frames=args.test,
+            pictures=find_pictures(args.assets) if args.assets else None,
         )
     elif not args.walk:
         raise D3Error("--bag holds a walk: add --walk")

@@ -29,6 +29,7 @@ from d3_ros.imaging.image_file import write_image
 from d3_ros.synthetic.mesh.kinds import KINDS, build
 from d3_ros.synthetic.mesh.lidar import Sweep, take_sweep
 from d3_ros.synthetic.mesh.photo import photograph
+from d3_ros.synthetic.mesh.picture_textures import PictureTextures
 from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame
 from d3_ros.synthetic.mesh.rig import Rig
 from d3_ros.synthetic.mesh.scene import Viewpoint
@@ -62,6 +63,7 @@ class _Job:
     views: int
     rig: Rig
     kinds: tuple[str, ...]
+    pictures: PictureTextures | None
 
 
 def random_camera(rng: np.random.Generator, width: int, height: int) -> CameraIntrinsics:
@@ -73,13 +75,21 @@ def random_camera(rng: np.random.Generator, width: int, height: int) -> CameraIn
 
 
 def render_scene(
-    seed: int, scene: int, views: int, rig: Rig, kinds: Sequence[str]
+    seed: int,
+    scene: int,
+    views: int,
+    rig: Rig,
+    kinds: Sequence[str],
+    pictures: PictureTextures | None = None,
 ) -> Iterator[Photo]:
-    """Up to `views` photographs of scene number `scene` of the series `seed`."""
+    """Up to `views` photographs of scene number `scene` of the series `seed`.
+
+    `pictures`: the user's, for half of the surfaces that they fit.
+    """
     rng = np.random.default_rng([seed, scene])
     weights = np.array([KINDS[k][1] for k in kinds])
     kind = str(rng.choice(list(kinds), p=weights / weights.sum()))
-    world = build(kind, rng)
+    world = build(kind, rng, pictures)
     caster = RayCaster(world)
     for _ in range(views):
         camera = rig.camera or random_camera(rng, *rig.size)
@@ -200,7 +210,7 @@ def _write(photo: Photo, output: Path, name: str) -> tuple[str, dict[str, object
 
 def _run(job: _Job) -> list[tuple[str, dict[str, object]]]:
     cv2.setNumThreads(1)
-    photos = render_scene(job.seed, job.scene, job.views, job.rig, job.kinds)
+    photos = render_scene(job.seed, job.scene, job.views, job.rig, job.kinds, job.pictures)
     return [_write(p, job.output, f"{job.scene:06d}_{i}") for i, p in enumerate(photos)]
 
 
@@ -213,11 +223,13 @@ def render_folder(
     kinds: Sequence[str],
     jobs: int,
     test_frames: int = 0,
+    pictures: PictureTextures | None = None,
 ) -> int:
     """Render about `frames` single frames into `output`; returns how many there are.
 
     A scene gives up to `VIEWS_PER_SCENE` frames, fewer where no camera finds room. split.txt keeps
     the scenes of the last `test_frames` for testing; without these there is no split.txt.
+    `pictures` are the user's, for half of the surfaces that they fit.
 
     Raises:
         D3Error: an unknown kind, a folder that exists, or no camera finds room anywhere.
@@ -230,7 +242,7 @@ def render_folder(
         multiprocessing.get_context("spawn").Pool(jobs) as pool,
         tqdm(total=frames, unit="frame", desc="render") as bar,
     ):
-        todo = [_Job(folder, seed, i, n, rig, tuple(kinds)) for i, n in enumerate(views)]
+        todo = [_Job(folder, seed, i, n, rig, tuple(kinds), pictures) for i, n in enumerate(views)]
         for written in pool.imap_unordered(_run, todo):
             index.update(written)
             bar.update(len(written))

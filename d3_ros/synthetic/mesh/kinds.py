@@ -8,6 +8,7 @@ import numpy as np
 
 from d3_ros.synthetic.mesh import robot_scenes, scenes
 from d3_ros.synthetic.mesh.objects import Workshop
+from d3_ros.synthetic.mesh.picture_textures import PictureTextures
 from d3_ros.synthetic.mesh.scene import MeshScene
 
 KINDS: dict[str, tuple[Callable[[Workshop], MeshScene], float]] = {
@@ -25,6 +26,8 @@ KINDS: dict[str, tuple[Callable[[Workshop], MeshScene], float]] = {
 }
 
 
-def build(kind: str, rng: np.random.Generator) -> MeshScene:
-    """A random scene of `kind` (a key of `KINDS`)."""
-    return KINDS[kind][0](Workshop(rng))
+def build(
+    kind: str, rng: np.random.Generator, pictures: PictureTextures | None = None
+) -> MeshScene:
+    """A random scene of `kind` (a key of `KINDS`), with the user's pictures on its surfaces."""
+    return KINDS[kind][0](Workshop(rng, pictures=pictures))

@@ -23,6 +23,7 @@ from d3_ros.synthetic.mesh.mesh import (
     quad,
     surface,
 )
+from d3_ros.synthetic.mesh.picture_textures import PictureTextures
 
 SHINY = ("metal", "glossy", "dark")  # roles whose surfaces have a highlight as a rule
 
@@ -33,7 +34,8 @@ class Workshop:
 
     `textures`: (SIZE, SIZE, 3) linear albedo each; `tile_m`: what one repetition covers, in the
     texture coordinates' unit; `gloss`: strength of the highlight; `glow`: emitted light;
-    `instead`: roles whose surfaces get the textures of another role (all sofas of dark leather).
+    `instead`: roles whose surfaces get the textures of another role (all sofas of dark leather);
+    `pictures`: the user's, from which half of the textures are taken where they fit.
     """
 
     rng: np.random.Generator
@@ -42,6 +44,7 @@ class Workshop:
     gloss: list[float] = field(default_factory=list)
     glow: list[float] = field(default_factory=list)
     instead: Mapping[str, str] = field(default_factory=dict)
+    pictures: PictureTextures | None = None
     _shared: dict[str, list[int]] = field(default_factory=dict)
 
     def material(
@@ -52,7 +55,8 @@ class Workshop:
         known = self._shared.setdefault(f"{role}/{fit}/{glow > 0}", [])
         if known and not fresh and self.rng.random() < 0.45:
             return int(self.rng.choice(known))
-        image, metres = random_textures.for_role(role, self.rng)
+        pictured = self.pictures.draw(role, self.rng) if self.pictures is not None else None
+        image, metres = pictured or random_textures.for_role(role, self.rng)
         self.textures.append(image)
         self.tile_m.append(1.0 if fit else metres or 0.25)
         shiny = self.rng.random() < (0.8 if role in SHINY else 0.3)

@@ -24,7 +24,8 @@ class RenderedSet:
 
     `size` (height, width) in pixels; the last `test` frames are kept for validation. `height_m`
     and `tilt_deg` are ranges of the camera's mounting, `intrinsics` fx, fy, cx, cy in pixels; None:
-    whatever suits the scene.
+    whatever suits the scene. `assets`: folders of pictures and names of installed packages, for
+    half of the surfaces that they fit.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RenderedSet:
     height_m: tuple[float, float] | None = None
     tilt_deg: tuple[float, float] | None = None
     intrinsics: tuple[float, float, float, float] | None = None
+    assets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:

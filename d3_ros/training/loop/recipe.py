@@ -18,6 +18,7 @@ from d3_ros.errors import D3Error
 from d3_ros.imaging.image_file import write_whole
 from d3_ros.network.bundle.lookup import MANIFEST, find_bundle
 from d3_ros.synthetic.dataset import VIEWS_PER_SCENE, check_kinds, render_folder, render_scene
+from d3_ros.synthetic.mesh.picture_textures import PictureTextures, find_pictures
 from d3_ros.synthetic.mesh.rig import Mounting, Rig
 from d3_ros.training.config.recipe_config import DATA, Recipe, RenderedSet, load_recipe, load_stages
 from d3_ros.training.config.recipes import RECIPE
@@ -121,7 +122,12 @@ def _render(one: RenderedSet, workdir: Path) -> None:
         kinds=one.kinds,
         jobs=os.cpu_count() or 1,
         test_frames=one.test,
+        pictures=_pictures(one),
     )
+
+
+def _pictures(one: RenderedSet) -> PictureTextures | None:
+    return find_pictures(one.assets) if one.assets else None
 
 
 def _rig(one: RenderedSet) -> Rig:
@@ -140,7 +146,9 @@ def _render_time(todo: list[RenderedSet]) -> str:
         return ""
     one = todo[0]
     began = time.perf_counter()
-    count = len(list(render_scene(one.seed, 0, VIEWS_PER_SCENE, _rig(one), one.kinds)))
+    count = len(
+        list(render_scene(one.seed, 0, VIEWS_PER_SCENE, _rig(one), one.kinds, _pictures(one)))
+    )
     each = (time.perf_counter() - began) / max(count, 1) / (one.size[0] * one.size[1])
     seconds = sum(each * s.frames * s.size[0] * s.size[1] for s in todo) / (os.cpu_count() or 1)
     return f", about {_duration(seconds)}"
