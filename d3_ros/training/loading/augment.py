@@ -77,7 +77,7 @@ def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
 
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1] under another light and camera: colour, contrast, noise, blur."""
+    """(H, W, 3) float32 in [0, 1] in another light, by another camera: colour, texture, noise."""
     white = np.exp(rng.normal(0, 0.2, 3))
     exposure = rng.normal(-1.2, 0.4) if rng.random() < 0.2 else rng.normal(-0.15, 0.35)
     pools = _pools_of_light(rgb, rng) if rng.random() < 0.35 else None
@@ -93,6 +93,8 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = image * pools
     if rng.random() < 0.3:
         image = image * _sensor_shade(rgb.shape[:2], rng)
+    if rng.random() < 0.25:
+        image = filtered(image, rng)
     middle = image.mean()
     image = middle + (image - middle) * np.float32(rng.uniform(0.7, 1.3))
     image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
@@ -105,6 +107,28 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.2:
         image = _compressed(image, int(rng.integers(30, 95)))
     return image
+
+
+def filtered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) mixed with what a random linear filter of up to 7 pixels makes of it.
+
+    Shapes stay, textures and colours become others: the network shall not read depth from them
+    (random convolutions, arXiv 2007.13003). A channel's mean and contrast stay.
+    """
+    size = int(rng.choice([1, 3, 5, 7]))
+    kernels = rng.normal(0, 1, (3, 3, size, size)).astype(np.float32)
+    channels = [np.ascontiguousarray(image[..., i]) for i in range(3)]
+    other = np.stack(
+        [
+            sum(cv2.filter2D(seen, -1, kernel) for seen, kernel in zip(channels, row, strict=True))
+            for row in kernels
+        ],
+        axis=2,
+    )
+    other = (other - other.mean(axis=(0, 1))) / np.maximum(other.std(axis=(0, 1)), 1e-6)
+    other = other * image.std(axis=(0, 1)) + image.mean(axis=(0, 1))
+    share = np.float32(rng.uniform(0, 0.9))
+    return ((1 - share) * image + share * other).astype(np.float32)
 
 
 def _pools_of_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
