@@ -96,7 +96,7 @@ def render_scene(
         for _ in range(25):
             view = world.draw_view(rng)
             if rig.mounting is not None:
-                view = rig.mounting.view(view, rng)
+                view = rig.mounting.view(view, rng, world.floor_below(view.eye))
             if caster.clear(view, camera, given=rig.given):
                 frame = caster.render(view, camera, rng)
                 yield Photo(photograph(frame.rgb, rng), frame, camera, kind)
@@ -127,7 +127,7 @@ class Walk:
             world = build(kind, np.random.default_rng([seed, attempt]))
             if world.walk is None:
                 raise D3Error(f"there is no walk through a {kind}: choose {_walkable()}")
-            self._way = world.walk
+            self._way, self._floor_below = world.walk, world.floor_below
             self._caster = RayCaster(world)
             views = [self._view(t) for t in np.linspace(0, 1, 5)]
             if all(self._caster.clear(view, self.camera, given=rig.given) for view in views):
@@ -155,7 +155,7 @@ class Walk:
         if self._mounting is None:
             return view
         level = np.random.default_rng([self._seed, 0, 3])  # the same mount in every frame
-        return self._mounting.view(view, level)
+        return self._mounting.view(view, level, self._floor_below(view.eye))
 
 
 def render_walk(

@@ -26,6 +26,7 @@ from d3_ros.synthetic.mesh.mesh import (
 from d3_ros.synthetic.mesh.picture_textures import PictureTextures
 
 SHINY = ("metal", "glossy", "dark")  # roles whose surfaces have a highlight as a rule
+MATT = ("bark", "soil", "rock", "track", "lawn", "pavement")  # ... and those that rarely have
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Workshop:
         image, metres = pictured or random_textures.for_role(role, self.rng)
         self.textures.append(image)
         self.tile_m.append(1.0 if fit else metres or 0.25)
-        shiny = self.rng.random() < (0.8 if role in SHINY else 0.3)
+        shiny = self.rng.random() < (0.8 if role in SHINY else 0.05 if role in MATT else 0.3)
         self.gloss.append(float(self.rng.uniform(0.1, 0.7)) if shiny else 0.0)
         self.glow.append(glow)
         known.append(len(self.textures) - 1)

@@ -16,8 +16,13 @@ from d3_ros.synthetic.mesh.objects import Workshop
 from d3_ros.synthetic.mesh.shapes import blob
 
 
-def tube(points: np.ndarray, radius: float, material: int, *, segments: int = 8) -> Mesh:
-    """A round tube along a polyline (N, 3), open at its ends: wires, rungs, bent frames."""
+def tube(
+    points: np.ndarray, radius: float | np.ndarray, material: int, *, segments: int = 8
+) -> Mesh:
+    """A round tube along a polyline (N, 3), open at its ends: wires, rungs, bent frames, branches.
+
+    `radius`: metres, one for the tube or (N,) for its points.
+    """
     points = np.asarray(points, dtype=np.float64)
     along = np.gradient(points, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
@@ -31,8 +36,14 @@ def tube(points: np.ndarray, radius: float, material: int, *, segments: int = 8)
         rings.append(np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * up)
     normals = np.stack(rings)
     travelled = np.cumsum(np.linalg.norm(np.diff(points, axis=0, prepend=points[:1]), axis=1))
-    uv = np.stack(np.broadcast_arrays(travelled[:, None], angle[None] * radius), axis=-1)
-    return surface(points[:, None] + radius * normals, uv, material, normals)
+    radii = np.broadcast_to(radius, len(points))[:, None]
+    uv = np.stack(np.broadcast_arrays(travelled[:, None], angle[None] * radii), axis=-1)
+    rings_at = points[:, None] + radii[..., None] * normals
+    if np.ndim(radius):  # where the tube tapers, its surface leans
+        taper = np.gradient(radii[:, 0], travelled)[:, None, None]
+        normals = normals - taper * along[:, None]
+        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    return surface(rings_at, uv, material, normals)
 
 
 def rod(start: Vector, end: Vector, radius: float, material: int) -> Mesh:

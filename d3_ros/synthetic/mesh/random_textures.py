@@ -162,6 +162,38 @@ def foliage(rng: np.random.Generator) -> Texture:
     return tinted(base, 1 + 0.6 * noise(rng, (16, 16), 4)), float(rng.uniform(0.2, 1.0))
 
 
+def bark(rng: np.random.Generator) -> Texture:
+    """Bark with ridges along the trunk; now and then a birch's, pale with dark bands."""
+    if rng.random() < 0.2:
+        bands = noise(rng, (4, 32), 3) > rng.uniform(0.25, 0.45)
+        base = colour(rng, (0.0, 0.1), (0.7, 0.95))
+        image = tinted(base, (1 - 0.8 * bands) * (1 + 0.1 * noise(rng, (8, 8))))
+    else:
+        base = colour(rng, (0.05, 0.5), (0.12, 0.5), (0.04, 0.13))
+        image = tinted(base, 1 + 0.5 * noise(rng, (4, 32), 3) + 0.25 * noise(rng, (16, 16)))
+        moss = np.clip(noise(rng, (3, 3), 4) - rng.uniform(0.1, 0.8), 0, 0.6)
+        image = mixed(moss, image, colour(rng, (0.4, 0.8), (0.2, 0.5), (0.2, 0.33)))
+    return np.ascontiguousarray(image.transpose(1, 0, 2)), float(rng.uniform(0.4, 1.2))
+
+
+def soil(rng: np.random.Generator) -> Texture:
+    """Forest floor: earth with dead leaves, needles, moss or short grass."""
+    base = colour(rng, (0.15, 0.6), (0.15, 0.5), (0.04, 0.12))
+    image = tinted(base, 1 + 0.5 * noise(rng, (16, 16), 4))
+    litter = colour(rng, (0.2, 0.8), (0.2, 0.7), (0.03, 0.35))
+    share = np.clip(2.5 * noise(rng, (8, 8), 5) + rng.uniform(-0.6, 0.8), 0, 1)
+    image = mixed(share, image, litter * (1 + 0.4 * rng.standard_normal((SIZE, SIZE, 1))))
+    return image.astype(np.float32), float(rng.uniform(0.6, 2.5))
+
+
+def rock(rng: np.random.Generator) -> Texture:
+    """Stone and gravel: grey or brown, with grain, cracks and lichen."""
+    base = colour(rng, (0.0, 0.3), (0.25, 0.75), (0.05, 0.15))
+    grain = 0.12 * rng.standard_normal((SIZE, SIZE)).astype(np.float32)
+    image = tinted(base, 1 + grain + 0.5 * noise(rng, (6, 6), 5))
+    return image, float(rng.uniform(0.3, 1.5))
+
+
 def asphalt(rng: np.random.Generator) -> Texture:
     """Roads, concrete, plaster: grey grain with patches."""
     base = colour(rng, (0.0, 0.15), (0.15, 0.75))
@@ -268,6 +300,13 @@ ROLES: dict[str, tuple[tuple[Callable[[np.random.Generator], Texture], float], .
     "tape": ((dark, 1), (wood, 1), (light, 1)),
     "label": ((label, 1),),
     "outside": ((outside, 1),),
+    "bark": ((bark, 1),),
+    "soil": ((soil, 1),),
+    "rock": ((rock, 3), (asphalt, 1)),
+    "track": ((soil, 2), (rock, 2), (asphalt, 1)),
+    "lawn": ((foliage, 3), (soil, 1)),
+    "pavement": ((asphalt, 3), (tiles, 2), (rock, 1)),
+    "concrete": ((plain, 2), (asphalt, 1.5), (tiles, 0.3)),
     "facade": ((asphalt, 2), (tiles, 3), (plain, 3), (wood, 0.3)),
 }
 

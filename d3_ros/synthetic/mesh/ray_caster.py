@@ -107,7 +107,7 @@ class RayCaster:
             return False
         free, distance = self.scene.free_m, hits.distance
         if given:
-            free = min(free, 0.5 * float(view.eye[2]))
+            free = min(free, 0.5 * float(view.eye[2] - self.scene.floor_below(view.eye)))
             distance = distance * np.linalg.norm(rays[hits.index], axis=1)
         near = np.quantile(distance, 0.05)
         spread = np.quantile(distance, 0.9) / max(float(np.quantile(distance, 0.1)), 1e-3)
@@ -158,11 +158,11 @@ class RayCaster:
             missed = np.ones(len(centre), dtype=bool)
             missed[sample.index] = False
             missed[np.isnan(rays).any(axis=1)] = False
-            glow[missed] += self.scene.sky.astype(np.float32) * share
+            glow[missed] += self.scene.sky_colour(rays[missed]) * share
         arriving = _smooth_within_surfaces(
             arriving.reshape(*shape, 4), depth.reshape(shape), normals.reshape(*shape, 3)
         ).reshape(-1, 4)
-        level = float(arriving[:, :3].mean())
+        level = max(float(arriving[:, :3].mean()), self.scene.least_light)
         indirect = arriving[:, 3:] * (self.scene.ambient * level)
         rgb = shade * (arriving[:, :3] + indirect) + bright + glow * level
         return RenderedFrame(

@@ -47,12 +47,14 @@ class Mounting:
         height, tilt = rng.uniform(*self.height_m), rng.uniform(*self.tilt_deg)
         return Mounting((height, height), (tilt, tilt))
 
-    def view(self, proposed: Viewpoint, rng: np.random.Generator) -> Viewpoint:
-        """The proposed view with the height and tilt of this mounting."""
+    def view(
+        self, proposed: Viewpoint, rng: np.random.Generator, floor_z: float = 0.0
+    ) -> Viewpoint:
+        """The proposed view with the height above the floor (at `floor_z`) and this tilt."""
         one = self.drawn(rng)
         ahead = proposed.target - proposed.eye
         yaw, tilt = np.arctan2(ahead[1], ahead[0]), np.radians(one.tilt_deg[0])
-        eye = np.array([proposed.eye[0], proposed.eye[1], one.height_m[0]])
+        eye = np.array([proposed.eye[0], proposed.eye[1], floor_z + one.height_m[0]])
         direction = np.array(
             [np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), -np.sin(tilt)]
         )

@@ -30,9 +30,9 @@ def lowcam(w: Workshop) -> MeshScene:
     if w.chance(0.1):
         return _low_street(w)
     size, plan = _surroundings(w)
-    spots = _place(plan, size, obstacles.STANDING, int(w.rng.integers(4, 11)))
+    spots = place_obstacles(plan, size, obstacles.STANDING, int(w.rng.integers(4, 11)))
     _litter(plan, size)
-    scene = finish(plan, lamps(w, size), lambda rng: _low_view(rng, plan, size, spots))
+    scene = finish(plan, lamps(w, size), lambda rng: low_view(rng, plan, size, spots))
     scene.free_m = NEAREST_M
     return scene
 
@@ -42,7 +42,7 @@ def clutter(w: Workshop) -> MeshScene:
     w.instead = DARK[int(w.rng.integers(len(DARK)))]
     size, plan = _room(w, w.between(0.8, 1.6))
     many = (*obstacles.THIN * 2, *obstacles.STANDING, objects.plant, objects.plant)
-    _place(plan, size, many, int(w.rng.integers(7, 16)), apart=0.6)
+    place_obstacles(plan, size, many, int(w.rng.integers(7, 16)), apart=0.6)
     _litter(plan, size)
     low = w.between(0.15, 1.4)
     draw = indoor_view(plan, size, (low, low + 0.4), (-0.55, 0.1))
@@ -58,7 +58,7 @@ def above(w: Workshop) -> MeshScene:
         return _aisle(w)
     size, plan = _room(w, w.between(0.3, 1.2))
     things = (*obstacles.STANDING, objects.table, objects.table, objects.shelf)
-    spots = _place(plan, size, things, int(w.rng.integers(4, 11)), apart=0.7)
+    spots = place_obstacles(plan, size, things, int(w.rng.integers(4, 11)), apart=0.7)
     _litter(plan, size)
 
     def draw(rng: np.random.Generator) -> Viewpoint:
@@ -83,7 +83,7 @@ def _room(w: Workshop, density: float) -> tuple[np.ndarray, Plan]:
     shell(plan, size)
     furnish(plan, size, density)
     _windows(plan, size)
-    _ceiling_lamps(plan, size)
+    ceiling_lamps(plan, size)
     return size, plan
 
 
@@ -101,7 +101,7 @@ def _surroundings(w: Workshop) -> tuple[np.ndarray, Plan]:
         shell(plan, size)
         _hall(plan, size)
     _windows(plan, size)
-    _ceiling_lamps(plan, size)
+    ceiling_lamps(plan, size)
     return size, plan
 
 
@@ -117,7 +117,7 @@ def _hall(plan: Plan, size: np.ndarray) -> None:
         if w.chance(0.5):
             line = box((0.1, size[1] * 0.8, 0.002), paint)
             plan.parts.append(line.moved(at=(x + step / 3, size[1] / 2, 0)))
-    makers = (vehicle, _rack, _rack, obstacles.pallet, obstacles.carton_stack)
+    makers = (vehicle, rack, rack, obstacles.pallet, obstacles.carton_stack)
     for _ in range(int(w.rng.integers(4, 16))):
         x, y = w.between(1.5, size[0] - 1.5), w.between(1.5, size[1] - 1.5)
         mesh = makers[int(w.rng.integers(len(makers)))](w)
@@ -125,7 +125,7 @@ def _hall(plan: Plan, size: np.ndarray) -> None:
             plan.put(mesh, x, y, np.pi / 2 * float(w.rng.integers(4)))
 
 
-def _rack(w: Workshop) -> objects.Mesh:
+def rack(w: Workshop) -> objects.Mesh:
     """A rack with cartons, crates and small things on its boards."""
     wide, deep, tall = w.between(1.0, 2.4), w.between(0.35, 0.8), w.between(1.2, 2.6)
     post, board = w.material("metal"), w.material("furniture")
@@ -163,8 +163,8 @@ def _aisle(w: Workshop) -> MeshScene:
     size = np.array([length, gap + w.between(1.0, 2.0), w.between(2.4, 4.0)])
     plan = Plan(w)
     shell(plan, size)
-    _ceiling_lamps(plan, size)
-    make = objects.shelf if w.chance(0.35) else _rack
+    ceiling_lamps(plan, size)
+    make = objects.shelf if w.chance(0.35) else rack
     for side in (0, 1):
         x = 0.1
         while x < length - 0.8:
@@ -212,16 +212,16 @@ def _low_street(w: Workshop) -> MeshScene:
         vehicle,
         tree,
     )
-    spots = _place(plan, size, makers, int(w.rng.integers(4, 10)), corner=(-gap, 0.0))
+    spots = place_obstacles(plan, size, makers, int(w.rng.integers(4, 10)), corner=(-gap, 0.0))
     view_size = np.array([gap, 20.0, 3.0])
     scene = finish(
-        plan, [sun(w)], lambda rng: _low_view(rng, plan, view_size, spots, corner=(-gap, -4.0))
+        plan, [sun(w)], lambda rng: low_view(rng, plan, view_size, spots, corner=(-gap, -4.0))
     )
     scene.free_m = NEAREST_M
     return scene
 
 
-def _place(
+def place_obstacles(
     plan: Plan,
     size: np.ndarray,
     makers: tuple[Maker, ...],
@@ -257,12 +257,13 @@ def _litter(plan: Plan, size: np.ndarray) -> None:
         plan.parts.append(mesh.moved(at=place, yaw=w.between(0, 6.3)))
 
 
-def _low_view(
+def low_view(
     rng: np.random.Generator,
     plan: Plan,
     size: np.ndarray,
     spots: list[Spot],
     corner: tuple[float, float] = (0.0, 0.0),
+    heights_m: tuple[float, float] = (0.05, 0.5),
 ) -> Viewpoint:
     """0.2 to 2 m before an obstacle or a wall, level as a rule."""
     low, high = np.array(corner) + 0.12, np.array(corner) + size[:2] - 0.12
@@ -293,7 +294,7 @@ def _low_view(
         eye = np.clip(eye, low, high)
     yaw = np.arctan2(ahead[1], ahead[0]) + rng.normal(0, 0.22)
     tilt = rng.normal(0.02, 0.06) if rng.random() < 0.7 else rng.uniform(-0.4, 0.25)
-    height = float(np.exp(rng.uniform(np.log(0.05), np.log(0.5))))
+    height = float(np.exp(rng.uniform(np.log(heights_m[0]), np.log(heights_m[1]))))
     direction = np.array([np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), np.sin(tilt)])
     place = np.array([*eye, height])
     return Viewpoint(place, place + direction, float(rng.normal(0, 0.03)))
@@ -323,7 +324,7 @@ def _windows(plan: Plan, size: np.ndarray) -> None:
         plan.parts.append(join(parts).moved(at=place, yaw=facing(inward)))
 
 
-def _ceiling_lamps(plan: Plan, size: np.ndarray) -> None:
+def ceiling_lamps(plan: Plan, size: np.ndarray) -> None:
     """Glowing panels or tubes in rows under the ceiling."""
     w = plan.w
     if w.chance(0.4):

@@ -12,7 +12,11 @@ import numpy as np
 
 from d3_ros.synthetic.mesh.mesh import Mesh, join
 from d3_ros.synthetic.mesh.objects import Workshop
+from d3_ros.synthetic.mesh.random_textures import SIZE
 from d3_ros.synthetic.mesh.rooms import Plan
+from d3_ros.synthetic.textures import fractal_noise
+
+SKY_LIGHT = 0.2  # indirect light in the shade outdoors, where the sun gives up to 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,10 @@ class MeshScene:
     """A scene to render.
 
     `draw_view(rng)` proposes a camera; the renderer checks that nothing blocks it. `ambient` is
-    the share of indirect light; `sky` (3,) the colour of what no ray hits.
+    the share of indirect light; `sky` (3,) the colour of what no ray hits. `floor(x, y)`: height of
+    uneven ground, metres; None where the floor is at z = 0. `clouds` (S, S): how white the sky is,
+    in [0, 1], on a plane above the scene; None for a sky of one colour. `least_light`: light that
+    arrives from all sides at least, so that deep shade outdoors is not black.
     """
 
     mesh: Mesh
@@ -49,6 +56,34 @@ class MeshScene:
     sky: np.ndarray
     free_m: float = 0.35
     walk: Callable[[float], Viewpoint] | None = None
+    floor: Callable[[float, float], np.ndarray] | None = None
+    clouds: np.ndarray | None = None
+    least_light: float = 0.0
+
+    def sky_colour(self, directions: np.ndarray) -> np.ndarray:
+        """(3,) or (N, 3) float32 colour of the sky along `directions` (N, 3) of any length."""
+        sky = self.sky.astype(np.float32)
+        if self.clouds is None:
+            return sky
+        up = directions[:, 2] / np.linalg.norm(directions, axis=1)
+        up = np.clip(up, 0, 1).astype(np.float32)
+        ahead = directions[:, :2] / np.linalg.norm(directions, axis=1, keepdims=True)
+        cell = ahead / (up + 0.2)[:, None] * (0.2 * len(self.clouds))
+        row, column = np.floor(cell).astype(int).T % len(self.clouds)
+        haze = (1 - up) ** 6
+        white = np.maximum(haze, self.clouds[row, column])[:, None]
+        return np.asarray(sky + white * (1.15 * sky.max() - sky), dtype=np.float32)
+
+    def floor_below(self, eye: np.ndarray) -> float:
+        """z of the floor below the place `eye` (x, y, z), metres."""
+        return 0.0 if self.floor is None else float(self.floor(eye[0], eye[1]))
+
+
+def clouds(w: Workshop) -> np.ndarray:
+    """A sky that is clear, covered or between (for `MeshScene.clouds`)."""
+    cells = int(w.rng.choice([2, 4]))
+    shapes = fractal_noise(w.rng, SIZE, (cells, cells), 5)
+    return np.asarray(np.clip(w.between(0.8, 3.0) * shapes + w.between(-0.8, 0.9), 0, 1))
 
 
 def lamps(w: Workshop, size: np.ndarray) -> list[Light]:

@@ -193,7 +193,7 @@ def street_plan(w: Workshop) -> tuple[Plan, float]:
         while s < 50 and w.chance(0.95):
             wide, tall = w.between(5, 14), w.between(3, 14)
             place = (side * (gap + 4), s, 0)
-            plan.parts.append(_house(w, wide, tall).moved(at=place, yaw=facing((-side, 0))))
+            plan.parts.append(house(w, wide, tall).moved(at=place, yaw=facing((-side, 0))))
             s += wide + (w.between(0, 6) if w.chance(0.4) else 0.0)
     for _ in range(int(w.rng.integers(2, 12))):
         x, y = w.between(-gap, gap), w.between(-3, 30)
@@ -228,7 +228,8 @@ def shapes(w: Workshop) -> MeshScene:
     return finish(plan, lamps(w, size), draw)
 
 
-def _house(w: Workshop, wide: float, tall: float) -> Mesh:
+def house(w: Workshop, wide: float, tall: float) -> Mesh:
+    """A house 8 m deep with rows of windows in its front."""
     parts = [box((wide, 8.0, tall), w.material("facade"))]
     glass, frame = w.material("metal"), w.material("furniture")
     for z in np.arange(0.9, tall - 1.5, 2.8):
