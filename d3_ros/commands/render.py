@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from d3_ros.synthetic.mesh.rig import Rig
 
 DEFAULT_KINDS = ("room", "table", "corridor", "stairs", "street")
-MORE_KINDS = ("shapes", "worktop", "longtable", "lowcam", "clutter", "above")
+MORE_KINDS = (
+    "shapes",
+    "worktop",
+    "longtable",
+    "lowcam",
+    "clutter",
+    "above",
+    "forest",
+    "yard",
+    "hall",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

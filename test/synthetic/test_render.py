@@ -33,6 +33,7 @@ from d3_ros.synthetic.mesh.ray_caster import RayCaster, RenderedFrame, look_at
 from d3_ros.synthetic.mesh.rig import Mounting, Rig, make_rig, read_camera
 from d3_ros.synthetic.mesh.scene import Light, MeshScene, Viewpoint
 from d3_ros.synthetic.mesh.shapes import SHAPES
+from d3_ros.synthetic.mesh.vehicles import car
 
 CAMERA = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
 LEVEL = Viewpoint(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))  # looks along +y, 1 m high
@@ -172,6 +173,132 @@ def test_views_from_above_look_down_or_along_shelves() -> None:
         down.append(-ahead[2] / np.linalg.norm(ahead))
     assert np.mean(np.array(down) > 0.4) > 0.4
     assert max(down) < 0.999  # the picture's right is defined
+
+
+def _heights(kind: str, count: int) -> list[float]:
+    """Height of proposed cameras above the floor, metres."""
+    heights = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        scene = mesh_kinds.build(kind, rng)
+        eyes = [scene.draw_view(rng).eye for _ in range(12)]
+        heights += [float(eye[2]) - scene.floor_below(eye) for eye in eyes]
+    return heights
+
+
+def _frames(kind: str, seeds: int) -> list[RenderedFrame]:
+    rig = Rig((48, 36))
+    series = (render_dataset.render_scene(seed, 1, 1, rig, (kind,)) for seed in range(seeds))
+    return [photo.frame for photos in series for photo in photos]
+
+
+def test_a_forest_has_sky_between_its_trees_near_and_far_things() -> None:
+    frames = _frames("forest", 6)
+    assert len(frames) >= 5  # cameras are not inside of trunks
+    assert 0.02 < np.median([(frame.depth == 0).mean() for frame in frames]) < 0.45
+    assert np.median([frame.depth[30:].mean() for frame in frames]) < 4  # the ground before it
+    assert np.median([np.quantile(frame.depth, 0.98) for frame in frames]) > 20
+    heights = _heights("forest", 2)
+    assert 0.1 <= min(heights) <= max(heights) <= 1.6
+
+
+def test_the_floor_of_a_forest_is_its_ground() -> None:
+    """Straight below a place the rays hit the ground at the height that the scene tells."""
+    rng = np.random.default_rng(1)
+    scene = mesh_kinds.build("forest", rng)
+    places = np.column_stack([rng.uniform(-6, 6, (60, 2)), np.full(60, 40.0)])
+    floors = np.array([scene.floor_below(place) for place in places])
+    assert np.ptp(floors) > 0.2  # uneven
+    caster = RayCaster(scene)
+    starts = np.column_stack([places[:, :2], floors + 0.02])  # below leaves, trunks and stones
+    down = np.array([[0.0], [0.0], [-1.0]])
+    gaps = np.array([caster.ranges(start, down)[0] for start in starts])
+    assert np.mean(np.abs(gaps - 0.02) < 0.015) > 0.8
+
+
+def test_the_height_of_a_mounting_counts_from_uneven_ground() -> None:
+    rig = Rig((48, 36), None, Mounting((0.4, 0.4), (10.0, 10.0)))
+    floors = []
+    for seed in range(2):
+        rng = np.random.default_rng([seed, 0])
+        rng.choice(["forest"], p=[1.0])
+        scene = mesh_kinds.build("forest", rng)
+        for photo in render_dataset.render_scene(seed, 0, 2, rig, ("forest",)):
+            eye = photo.frame.T_world_camera[:3, 3]
+            floors.append(scene.floor_below(eye))
+            assert eye[2] - floors[-1] == pytest.approx(0.4)
+    assert np.ptp(floors) > 0.02
+
+
+def test_a_yard_is_seen_from_a_robots_height_with_sky_and_near_things() -> None:
+    frames = _frames("yard", 6)
+    assert len(frames) >= 5
+    assert 0.01 < np.mean([(frame.depth == 0).mean() for frame in frames]) < 0.45
+    assert np.median([np.quantile(frame.depth[frame.depth > 0], 0.05) for frame in frames]) < 2.5
+    assert np.median([frame.depth.max() for frame in frames]) > 20
+    heights = _heights("yard", 2)
+    assert 0.05 <= min(heights) <= max(heights) <= 1.5
+
+
+def test_a_hall_is_closed_and_deep() -> None:
+    frames = _frames("hall", 6)
+    assert len(frames) >= 5
+    assert max((frame.depth == 0).mean() for frame in frames) < 0.02
+    farthest = [frame.depth.max() for frame in frames]
+    assert 15 < np.median(farthest) < 65  # of the halls of "lowcam" 9 m
+    heights = _heights("hall", 2)
+    assert 0.08 <= min(heights) <= max(heights) <= 1.8
+
+
+def test_cars_have_the_size_of_cars_and_stand_on_their_wheels() -> None:
+    for seed in range(8):
+        corners = car(Workshop(np.random.default_rng(seed))).vertices.reshape(-1, 3)
+        length, width, height = np.ptp(corners, axis=0)
+        assert 3.5 < length < 5.5 and 1.6 < width < 2.4 and 1.35 < height < 2.4
+        assert corners[:, 2].min() == pytest.approx(0, abs=1e-6)
+        low = corners[corners[:, 2] < 0.05]  # four wheels: the body is higher
+        assert {(x > 0, y > 0) for x, y, _ in low.tolist()} == {
+            (front, left) for front in (True, False) for left in (True, False)
+        }
+
+
+def test_a_tube_that_tapers_leans_by_its_slope() -> None:
+    path = np.array([(0, 0, 0), (0, 0, 0.5), (0, 0, 1)], np.float64)
+    mesh = tube(path, np.array([0.2, 0.15, 0.1]), 0)
+    distance = np.linalg.norm(mesh.vertices[..., :2], axis=-1)
+    np.testing.assert_allclose(distance, 0.2 - 0.1 * mesh.vertices[..., 2], atol=1e-9)
+    np.testing.assert_allclose(mesh.normals[..., 2], np.sin(np.arctan(0.1)), atol=1e-9)
+
+
+def test_deep_shade_outdoors_is_not_black() -> None:
+    """Below a roof that keeps the sun out, light of the sky arrives from the sides."""
+    w = Workshop(np.random.default_rng(0))
+    w.material("plain_light")
+    parts = [
+        quad((-99, -99, 0), (198, 0, 0), (0, 198, 0), 0),
+        quad((-99, -99, 2), (198, 0, 0), (0, 198, 0), 0),
+    ]
+    sunlight = [Light(np.array([0.0, 0.0, 300.0]), 0.5, np.full(3, 9e4))]
+    scene = MeshScene(join(parts), w, sunlight, lambda _: LEVEL, 0.5, np.ones(3))
+    below = np.s_[40:]
+    dark = RayCaster(scene).render(LEVEL, CAMERA, np.random.default_rng(0)).rgb[below]
+    scene.least_light = 0.2
+    shade = RayCaster(scene).render(LEVEL, CAMERA, np.random.default_rng(0)).rgb[below]
+    assert not dark.any()
+    # Albedo about 0.85, times the share of indirect light 0.5, times 0.2, times 0.25 to 1.
+    assert 0.015 < shade.min() <= shade.max() < 0.1
+
+
+def test_clouds_are_white_and_the_sky_between_them_is_not() -> None:
+    scene = mesh_kinds.build("yard", np.random.default_rng(0))
+    up, level = np.array([[0.0, 0.0, 2.0]]), np.array([[0.0, 3.0, 0.0]])
+    scene.clouds = np.zeros((8, 8))
+    np.testing.assert_allclose(scene.sky_colour(up)[0], scene.sky, rtol=1e-6)
+    assert np.ptp(scene.sky_colour(level)[0]) == pytest.approx(0, abs=1e-6)  # haze
+    scene.clouds = np.ones((8, 8))
+    assert np.ptp(scene.sky_colour(up)[0]) == pytest.approx(0, abs=1e-6)
+    scene.clouds = None
+    np.testing.assert_array_equal(scene.sky_colour(up), scene.sky.astype(np.float32))
 
 
 def test_a_tube_keeps_its_radius_around_bends() -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from d3_ros.synthetic.mesh import robot_scenes, scenes
+from d3_ros.synthetic.mesh import hall_scenes, robot_scenes, scenes
 from d3_ros.synthetic.mesh.objects import Workshop
+from d3_ros.synthetic.mesh.outdoors import forest, yard
 from d3_ros.synthetic.mesh.picture_textures import PictureTextures
 from d3_ros.synthetic.mesh.scene import MeshScene
 
@@ -23,6 +24,9 @@ KINDS: dict[str, tuple[Callable[[Workshop], MeshScene], float]] = {
     "lowcam": (robot_scenes.lowcam, 0.20),
     "clutter": (robot_scenes.clutter, 0.20),
     "above": (robot_scenes.above, 0.20),
+    "forest": (forest.forest, 0.20),
+    "yard": (yard.yard, 0.20),
+    "hall": (hall_scenes.hall, 0.20),
 }
 
 
