@@ -5,7 +5,8 @@
     vae/, unet_depth/, ...        config.json + diffusion_pytorch_model.safetensors
     codec/                        the same of a TinyCodec, where one was distilled
 
-Where a TinyCodec with skips was trained with the UNet, it stands in vae/ (format 3).
+Where a TinyCodec with skips was trained with the UNet, it stands in vae/. A bundle with skips, in
+vae/ or in codec/, has format 3.
 
 Loading is strict and offline: whatever is missing, extra or damaged is a BundleError in one line.
 """
@@ -150,21 +151,31 @@ def write_bundle(
 def add_codec(source: str | Path, folder: str | Path, codec: TinyCodec) -> Path:
     """Write the bundle `source` to a new folder, with `codec` in it; return the folder.
 
-    The other files are copied byte for byte. The folder appears complete or not at all.
+    The other files are copied byte for byte, except ONNX graphs of a codec that this one replaces.
+    The folder appears complete or not at all.
 
     Raises:
         BundleError: `source` is no bundle, the folder exists, or fp16 cannot hold a weight.
     """
     origin, manifest = open_bundle(source)
+    replaced = [export for export in manifest.onnx if export.codec == "tiny"]
     folder = Path(folder)
     with appearing_folder(folder) as unfinished:
         shutil.copytree(origin, unfinished, dirs_exist_ok=True)
+        for export in replaced:
+            shutil.rmtree(unfinished / export.folder)
         (unfinished / CODEC).mkdir(exist_ok=True)
         write_json(unfinished / CODEC / CONFIG, codec.config.as_json())
         tensors = {k: _stored(v, torch.float16, k) for k, v in codec.state_dict().items()}
         _write_tensors(unfinished / CODEC / WEIGHTS, tensors)
-        written = {name: sha256_of(unfinished / name) for name in CODEC_FILES}
-        manifest = replace(manifest, sha256=dict(sorted({**manifest.sha256, **written}.items())))
+        digests = {**manifest.sha256, **{n: sha256_of(unfinished / n) for n in CODEC_FILES}}
+        gone = {file for export in replaced for file in export.files}
+        manifest = replace(
+            manifest,
+            onnx=tuple(export for export in manifest.onnx if export not in replaced),
+            has_skips=manifest.has_skips or bool(codec.config.skips),
+            sha256={name: digests[name] for name in sorted(digests.keys() - gone)},
+        )
         write_json(unfinished / MANIFEST, manifest.as_json())
     return folder
 

@@ -69,7 +69,7 @@ class Manifest:
 
     `sha256` maps each other file (POSIX path) to its hexadecimal digest. `onnx`: the ONNX graphs
     that the bundle has besides the weights for PyTorch. `has_skips`: a TinyCodec with skips stands
-    in the VAE's place.
+    in the VAE's place or beside it.
     """
 
     name: str
