@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage",
         default="network",
         choices=("network", "codec"),
-        help="codec: distil the bundle's VAE into the small codec of fast mode, from any images",
+        help="codec: distil the bundle's VAE into the small codec of fast mode, from any images; "
+        "with label_weight above 0 it also learns from the depth and normals of labelled frames",
     )
     parser.add_argument(
         "--profile",

@@ -1,4 +1,4 @@
-"""Small training runs for tests: a configuration of a few channels, and frames to train on."""
+"""Small training runs for tests: configurations of a few channels, and frames to train on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from helpers.paths import ROOT
 
+from d3_ros.training.config.codec_config import CodecTrainConfig, load_codec_config
 from d3_ros.training.config.train_config import TrainConfig, load_config
 
 CONFIGS = ROOT / "config" / "training"
@@ -47,6 +48,26 @@ def small_config(data: Path, *overrides: str, **changes: Any) -> TrainConfig:
         ],
     )
     return dataclasses.replace(config, **changes)
+
+
+def small_codec_config(bundle: Path, images: Path, **changes: Any) -> CodecTrainConfig:
+    """A codec of a few channels for a bundle whose VAE reduces by 8; four steps of two images."""
+    small = dataclasses.replace(
+        load_codec_config(CONFIGS / "train_codec.yaml"),
+        model=str(bundle),
+        data=str(images),
+        device="cpu",
+        bf16=False,
+        width=8,
+        encoder_blocks=(0, 0, 1, 1),
+        decoder_blocks=(1, 1, 0, 0),
+        size=(32, 48),
+        batch=2,
+        steps=4,
+        checkpoint_every=2,
+        warmup_steps=1,
+    )
+    return dataclasses.replace(small, **changes)
 
 
 def write_frames(root: Path, count: int = 3) -> Path:

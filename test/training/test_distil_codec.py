@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ import torch
 from helpers.paths import ROOT
 from helpers.tiny_codec import TINY, tiny_codec
 from helpers.tiny_network import SIZE
+from helpers.training_configs import small_codec_config as config
 
 from d3_ros.__main__ import main
 from d3_ros.errors import DataError, NonFiniteError
@@ -23,7 +23,6 @@ from d3_ros.network import load_bundle
 from d3_ros.network.bundle.folder import has_codec
 from d3_ros.network.inference.specialise import specialise
 from d3_ros.network.model.tiny_codec import TinyCodec
-from d3_ros.training.config.codec_config import CodecTrainConfig, load_codec_config
 from d3_ros.training.distillation.codec_losses import (
     codec_losses,
     codec_targets,
@@ -38,26 +37,6 @@ CONFIG = ROOT / "config" / "training" / "train_codec.yaml"
 
 def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def config(bundle: Path, images: Path, **changes: object) -> CodecTrainConfig:
-    shipped = load_codec_config(CONFIG)
-    small = dataclasses.replace(
-        shipped,
-        model=str(bundle),
-        data=str(images),
-        device="cpu",
-        bf16=False,
-        width=8,
-        encoder_blocks=(0, 0, 1, 1),
-        decoder_blocks=(1, 1, 0, 0),
-        size=(32, 48),
-        batch=2,
-        steps=4,
-        checkpoint_every=2,
-        warmup_steps=1,
-    )
-    return dataclasses.replace(small, **changes)
 
 
 @pytest.fixture

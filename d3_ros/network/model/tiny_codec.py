@@ -1,8 +1,8 @@
 """A small codec in place of the VAE: one encoder, and one decoder per task.
 
 The VAE of Stable Diffusion costs four times its UNet. It is distilled into this codec (see
-training/distillation): the encoder computes the VAE's latent of an image, and each decoder turns
-the latent of a task into its output, one channel of depth or three of normals.
+training/loop/distil_codec.py): the encoder computes the VAE's latent of an image, and each decoder
+turns the latent of a task into its output, one channel of depth or three of normals.
 
 With skips (see skip_decoder.py) the decoders also see the picture. Its features at half size travel
 behind the latent's own channels, folded to the latent's size, so that whatever passes latents on
@@ -69,9 +69,14 @@ class CodecConfig:
         if not all(isinstance(width, int) and width > 0 for width in self.skips):
             raise ValueError("skips must be whole numbers above 0")
         if self.skips and not 2 <= len(blocks[0]) <= len(self.skips) + 1:
-            raise ValueError("skips must reach the latent's size, which is below the image's")
+            raise ValueError(
+                "skips must reach the latent's size, which is below the image's: give "
+                f"{max(1, len(blocks[0]) - 1)} numbers or more"
+            )
         if self.skips and self.skips[0] < self.width:
-            raise ValueError("the first of skips must be at least width")
+            raise ValueError(
+                f"the first of skips, {self.skips[0]}, must be at least width, {self.width}"
+            )
         if not (isinstance(self.depth_components, int) and 1 <= self.depth_components <= 8):
             raise ValueError("depth_components must be a whole number from 1 to 8")
         if self.depth_components > 1 and not self.skips:
@@ -155,6 +160,15 @@ class TinyCodec(nn.Module):
             count = 2 * self.config.depth_components
             return heaviest(self._decode_skips(latent, task, count), self.config.depth_components)
         return self._decode_skips(latent, task, CHANNELS[task])
+
+    def decode_with_mixture(
+        self, latent: torch.Tensor, task: Task
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What `decode` gives, and the `depth_mixture` that it was chosen from, if there is one."""
+        if task == "depth" and self.config.depth_components > 1:
+            mixture = self.depth_mixture(latent)
+            return heaviest(mixture, self.config.depth_components), mixture
+        return self.decode(latent, task), None
 
     def depth_mixture(self, latent: torch.Tensor) -> torch.Tensor:
         """(B, 3 k, h·f, w·f) of a depth latent: k depths, k log weights, k logs of their spread.

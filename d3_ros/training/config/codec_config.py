@@ -1,13 +1,15 @@
-"""What a configuration says about the distillation of a bundle's VAE into the small codec."""
+"""What a configuration says about the training of the small codec of a bundle."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
-from d3_ros.training.config.model_config import Blocks, Width
+from d3_ros.errors import DataError
+from d3_ros.training.config.model_config import Blocks, Components, Width
+from d3_ros.training.config.train_config import LossConfig
 from d3_ros.training.config.yaml_config import (
     ClipNorm,
     Count,
@@ -25,7 +27,7 @@ from d3_ros.training.config.yaml_config import (
 
 @dataclass(frozen=True)
 class CodecTrainConfig:
-    """One distillation. config/training/train_codec.yaml explains the keys."""
+    """One training of a codec. config/training/train_codec.yaml explains the keys."""
 
     model: str
     data: str
@@ -47,6 +49,29 @@ class CodecTrainConfig:
     edge_weight: Weight
     unet_weight: Weight
     checkpoint_every: Count
+    skips: tuple[Width, ...] | None = None
+    depth_components: Components = 1
+    mixture_weight: Weight = 0.0
+    label_weight: Weight = 0.0
+    label_losses: LossConfig | None = None
+
+    def __post_init__(self) -> None:
+        of_labels = _positive(self.label_losses)
+        if "alignment" in of_labels:
+            raise DataError("label_losses.alignment must be 0: no features are compared here")
+        if self.label_weight > 0 and not of_labels:
+            raise DataError("label_weight is above 0: give one of label_losses a weight above 0")
+        learned = self.mixture_weight > 0 or (self.label_weight > 0 and "mixture" in of_labels)
+        if self.depth_components > 1 and not learned:
+            raise DataError("depth_components is above 1: give mixture_weight a value above 0")
+
+
+def _positive(losses: LossConfig | None) -> list[str]:
+    """The names of the losses whose weight is above 0."""
+    if losses is None:
+        return []
+    names = [field.name for field in fields(losses) if field.name != "depth_unit"]
+    return [name for name in names if getattr(losses, name) > 0]
 
 
 def load_codec_config(path: Path, overrides: Sequence[str] = ()) -> CodecTrainConfig:

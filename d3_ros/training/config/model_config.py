@@ -12,6 +12,7 @@ from d3_ros.types import Task
 Width = Annotated[int, Range(1, 16384)]  # channels
 Blocks = Annotated[int, Range(0, 64)]
 Layers = Annotated[int, Range(1, 64)]
+Components = Annotated[int, Range(1, 8)]  # depths that are proposed for a pixel
 TimestepValue = Annotated[float, Range(0, 999)]
 
 
@@ -99,7 +100,7 @@ class SkipConfig:
     channels: tuple[Width, ...]
     latent_channels: Annotated[int, Range(0, 1024)]
     blocks: Blocks
-    depth_components: Annotated[int, Range(1, 8)]
+    depth_components: Components
 
 
 @dataclass(frozen=True)

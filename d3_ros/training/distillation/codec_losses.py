@@ -3,6 +3,9 @@
 The bundle itself gives the targets. The small encoder learns the VAE's latent of an image. Each
 task's small decoder learns the VAE's decoding of the task's latent. Its input is the true latent,
 or the UNet's answer to the small encoder's latent, which is what it sees at inference.
+
+Where the images have labels, the decoders also learn from these. So a decoder with skips can give
+edges that the VAE's decoding does not have.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ import torch.nn.functional as F
 
 from d3_ros.network import D3Network
 from d3_ros.network.model.tiny_codec import TinyCodec
+from d3_ros.training.config.train_config import DepthUnit
+from d3_ros.training.loading.sample import Batch
+from d3_ros.training.objectives.losses import laplace_mixture
+from d3_ros.training.objectives.task_losses import task_losses
 from d3_ros.types import Task
 
 
@@ -56,14 +63,25 @@ def codec_losses(
     targets: CodecTargets,
     from_student: torch.Tensor,
     through_unet: bool,
+    labels: Batch | None = None,
+    depth_unit: DepthUnit = "pixel",
 ) -> dict[str, torch.Tensor]:
     """The losses by name, unweighted. Latents are compared in units of their own deviation.
 
-    `from_student` (B,) bool: True for images whose decoders see the UNet's answer to the small
-    encoder's latent instead of the true latent. With `through_unet` the encoder also learns from
-    that answer.
+    No loss of a decoder reaches the UNet or the encoder. Skips learn from the decoders' losses.
+
+    Args:
+        codec: is trained.
+        teacher: the frozen bundle.
+        images: (B, 3, h, w) in [-1, 1].
+        targets: `codec_targets` of the images.
+        from_student: (B,) bool, True for images whose decoders see the UNet's answer to the small
+            encoder's latent instead of the true latent.
+        through_unet: the encoder also learns from that answer.
+        labels: the batch of these images. Its losses (see `task_losses`) are named TASK.LOSS.
+        depth_unit: of the labels' depth losses.
     """
-    encoded = codec.encode(images)
+    encoded, features = teacher.split_features(codec.encode(images))
     losses = {"latent": _normalised_mse(codec, "image", encoded, targets.latent)}
     with torch.set_grad_enabled(through_unet and torch.is_grad_enabled()):
         predicted = teacher.predict_latents(encoded, teacher.tasks)
@@ -73,14 +91,23 @@ def codec_losses(
             [_normalised_mse(codec, t, predicted[t], targets.latents[t]) for t in tasks]
         ).mean()
     pixels, edges = [], []
+    of_labels: dict[str, torch.Tensor] = {}
     for task in tasks:
         chosen = from_student[:, None, None, None]
         seen = torch.where(chosen, predicted[task].detach(), targets.latents[task])
-        error = codec.decode(seen, task) - targets.pictures[task]
+        decoded, mixture = codec.decode_with_mixture(teacher.join_features(seen, features), task)
+        error = decoded - targets.pictures[task]
         pixels.append(error.abs().mean())
         across, down = error[..., 2:] - error[..., :-2], error[..., 2:, :] - error[..., :-2, :]
         edges.append(across.abs().mean() + down.abs().mean())
-    return {**losses, "pixels": torch.stack(pixels).mean(), "edges": torch.stack(edges).mean()}
+        if mixture is not None:
+            losses["mixture"] = _mixture_loss(mixture, decoded, targets.pictures[task])
+        if labels is not None:
+            axes = teacher.specs[task].axes
+            values = task_losses(task, decoded, labels, axes, depth_unit, mixture)
+            of_labels |= {f"{task}.{name}": value.mean() for name, value in values.items()}
+    decoders = {"pixels": torch.stack(pixels).mean(), "edges": torch.stack(edges).mean()}
+    return {**losses, **decoders, **of_labels}
 
 
 @torch.no_grad()
@@ -99,7 +126,8 @@ def distance_to_vae(
         targets = codec_targets(teacher, image)
         encoded = codec.encode(image)
         predicted = teacher.predict_latents(encoded, teacher.tasks)
-        row = {"latent_nmse": float(_normalised_mse(codec, "image", encoded, targets.latent))}
+        latent = teacher.split_features(encoded)[0]
+        row = {"latent_nmse": float(_normalised_mse(codec, "image", latent, targets.latent))}
         for task, latent in predicted.items():
             ours, theirs = codec.decode(latent, task).clamp(-1, 1), targets.pictures[task]
             if task == "depth":
@@ -109,6 +137,14 @@ def distance_to_vae(
                 row["normals_mean_deg"] = float(torch.rad2deg(torch.arccos(cosine)).mean())
         rows.append(row)
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _mixture_loss(
+    mixture: torch.Tensor, decoded: torch.Tensor, picture: torch.Tensor
+) -> torch.Tensor:
+    answer, target = decoded[:, 0].float(), picture[:, 0].float()
+    everywhere = torch.ones_like(target, dtype=torch.bool)
+    return laplace_mixture(mixture.float(), answer, target, everywhere).mean()
 
 
 def _normalised_mse(

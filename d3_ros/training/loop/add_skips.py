@@ -114,11 +114,34 @@ def _copy_decoder(vae: DiffusersModel, codec: TinyCodec, task: Task) -> None:
     out.weight[: len(rows), : joined.shape[1]] = rows
     out.bias[: len(rows)] = (2 * bias - 1).repeat_interleave(4).repeat(count)
     if count > 1:
-        depths, weights, spreads = out.bias.view(3, count, 4)
-        depths[1:] += OFFSET
-        weights[1:] = LOG_WEIGHT
-        spreads += LOG_SPREAD
-        out.weight[4 * count : 8 * count] *= FAINT  # the first depth is the heaviest at first
+        separate_depths(out, count)
+
+
+@torch.no_grad()
+def initialise_skips(codec: TinyCodec) -> None:
+    """Random weights for a new codec with skips, whose first answers are faint. Seed torch before.
+
+    See `small_network.he_initialise` for the layers that any codec has.
+    """
+    he_initialise(codec)
+    for task, decoder in codec.decoders.items():
+        assert isinstance(decoder, SkipDecoder)
+        decoder.out.weight.mul_(FAINT)
+        if task == "depth" and codec.config.depth_components > 1:
+            separate_depths(decoder.out, codec.config.depth_components)
+
+
+def separate_depths(out: nn.Conv2d, count: int) -> None:
+    """Make the `count` depths of a mixture differ at first, the first of them the heaviest.
+
+    `out` is the last layer of the depth decoder. Call this without gradients.
+    """
+    assert out.bias is not None
+    depths, weights, spreads = out.bias.view(3, count, 4)
+    depths[1:] += OFFSET
+    weights[1:] = LOG_WEIGHT
+    spreads += LOG_SPREAD
+    out.weight[4 * count : 8 * count] *= FAINT
 
 
 def _at_half_size(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

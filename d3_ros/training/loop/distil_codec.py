@@ -1,20 +1,21 @@
-"""The loop that distils a bundle's VAE into a TinyCodec, from any images, without labels."""
+"""The loop that distils a bundle's VAE into a TinyCodec, from any images.
+
+With labelled frames, the codec's decoders also learn from the labels; the UNet stays as it is.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from d3_ros.errors import DataError, NonFiniteError, one_line
-from d3_ros.imaging.image_file import read_rgb
 from d3_ros.network import D3Network
 from d3_ros.network.bundle.folder import add_codec, load_bundle
 from d3_ros.network.inference.specialise import specialise
@@ -22,44 +23,38 @@ from d3_ros.network.inference.torch_runtime import choose_device
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.config.codec_config import CodecTrainConfig
 from d3_ros.training.distillation.codec_losses import codec_losses, codec_targets, distance_to_vae
-from d3_ros.training.loading.unlabelled_images import crop, image_files
+from d3_ros.training.loading.codec_pictures import CodecPictures, open_pictures
+from d3_ros.training.loop.add_skips import initialise_skips
 from d3_ros.training.loop.checkpoints import CHECKPOINT_ERRORS, all_finite, removed_on_failure
 from d3_ros.training.loop.schedule import learning_rate_factor
 from d3_ros.training.loop.small_network import he_initialise
 from d3_ros.training.memory_format import layer_format
+from d3_ros.training.objectives.task_losses import weighted_sum
 
 CHECKPOINT, LOG, BUNDLE = "checkpoint.pt", "log.jsonl", "bundle"
-HELD_OUT_EVERY = 20  # one of so many images is held out
-JUDGED_IMAGES = 32  # of the held-out ones, at most
 STATISTICS_BATCHES = 8
 LOG_EVERY = 20  # steps
 
 
 def distil(config: CodecTrainConfig, output: Path) -> Path:
-    """Distil. Returns `output/bundle`, the bundle with its codec.
+    """Train the codec. Returns `output/bundle`, the bundle with its codec.
 
     The run goes on from `output/checkpoint.pt`, if there is one. `output/log.jsonl` has the losses
     of every few steps and the distance to the VAE on held-out images.
 
     Raises:
-        BundleError, DeviceError, DataError: bundle, device or images are not usable.
+        BundleError, DeviceError, DataError: bundle, device, images or labels are not usable.
         NonFiniteError: a loss or gradient became NaN or infinite. It reached no checkpoint.
     """
     if (output / BUNDLE).exists():
         raise DataError(f"{output / BUNDLE} exists: remove it, or choose another output folder")
     device = choose_device(config.device)
     teacher = specialise(load_bundle(config.model, device=device).network)
-    files = image_files(Path(config.data))
-    trained_on = [file for index, file in enumerate(files) if index % HELD_OUT_EVERY]
-    judged_on = [
-        crop(read_rgb(file), config.size, None) for file in files[::HELD_OUT_EVERY][:JUDGED_IMAGES]
-    ]
     _check_size(config, teacher)
+    sizes = _codec_config(config, teacher)
+    pictures = open_pictures(config)
     output.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config.seed)
-    codec = TinyCodec(_codec_config(config, teacher))
-    he_initialise(codec)
-    codec.to(device)
+    codec = _new_codec(sizes, config.seed).to(device)
     codec.to(memory_format=layer_format())  # type: ignore[call-overload]
     average = deepcopy(codec).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
@@ -67,7 +62,7 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
     )
     start = _resume(output, codec, average, optimizer)
     if start == 0:
-        _measure_statistics(config, teacher, codec, trained_on)
+        _measure_statistics(config, teacher, codec, pictures)
         average.load_state_dict(codec.state_dict())
     distance: dict[str, float] = {}
     with (
@@ -75,7 +70,7 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
         tqdm(total=config.steps, initial=start, unit="step", desc="codec") as bar,
     ):
         for step in range(start, config.steps):
-            losses = _step(config, teacher, codec, optimizer, trained_on, step)
+            losses = _step(config, teacher, codec, optimizer, pictures, step)
             decay = min(config.ema_decay, (1 + step) / (10 + step))
             with torch.no_grad():
                 averages: list[torch.Tensor] = list(average.parameters())
@@ -86,25 +81,14 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
                 bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
                 log.write(json.dumps({"step": step + 1, **losses}) + "\n")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                distance = distance_to_vae(teacher, average, judged_on)
+                distance = distance_to_vae(teacher, average, pictures.held_out)
                 log.write(json.dumps({"step": step + 1, "against_vae": distance}) + "\n")
                 log.flush()
                 _save(output, codec, average, optimizer, step + 1)
-    distance = distance or distance_to_vae(teacher, average, judged_on)
+    distance = distance or distance_to_vae(teacher, average, pictures.held_out)
     values = ", ".join(f"{name} {value:.4f}" for name, value in distance.items())
     print(f"tiny codec against the VAE, on held-out images: {values}")
     return add_codec(config.model, output / BUNDLE, average)
-
-
-def draw(
-    config: CodecTrainConfig, files: Sequence[Path], step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, 3, h, w) crops in [-1, 1] and (B,) bool for one step, which follow from seed and step."""
-    rng = np.random.default_rng([config.seed, step])
-    chosen = rng.integers(len(files), size=config.batch)
-    images = [crop(read_rgb(files[int(i)]), config.size, rng, config.smallest_crop) for i in chosen]
-    batch = torch.stack(images).contiguous(memory_format=layer_format())
-    return batch, torch.from_numpy(rng.random(config.batch) < 0.5)
 
 
 def _step(
@@ -112,7 +96,7 @@ def _step(
     teacher: D3Network,
     codec: TinyCodec,
     optimizer: torch.optim.Optimizer,
-    files: Sequence[Path],
+    pictures: CodecPictures,
     step: int,
 ) -> dict[str, float]:
     """One step of the optimiser, taken only if the gradient is finite. Returns losses by name."""
@@ -121,14 +105,22 @@ def _step(
     )
     for group in optimizer.param_groups:
         group["lr"] = rate
-    images, from_student = draw(config, files, step)
+    batch, from_student = pictures.draw(step)
+    labels = config.label_losses
     device = next(codec.parameters()).device
-    images, from_student = images.to(device), from_student.to(device)
+    batch, from_student = batch.to(device), from_student.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-        targets = codec_targets(teacher, images)
-        losses = codec_losses(codec, teacher, images, targets, from_student, config.unet_weight > 0)
-    weights = {"edges": config.edge_weight, "unet": config.unet_weight}
-    total = torch.stack([weights.get(n, 1.0) * loss.float() for n, loss in losses.items()]).sum()
+        losses = codec_losses(
+            codec,
+            teacher,
+            batch.image,
+            codec_targets(teacher, batch.image),
+            from_student,
+            config.unet_weight > 0,
+            batch if labels is not None and config.label_weight > 0 else None,
+            labels.depth_unit if labels is not None else "pixel",
+        )
+    total = _total(config, losses)
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     norm = nn.utils.clip_grad_norm_(codec.parameters(), config.clip_norm)
@@ -139,6 +131,30 @@ def _step(
     return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
+def _total(config: CodecTrainConfig, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    weights = {
+        "edges": config.edge_weight,
+        "unet": config.unet_weight,
+        "mixture": config.mixture_weight,
+    }
+    of_vae = [weights.get(n, 1.0) * loss.float() for n, loss in losses.items() if "." not in n]
+    of_labels = {name: loss.float() for name, loss in losses.items() if "." in name}
+    total = torch.stack(of_vae).sum()
+    if of_labels and config.label_losses is not None:
+        total = total + config.label_weight * weighted_sum(of_labels, config.label_losses)
+    return total
+
+
+def _new_codec(sizes: CodecConfig, seed: int) -> TinyCodec:
+    torch.manual_seed(seed)
+    codec = TinyCodec(sizes)
+    if sizes.skips:
+        initialise_skips(codec)
+    else:
+        he_initialise(codec)
+    return codec
+
+
 def _codec_config(config: CodecTrainConfig, teacher: D3Network) -> CodecConfig:
     try:
         return CodecConfig(
@@ -147,6 +163,8 @@ def _codec_config(config: CodecTrainConfig, teacher: D3Network) -> CodecConfig:
             encoder_blocks=config.encoder_blocks,
             decoder_blocks=config.decoder_blocks,
             tasks=teacher.tasks,
+            skips=config.skips or (),
+            depth_components=config.depth_components,
         )
     except ValueError as error:
         raise DataError(str(error)) from error
@@ -164,11 +182,11 @@ def _check_size(config: CodecTrainConfig, teacher: D3Network) -> None:
 
 
 def _measure_statistics(
-    config: CodecTrainConfig, teacher: D3Network, codec: TinyCodec, files: Sequence[Path]
+    config: CodecTrainConfig, teacher: D3Network, codec: TinyCodec, pictures: CodecPictures
 ) -> None:
     device = next(codec.parameters()).device
     targets = [
-        codec_targets(teacher, draw(config, files, config.steps + i)[0].to(device))
+        codec_targets(teacher, pictures.draw(config.steps + i)[0].image.to(device))
         for i in range(STATISTICS_BATCHES)
     ]
     codec.set_statistics("image", [one.latent for one in targets])

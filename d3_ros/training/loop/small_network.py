@@ -9,6 +9,7 @@ from torch import nn
 
 from d3_ros.network import OFFICIAL_NORMAL_AXES, PROMPTS, D3Network, TaskSpec
 from d3_ros.network.model.d3_network import DiffusersModel
+from d3_ros.network.model.skip_decoder import Residual
 from d3_ros.training.config.model_config import NewModelConfig
 from d3_ros.types import TASKS
 
@@ -65,7 +66,7 @@ def _initialise(vae: DiffusersModel) -> None:
 
 
 def he_initialise(module: nn.Module) -> None:
-    """He initialisation of AutoencoderTiny's layers. Residual branches start small.
+    """He initialisation of the layers of a codec. Residual branches start small.
 
     AutoencoderTiny has no normalisation. With PyTorch's own initialisation the latent of an image
     has a deviation of 0.04, which is small beside the UNet's biases, and the first 20,000 images
@@ -80,3 +81,5 @@ def he_initialise(module: nn.Module) -> None:
         for part in module.modules():
             if isinstance(part, AutoencoderTinyBlock):
                 part.conv[-1].weight.mul_(0.3)
+            if isinstance(part, Residual):
+                part.second.weight.mul_(0.3)

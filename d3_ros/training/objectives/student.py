@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from d3_ros.network import D3Network
-from d3_ros.network.model.skip_decoder import heaviest
 from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.model_config import AdapterConfig
 from d3_ros.training.config.train_config import LossConfig, TaskShares
@@ -107,9 +106,8 @@ class Student(nn.Module):
     ) -> dict[str, torch.Tensor]:
         axes, unit = self.network.specs[task].axes, self.losses.depth_unit
         vae = self.network.vae
-        if task == "depth" and isinstance(vae, TinyCodec) and vae.config.depth_components > 1:
-            mixture = vae.depth_mixture(answer)
-            decoded = heaviest(mixture, vae.config.depth_components)
+        if isinstance(vae, TinyCodec):
+            decoded, mixture = vae.decode_with_mixture(answer, task)
             return task_losses(task, decoded, batch, axes, unit, mixture)
         return task_losses(task, self.network.decode_task(answer, task), batch, axes, unit)
 
