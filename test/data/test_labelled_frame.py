@@ -236,10 +236,10 @@ def test_relighting_makes_dark_pictures_and_pools_of_light() -> None:
 
 
 class Scripted:
-    """Chosen instead of drawn: a sensor that mixes colours; no pools, shade, blur, grain, JPEG."""
+    """Chosen instead of drawn: a sensor that mixes colours; no pools, shade, filter, blur, grain, JPEG."""
 
     def __init__(self) -> None:
-        self.chances = iter([0.5, 0.9, 0.1, 0.5, 0.9, 0.9, 0.9, 0.9])
+        self.chances = iter([0.5, 0.9, 0.1, 0.5, 0.9, 0.9, 0.9, 0.9, 0.9])
         self.normals = iter([WHITE, 0.2, MIX, 0.0])
         self.spreads = iter([0.6, 1.0])  # saturation, contrast
 
