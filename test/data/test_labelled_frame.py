@@ -236,7 +236,7 @@ def test_relighting_makes_dark_pictures_and_pools_of_light() -> None:
 
 
 class Scripted:
-    """Chosen instead of drawn: a sensor that mixes colours; no pools, shade, filter, blur, noise."""
+    """Chosen instead of drawn: a sensor that mixes colours, and no other change."""
 
     def __init__(self) -> None:
         self.chances = iter([0.5, 0.9, 0.1, 0.5, 0.9, 0.9, 0.9, 0.9, 0.9])
