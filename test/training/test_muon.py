@@ -12,8 +12,6 @@ from torch import nn
 
 from d3_ros.training.loop.muon import Muon, new_optimizer, orthogonal, orthogonal_by_shape
 from d3_ros.training.loop.small_network import build_network
-from d3_ros.training.loop.start import start_from
-from d3_ros.training.memory_format import has_bfloat16, layer_format
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (24, 200), (200, 24), (48, 432)])
@@ -156,22 +154,3 @@ def test_a_vae_has_a_learning_rate_of_its_own(tmp_path: Path, kind: str) -> None
     }
     for name, weight in model.named_parameters():
         assert factors[id(weight)] == (4.0 if name.startswith("network.vae.") else 1.0)
-
-
-@pytest.mark.parametrize(
-    ("can", "wanted"), [(True, torch.channels_last), (False, torch.contiguous_format)]
-)
-def test_layers_lie_in_memory_as_the_processor_computes_fastest(
-    can: bool, wanted: torch.memory_format, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.accelerator.is_available", lambda *_: False)
-    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: can)
-    has_bfloat16.cache_clear()
-    try:
-        assert layer_format() == wanted
-        network = start_from(small_config(Path("none"))).network
-        weights = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1]
-        assert weights
-        assert all(p.is_contiguous(memory_format=wanted) for p in weights)
-    finally:
-        has_bfloat16.cache_clear()

@@ -18,7 +18,6 @@ from d3_ros.training.config.codec_config import CodecTrainConfig
 from d3_ros.training.loading.datasets import open_source
 from d3_ros.training.loading.sample import Batch, collate
 from d3_ros.training.loading.unlabelled_images import crop, image_files
-from d3_ros.training.memory_format import layer_format
 
 HELD_OUT_EVERY = 20  # one of so many pictures is held out
 JUDGED_IMAGES = 32  # of the held-out ones, at most
@@ -71,7 +70,7 @@ class UnlabelledPictures:
             crop(read_rgb(self._files[int(i)]), config.size, rng, config.smallest_crop)
             for i in chosen
         ]
-        batch = torch.stack(images).contiguous(memory_format=layer_format())
+        batch = torch.stack(images).contiguous(memory_format=torch.channels_last)
         without: tuple[None, ...] = (None,) * config.batch
         return Batch(batch, None, None, None, None, without, without), _half(rng, config.batch)
 
@@ -118,7 +117,7 @@ class LabelledPictures:
         source, kept = self._sources[number], self._kept[number]
         chosen = rng.integers(len(kept), size=config.batch)
         batch = collate([source.sample(kept[int(i)], rng) for i in chosen])
-        image = batch.image.contiguous(memory_format=layer_format())
+        image = batch.image.contiguous(memory_format=torch.channels_last)
         return replace(batch, image=image), _half(rng, config.batch)
 
 

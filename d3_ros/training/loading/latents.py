@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from d3_ros.errors import DataError, one_line
 from d3_ros.network import D3Network
 from d3_ros.training.loading.sample import Batch
-from d3_ros.training.memory_format import layer_format
 
 
 class LatentCache:
@@ -56,7 +55,7 @@ class LatentCache:
         return torch.stack(latents)
 
     def _encoded(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.encode(images.contiguous(memory_format=layer_format())).float()
+        return self.network.encode(images.contiguous(memory_format=torch.channels_last)).float()
 
     def _read(self, name: str) -> torch.Tensor | None:
         if self.where == "memory":

@@ -28,7 +28,6 @@ from d3_ros.training.loop.add_skips import initialise_skips
 from d3_ros.training.loop.checkpoints import CHECKPOINT_ERRORS, all_finite, removed_on_failure
 from d3_ros.training.loop.schedule import learning_rate_factor
 from d3_ros.training.loop.small_network import he_initialise
-from d3_ros.training.memory_format import layer_format
 from d3_ros.training.objectives.task_losses import weighted_sum
 
 CHECKPOINT, LOG, BUNDLE = "checkpoint.pt", "log.jsonl", "bundle"
@@ -55,7 +54,7 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
     pictures = open_pictures(config)
     output.mkdir(parents=True, exist_ok=True)
     codec = _new_codec(sizes, config.seed).to(device)
-    codec.to(memory_format=layer_format())  # type: ignore[call-overload]
+    codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(codec).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         codec.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

@@ -8,6 +8,7 @@ but a UNet has little else. Here a convolution is a matrix of output channels by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from torch import nn
 from torch.optim.optimizer import ParamsT
 
 from d3_ros.training.config.train_config import OptimizerConfig
-from d3_ros.training.memory_format import has_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic polynomial
 ITERATIONS = 5
@@ -147,6 +147,12 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
         gram = wide @ wide.mT
         wide = fused(wide, fused(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
     return wide if is_wide else wide.mT
+
+
+@lru_cache
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 matrices itself: a GPU, or a CPU that can."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
 def new_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -21,7 +21,6 @@ from d3_ros.training.config.train_config import TrainConfig
 from d3_ros.training.loop.add_skips import add_skips
 from d3_ros.training.loop.lora import add_lora
 from d3_ros.training.loop.small_network import build_network
-from d3_ros.training.memory_format import layer_format
 from d3_ros.types import Task
 
 TOKENS = 77  # length of the prompts of Stable Diffusion's text encoder
@@ -100,7 +99,7 @@ def _freeze(network: D3Network, config: TrainConfig) -> None:
     # Not AutoencoderTiny: its checkpointing forgets to map [-1, 1] to [0, 1] (diffusers 0.42).
     if config.gradient_checkpointing and type(network.vae) is AutoencoderKL:
         vae.enable_gradient_checkpointing()
-    network.to(memory_format=layer_format())  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
 
 

@@ -24,7 +24,6 @@ from d3_ros.training.config.train_config import TaskShares
 from d3_ros.training.distillation.teacher import LEVELS, TeacherTargets, draw_noise, noised
 from d3_ros.training.loading.batches import noise_generator
 from d3_ros.training.loading.sample import Batch, SampleSource
-from d3_ros.training.memory_format import layer_format
 from d3_ros.training.objectives import losses
 from d3_ros.training.objectives.student import task_rows
 from d3_ros.types import Task
@@ -128,7 +127,7 @@ def known(batch: Batch, task: Task) -> torch.Tensor:
 
 def through_vae(network: D3Network, images: torch.Tensor) -> torch.Tensor:
     """(B, 3, h, w) images in [-1, 1], encoded and decoded again, not clipped."""
-    return network.decode(network.encode(images.contiguous(memory_format=layer_format())))
+    return network.decode(network.encode(images.contiguous(memory_format=torch.channels_last)))
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from d3_ros.training.distillation.adapters import FeatureAdapters
 from d3_ros.training.distillation.features import feature_channels, tapped
 from d3_ros.training.distillation.teacher import LEVELS, TeacherTargets
 from d3_ros.training.loading.sample import Batch
-from d3_ros.training.memory_format import layer_format
 from d3_ros.training.objectives.task_losses import alignment_loss, task_losses
 from d3_ros.types import Task
 
@@ -65,7 +64,7 @@ class Student(nn.Module):
         """
         network = self.network
         if latent is None:
-            latent = network.encode(batch.image.contiguous(memory_format=layer_format()))
+            latent = network.encode(batch.image.contiguous(memory_format=torch.channels_last))
         own, features = network.split_features(latent)
         rows = {t: task_rows(len(batch), self.shares.share(t)) for t in self.shares.trained}
         raw: dict[str, torch.Tensor] = {}
