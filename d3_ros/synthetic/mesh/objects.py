@@ -320,16 +320,33 @@ def plant(w: Workshop) -> Mesh:
     for _ in range(int(w.rng.integers(12, 45))):
         length, wide = size * w.between(0.15, 0.5), size * w.between(0.02, 0.09)
         base = np.array([0, 0, pot]) + (stem - (0, 0, pot)) * w.between(0.2, 1.0)
-        t = np.linspace(0, 1, 6)
-        lift = w.between(0.2, 1.3)
-        spine = np.column_stack([t * length * np.cos(lift), 0 * t, t * length * np.sin(lift)])
-        spine[:, 2] -= t**2 * length * w.between(0.1, 0.9)
-        breadth = wide * np.sin(np.pi * np.clip(t * 0.93 + 0.07, 0, 1))
-        side = np.array([0.0, 1.0, 0.0])
-        rows = np.stack([spine - side * breadth[:, None], spine + side * breadth[:, None]], axis=1)
-        uv = np.stack([np.column_stack([t, 0 * t]), np.column_stack([t, 0 * t + wide])], axis=1)
-        parts.append(surface(rows, uv * (length, 1.0), leaf).moved(base, yaw=w.between(0, 6.3)))
+        lift, sag = w.between(0.2, 1.3), w.between(0.1, 0.9)
+        breadth = wide * np.sin(np.pi * np.clip(np.linspace(0, 1, 6) * 0.93 + 0.07, 0, 1))
+        one = bent_leaf(length, lift, sag, breadth, leaf, wide)
+        parts.append(one.moved(base, yaw=w.between(0, 6.3)))
     return join(parts)
+
+
+def bent_leaf(
+    length: float, lift: float, sag: float, breadth: np.ndarray, material: int, v: float
+) -> Mesh:
+    """A long leaf that rises along x and bends down again.
+
+    Args:
+        length: metres.
+        lift: angle to the horizontal at its root, radians.
+        sag: how far its tip bends down, as a share of the length.
+        breadth: (N,) half its width from root to tip, metres.
+        material: index.
+        v: width of its texture, metres.
+    """
+    t = np.linspace(0, 1, len(breadth))
+    spine = np.column_stack([t * length * np.cos(lift), 0 * t, t * length * np.sin(lift)])
+    spine[:, 2] -= t**2 * length * sag
+    side = np.array([0.0, 1.0, 0.0])
+    rows = np.stack([spine - side * breadth[:, None], spine + side * breadth[:, None]], axis=1)
+    uv = np.stack([np.column_stack([t, 0 * t]), np.column_stack([t, 0 * t + v])], axis=1)
+    return surface(rows, uv * (length, 1.0), material)
 
 
 def person(w: Workshop) -> Mesh:

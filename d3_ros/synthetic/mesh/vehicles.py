@@ -94,14 +94,10 @@ def _loft(x: np.ndarray, half: np.ndarray, low: np.ndarray, high: np.ndarray, m:
 
 def _body(s: CarShape, paint: int) -> Mesh:
     """Everything below the windows."""
-    t = np.array([0.0, 0.015, 0.05, 0.12, s.pane[0], 0.4, 0.6, s.rear[1] - 0.04, 0.95, 0.985, 1.0])
-    t = np.sort(t)
-    nose = 0.68 * s.belt
-    place = np.array([0, 0.02, 0.08, s.pane[0], 0.35, s.rear[1], 0.99, 1.0])
-    high = np.array(
-        [nose, nose + 0.06, nose + 0.14, s.belt - 0.03, s.belt, s.belt, s.belt - 0.05, 0]
-    )
-    high[-1] = s.belt - 0.12
+    t = np.sort([0.0, 0.015, 0.05, 0.12, s.pane[0], 0.4, 0.6, s.rear[1] - 0.04, 0.95, 0.985, 1.0])
+    nose, belt = 0.68 * s.belt, s.belt
+    place = (0.0, 0.02, 0.08, s.pane[0], 0.35, s.rear[1], 0.99, 1.0)
+    high = (nose, nose + 0.06, nose + 0.14, belt - 0.03, belt, belt, belt - 0.05, belt - 0.12)
     high_at = np.interp(t, place, high)
     low = np.interp(t, (0, 0.1, 0.9, 1.0), (s.clear + 0.1, s.clear, s.clear, s.clear + 0.12))
     half = s.width / 2 * np.interp(t, (0, 0.02, 0.1, 0.9, 0.98, 1), (0.8, 0.9, 1, 1, 0.92, 0.84))
@@ -162,8 +158,7 @@ def _wheels(w: Workshop, s: CarShape, dark: int) -> list[Mesh]:
                 disc = cylinder(radius, wide, m, segments=20).moved(tilt=np.pi / 2)
                 # A tilted cylinder reaches from y = 0 to y = -wide.
                 y = side * (s.width / 2 + out) + (0.0 if side > 0 else wide)
-                centre = max(s.wheel, 1.2 * s.wheel * (radius > 1.1 * s.wheel))
-                parts.append(disc.moved(at=(x, y, centre)))
+                parts.append(disc.moved(at=(x, y, max(s.wheel, radius))))
     return parts
 
 
@@ -186,5 +181,5 @@ def _fittings(w: Workshop, s: CarShape, paint: int, dark: int) -> list[Mesh]:
         parts.append(tail.moved(at=(back - 0.03, side * 0.4 * s.width, s.belt - 0.42)))
         mirror = scaled(ball(0.5, paint, segments=10), (0.12, 0.2, 0.14))
         x = (s.pane[0] + 0.06 - 0.5) * s.length
-        parts.append(mirror.moved(at=(x, side * (s.width / 2 + 0.06), s.belt + 0.0)))
+        parts.append(mirror.moved(at=(x, side * (s.width / 2 + 0.06), s.belt)))
     return parts

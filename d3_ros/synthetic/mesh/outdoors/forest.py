@@ -8,7 +8,7 @@ from d3_ros.synthetic.mesh import obstacles
 from d3_ros.synthetic.mesh.objects import Workshop
 from d3_ros.synthetic.mesh.obstacles import Maker, grounded
 from d3_ros.synthetic.mesh.outdoors import vegetation
-from d3_ros.synthetic.mesh.outdoors.vegetation import Terrain
+from d3_ros.synthetic.mesh.outdoors.terrain import Terrain, random_terrain
 from d3_ros.synthetic.mesh.rooms import Plan
 from d3_ros.synthetic.mesh.scene import SKY_LIGHT, MeshScene, Viewpoint, clouds, finish
 from d3_ros.synthetic.mesh.scenes import sun
@@ -20,7 +20,7 @@ FOREST_MIX = (0.4, 0.3, 0.15, 0.15)  # broadleaf, conifer, pine, bare
 
 def forest(w: Workshop) -> MeshScene:
     """An uneven track between trees, with bushes, grass, stones and fallen trunks."""
-    plan, terrain = Plan(w), vegetation.random_terrain(w)
+    plan, terrain = Plan(w), random_terrain(w)
     ground = w.material("soil" if w.chance(0.75) else "lawn")
     track = w.material("track", fresh=True) if w.chance(0.85) else ground
     plan.parts.append(terrain.mesh(ground, track))
