@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from helpers.paths import ROOT
 
 from d3_ros.training.config.codec_config import CodecTrainConfig, load_codec_config
@@ -68,6 +69,27 @@ def small_codec_config(bundle: Path, images: Path, **changes: Any) -> CodecTrain
         warmup_steps=1,
     )
     return dataclasses.replace(small, **changes)
+
+
+def distilled_over_an_interruption(
+    config: CodecTrainConfig, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The bundle of a codec's training that is cut off before its fourth step, and gone on with."""
+    from d3_ros.training.loop import distil_codec
+
+    real, calls = distil_codec._step, iter(range(100))
+
+    def killed(*arguments: object) -> dict[str, float]:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(distil_codec, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distil_codec.distil(config, output)
+    assert not (output / "bundle").exists()
+    monkeypatch.setattr(distil_codec, "_step", real)
+    return distil_codec.distil(config, output)
 
 
 def write_frames(root: Path, count: int = 3) -> Path:

@@ -11,8 +11,8 @@ import pytest
 from d3_ros import __main__ as program
 from d3_ros.errors import D3Error
 from d3_ros.synthetic import dataset as render_dataset
-from d3_ros.synthetic.mesh.picture_textures import find_pictures, roles_of
-from d3_ros.synthetic.mesh.random_textures import SIZE
+from d3_ros.synthetic.mesh.picture_textures import MATERIALS, PRINTED, find_pictures, roles_of
+from d3_ros.synthetic.mesh.random_textures import ROLES, SIZE
 from d3_ros.synthetic.mesh.rig import Rig
 
 MAGENTA = (255, 0, 255)  # BGR; no texture that is drawn here has it
@@ -27,7 +27,8 @@ def test_a_files_name_tells_what_it_covers() -> None:
     assert "floor" in roles_of("Dark-Wood_02")
     assert roles_of("white-bricks") == ("wall", "facade")
     assert "outside" in roles_of("city_3")
-    assert roles_of("IMG_0412") == ("poster", "package", "object")
+    assert roles_of("IMG_0412") == PRINTED
+    assert {role for _, roles in MATERIALS for role in roles} | set(PRINTED) <= set(ROLES)
 
 
 def test_pictures_are_found_in_folders_and_in_packages(

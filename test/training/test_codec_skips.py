@@ -13,7 +13,13 @@ import torch
 import yaml
 from helpers.tiny_codec import TINY, tiny_codec
 from helpers.tiny_network import SIZE
-from helpers.training_configs import CONFIGS, small_codec_config, write_frames, write_split_frames
+from helpers.training_configs import (
+    CONFIGS,
+    distilled_over_an_interruption,
+    small_codec_config,
+    write_frames,
+    write_split_frames,
+)
 from torch.nn import functional as F
 
 from d3_ros.__main__ import main
@@ -172,18 +178,7 @@ def test_a_killed_training_goes_on_bit_for_bit(
     frames = write_frames(tmp_path / "frames")
     wanted = small_codec_config(tiny_bundle, frames, label_weight=label_weight, **SKIPS)
     whole = training.distil(wanted, tmp_path / "whole")
-    real, calls = training._step, iter(range(100))
-
-    def killed(*arguments: object) -> dict[str, float]:
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(training, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        training.distil(wanted, tmp_path / "parts")
-    monkeypatch.setattr(training, "_step", real)
-    parts = training.distil(wanted, tmp_path / "parts")
+    parts = distilled_over_an_interruption(wanted, tmp_path / "parts", monkeypatch)
     assert (whole / "bundle.json").read_text() == (parts / "bundle.json").read_text()
 
 

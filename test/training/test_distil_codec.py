@@ -14,6 +14,7 @@ import torch
 from helpers.paths import ROOT
 from helpers.tiny_codec import TINY, tiny_codec
 from helpers.tiny_network import SIZE
+from helpers.training_configs import distilled_over_an_interruption
 from helpers.training_configs import small_codec_config as config
 
 from d3_ros.__main__ import main
@@ -162,19 +163,7 @@ def test_a_killed_distillation_goes_on_bit_for_bit(
 ) -> None:
     wanted = config(tiny_bundle, images)
     whole = training.distil(wanted, tmp_path / "whole")
-    real, calls = training._step, iter(range(100))
-
-    def killed(*arguments: object) -> dict[str, float]:
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(training, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        training.distil(wanted, tmp_path / "parts")
-    assert not (tmp_path / "parts" / "bundle").exists()
-    monkeypatch.setattr(training, "_step", real)
-    parts = training.distil(wanted, tmp_path / "parts")
+    parts = distilled_over_an_interruption(wanted, tmp_path / "parts", monkeypatch)
     assert (whole / "bundle.json").read_text() == (parts / "bundle.json").read_text()
     with pytest.raises(DataError, match="bundle exists"):
         training.distil(wanted, tmp_path / "parts")

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from helpers.paths import ROOT
 
@@ -128,12 +130,34 @@ def test_a_recipe_goes_from_rendering_to_a_bundle_over_an_interruption(
         ("recipe", RECIPE.replace("test: 4", "test: 8"), "more than 8 frames"),
         ("recipe", RECIPE.replace("name: solids", "name: ../solids"), "name of a folder"),
         ("recipe", RECIPE.replace("shapes", "shape"), "unknown kind of scene 'shape'"),
+        (
+            "recipe",
+            RECIPE.replace("test: 4", "assets: [no_such]"),
+            "assets no_such: neither a folder",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
     folder = write_recipe(tmp_path / "recipe", **{name: text})
     with pytest.raises(D3Error, match=said):
         recipes.run_recipe(folder / "recipe.yaml", tmp_path / "work", dry_run=True)
+
+
+def test_a_set_is_rendered_with_its_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    assert cv2.imwrite(str(tmp_path / "photos" / "oak_wood.png"), np.zeros((80, 80, 3), np.uint8))
+    options = f"test: 4, assets: [{tmp_path / 'photos'}]"
+    folder = write_recipe(tmp_path / "recipe", recipe=RECIPE.replace("test: 4", options))
+    given: list[Any] = []
+
+    def stopped(output: Path, **options: Any) -> int:
+        given.append(options["pictures"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "render_folder", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.run_recipe(folder / "recipe.yaml", tmp_path / "work", dry_run=False)
+    assert [file.name for file in given[0].by_role["floor"]] == ["oak_wood.png"]
 
 
 def test_another_start_than_the_recipes_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:

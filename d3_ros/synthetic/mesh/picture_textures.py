@@ -16,9 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d3_ros.errors import D3Error, DataError
+from d3_ros.errors import D3Error
 from d3_ros.imaging.image_file import read_rgb
-from d3_ros.synthetic.mesh.random_textures import ROLES, SIZE, Texture
+from d3_ros.imaging.picture_header import picture_header
+from d3_ros.synthetic.mesh.random_textures import SIZE, Texture
 
 SHARE = 0.5  # of the materials of a role that has pictures
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -72,15 +73,16 @@ def find_pictures(sources: Sequence[str]) -> PictureTextures:
         sources: each a folder, or the name of a package, which is not imported.
 
     Raises:
-        D3Error: a source is neither, or has no picture of 64 x 64 pixels or more.
+        D3Error: a source is neither, has no picture of 64 x 64 pixels or more, or a file that
+            cannot be read.
     """
     by_role: dict[str, list[Path]] = {}
     for source in sources:
         folder = _folder(source)
         files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
-        pictures = [file for file in files if _is_picture(file)]
+        pictures = [file for file in files if file.is_file() and _is_picture(file)]
         if not pictures:
-            raise D3Error(f"--assets {source}: no picture ({', '.join(SUFFIXES)}) in {folder}")
+            raise D3Error(f"assets {source}: no picture ({', '.join(SUFFIXES)}) in {folder}")
         for picture in pictures:
             for role in roles_of(picture.stem):
                 by_role.setdefault(role, []).append(picture)
@@ -102,7 +104,7 @@ def _folder(source: str) -> Path:
     found = importlib.util.find_spec(source) if source.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise D3Error(
-            f"--assets {source}: neither a folder nor an installed Python package; "
+            f"assets {source}: neither a folder nor an installed Python package; "
             "give a folder of pictures, or install the package"
         )
     return Path(found.submodule_search_locations[0])
@@ -110,9 +112,10 @@ def _folder(source: str) -> Path:
 
 def _is_picture(file: Path) -> bool:
     try:
-        return min(read_rgb(file).shape[:2]) >= LEAST_SIDE
-    except DataError:
-        return False
+        header = picture_header(file.read_bytes())
+    except OSError as error:
+        raise D3Error(f"assets: {file} cannot be read ({error.strerror})") from error
+    return header is not None and min(header.width, header.height) >= LEAST_SIDE
 
 
 @lru_cache(KEPT_PICTURES)
@@ -144,6 +147,3 @@ def _varied(picture: np.ndarray, spread: bool, rng: np.random.Generator) -> Text
         image = np.concatenate([image, image[::-1]], axis=0)
     metres = 0.0 if spread else float(np.exp(rng.uniform(np.log(0.3), np.log(3.0))))
     return np.clip(image, 0.02, 0.98).astype(np.float32), metres
-
-
-assert {role for _, roles in MATERIALS for role in roles} | set(PRINTED) <= set(ROLES)

@@ -53,6 +53,7 @@ def run_recipe(
     recipe = load_recipe(path)
     for one in recipe.render:
         check_kinds(one.kinds)
+        _pictures(one)
     stages = load_stages(recipe, path.parent, workdir)
     _check_start(recipe)
     _check_workdir(recipe, path.parent, workdir)
