@@ -9,8 +9,8 @@
 # --ipc=host give it room with --shm-size=256m.
 # For PyTorch (GPU, d3_sd21): --build-arg WITH_TORCH=1, and run it with --gpus all.
 #
-# The maintainers cannot build images where they develop: this file is linted and its paths are
-# tested (test/test_ci_files.py), but no image of it has been run by them.
+# The maintainers cannot build images where they develop: hadolint has checked this file and
+# test/test_ci_files.py tests its paths, but no image of it has been run by them.
 ARG ROS_DISTRO=jazzy
 FROM ros:${ROS_DISTRO}-ros-base
 
@@ -18,8 +18,9 @@ ARG WITH_TORCH=0
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /ws
 
-# First what changes rarely: the packages.
+# First what changes rarely: the packages. Their versions are those of the distribution.
 COPY package.xml src/d3_ros/package.xml
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv python3-colcon-common-extensions \
     && rosdep update --rosdistro "${ROS_DISTRO}" \
@@ -40,7 +41,7 @@ RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" \
     && /venv/bin/python -m colcon build --packages-select d3_ros
 
 RUN useradd --create-home --uid 10001 robot
-USER robot
+USER 10001
 WORKDIR /home/robot
 # ros2 launch stops its nodes at SIGINT; at SIGTERM it would leave them behind.
 STOPSIGNAL SIGINT

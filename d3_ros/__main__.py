@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = " ".join(["d3_ros", *arguments[:1]])
     try:
-        args = _parsed(arguments)
+        args = parsed_arguments(arguments)
         return int(args.run(args))
     except D3Error as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -54,8 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parsed(arguments: list[str]) -> argparse.Namespace:
-    """The arguments; `run` is the function of the command."""
+def parsed_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The arguments; `run` is the function of the command.
+
+    Raises:
+        SystemExit: they are wrong, or ask for help; argparse has printed what there is to say.
+    """
     parser = argparse.ArgumentParser(
         prog="d3_ros",
         description="Depth, surface normals and metric point clouds with D³-Predictor.",

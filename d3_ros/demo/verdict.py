@@ -71,12 +71,14 @@ def next_steps(report: dict[str, Any]) -> list[str]:
         )
     if report["model"] == "d3_nano":
         steps.append(
-            "A larger model: python -m d3_ros download, then --model d3_sd21. The bundled d3_nano "
-            "is small and was trained on rendered images."
+            "A larger model, for a GPU: python -m d3_ros download prints the convert command that "
+            "makes d3_sd21; then --model d3_sd21. The bundled d3_nano is small and was trained on "
+            "rendered images."
         )
     steps += [
         "Your own recording: --input BAG, or a folder with rgb/ and depth/.",
-        "Adapt the model to your robot: python -m d3_ros finetune BAG, see docs/finetuning.md.",
+        "Adapt the model to your robot: python -m d3_ros finetune --bag BAG --model d3_nano "
+        "--output models/mine, see docs/finetuning.md.",
         "On the robot: ros2 launch d3_ros predictor.launch.py, see docs/field-guide.md.",
     ]
     return steps
