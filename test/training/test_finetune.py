@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 
 import cv2
@@ -143,6 +145,26 @@ def test_too_few_frames_to_judge_by(
     assert main(["finetune", *options]) == 1
     assert "1 frames are held out" in capsys.readouterr().err
     assert not (tmp_path / "mine.run").exists()
+
+
+def test_each_folder_is_left_out_once(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """scripts/leave_one_out.py: no run has seen the folder that it is scored on."""
+    folders = [write_frames(tmp_path / name, count=2) for name in ("kitchen", "hall")]
+    arguments = [*map(str, folders), "--output", str(tmp_path / "runs"), "--model", str(start)]
+    one = "stages=[{size: null, batch: 2, steps: 1}]"
+    monkeypatch.setattr(
+        "sys.argv", ["leave_one_out.py", *arguments, "--set", *QUICK, one, "micro_batch=2"]
+    )
+    runpy.run_path(str(ROOT / "scripts" / "leave_one_out.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    first, second, whole = re.split(r"\nleft out: \w+\n", told)
+    assert f"{folders[1]} (folder, train)" in first
+    assert f"{folders[0]} (folder, train)" not in first
+    assert f"{folders[0]} (folder, train)" in second
+    assert f"{folders[1]} (folder, train)" not in second
+    assert re.search(r"\nall\naffine_depth.abs_rel +4 frames ", whole)
 
 
 def test_the_configuration_fits_the_bundle(start: Path, tmp_path: Path) -> None:
