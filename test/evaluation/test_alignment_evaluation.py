@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
+from helpers.paths import ROOT
+from helpers.training_configs import write_frames
 
 from d3_ros.__main__ import main
 from d3_ros.bench.alignment import timings
@@ -152,3 +157,16 @@ def test_time_needs_no_frames_and_data_is_asked_for(capsys, tmp_path):
     assert {row["stage"] for row in json.loads(table.read_text())} >= {"field", "total"}
     assert main(["evaluate"]) != 0
     assert "--data is missing" in capsys.readouterr().err
+
+
+def test_the_picture_of_what_the_image_brings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """scripts/alignment_pictures.py: a row of four panels for each frame, of any number of them."""
+    frames = write_frames(tmp_path / "wall", count=2)
+    output = tmp_path / "edges.png"
+    arguments = [str(output), str(frames), f"{frames}:1", "--points", "100"]
+    monkeypatch.setattr("sys.argv", ["alignment_pictures.py", *arguments])
+    runpy.run_path(str(ROOT / "scripts" / "alignment_pictures.py"), run_name="__main__")
+    picture = cv2.imread(str(output))
+    assert picture.shape[1] == pytest.approx(4 * 404, abs=8)
+    first, second = np.split(picture, 2)
+    assert first.shape == second.shape and first.std() > 10
