@@ -34,6 +34,7 @@ from d3_ros.ros.node.session import Session
 from d3_ros.ros.parameters.declaration import (
     LenientParameters,
     camera_names,
+    changed,
     declare,
     fixed_after_configure,
     read,
@@ -186,6 +187,7 @@ class PredictorNode(LenientParameters, LifecycleNode):
             raise ParameterError("; ".join(self._faults.values()))
         values = read(self)
         settings = settings_from(values)
+        self.get_logger().debug(f"parameters that are not the defaults: {changed(values)}")
         # Everything that can be wrong is checked before the network is loaded, which takes long,
         # and before a publisher is made, which would have to be destroyed again.
         of_cameras = self._settings_of_cameras(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
@@ -126,6 +126,12 @@ def unknown_names(node: Node, known: Collection[str], table: str) -> list[str]:
 def read(node: Node) -> dict[str, object]:
     """The node's present values by name, unchecked; None where a camera has none of its own."""
     return {name: node.get_parameter(name).value for name in _names(node)}
+
+
+def changed(values: Mapping[str, object]) -> dict[str, object]:
+    """The values that are not the defaults, by name."""
+    defaults = {name: _for_ros(row.default) for name, row in PARAMETERS.items()}
+    return {name: value for name, value in values.items() if value != defaults.get(name)}
 
 
 def fixed_after_configure(names: Iterable[str], cameras: Iterable[str]) -> list[str]:
