@@ -360,6 +360,8 @@ def test_devices_and_dtypes_by_name() -> None:
         choose_dtype("fp8", cpu)
     with pytest.raises(DeviceError, match="'gpu' is not one of"):
         choose_device("gpu")
+    with pytest.raises(DeviceError, match="'gpu' is not one of"):
+        D3Predictor.from_pretrained("d3_nano", device="gpu")  # has graphs of ONNX Runtime
 
 
 def test_too_little_memory_is_told(predictor: D3Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from d3_ros.errors import DeviceError
 from d3_ros.network.bundle.manifest import Codec, Manifest, OnnxExport, open_bundle, read_manifest
+from d3_ros.network.inference.device_names import check_device_name
 from d3_ros.network.inference.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ def load_runtime(
 
     Raises:
         BundleError: the bundle is damaged.
-        DeviceError: the runtime, its device or its provider is not there.
+        DeviceError: the runtime, its device or its provider is not there, or `device` is no name.
     """
+    check_device_name(device)  # ONNX Runtime chooses by provider and would not look at it
     folder, manifest = read_manifest(path_or_name)
     export, obstacle = _usable_export(manifest, dtype, codec, optimisations)
     has_torch = find_spec("torch") is not None

@@ -6,7 +6,6 @@ On the CPU the same calls do the same work without graphs, pinned memory and str
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from d3_ros.errors import DeviceError
 from d3_ros.network.bundle.folder import load_bundle
 from d3_ros.network.bundle.manifest import Codec
 from d3_ros.network.inference import image_transform as image
+from d3_ros.network.inference.device_names import check_device_name
 from d3_ros.network.inference.processing_size import Size
 from d3_ros.network.inference.runtime import not_finite
 from d3_ros.network.inference.specialise import EXACT, specialise
@@ -257,10 +257,9 @@ def choose_device(name: str) -> torch.device:
     Raises:
         DeviceError: it is not there.
     """
+    check_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
-        raise DeviceError(f"device '{name}' is not one of auto, cpu, cuda, cuda:N")
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
