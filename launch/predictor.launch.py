@@ -68,6 +68,7 @@ def start(context: LaunchContext) -> list:
         actions.extend(autostart(predictor))
     if not plan.respawn:
         actions.append(ends_the_launch(predictor))
+    # RViz may be closed: the node goes on.
     if plan.rviz_frame is not None and rviz_is_installed(context):
         actions.append(rviz(given, plan, str(config / "predictor.rviz"), profile))
     return [*actions, predictor]

@@ -18,15 +18,15 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from d3_ros.ros.fast_dds import profile_variables
-from d3_ros.ros.launch_actions import hears_ctrl_c
+from d3_ros.ros.launch_actions import ends_the_launch, hears_ctrl_c
 from d3_ros.ros.launch_arguments import HANDED_ON, SYNTHETIC_ARGUMENTS
 from d3_ros.ros.launching import (
     check_names,
     full_name,
     is_true,
     log_arguments,
-    synthetic_parameters,
 )
+from d3_ros.ros.synthetic.launching import synthetic_parameters
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -79,4 +79,4 @@ def start(context: LaunchContext) -> list:
             )
         )
     # The predictor comes first: a wrong argument of it is told before the camera starts.
-    return [*actions, hears_ctrl_c(camera), camera]
+    return [*actions, hears_ctrl_c(camera), ends_the_launch(camera), camera]

@@ -21,8 +21,8 @@ def ends_the_launch(node: Any) -> Any:
     def end(event: Any, context: Any) -> list[Any]:
         if context.is_shutdown:  # the launch ended the node, not the other way round
             return []
-        check_exit(event.returncode)  # what it raises makes the launch end with 1
-        return [EmitEvent(event=Shutdown(reason="the predictor ended"))]
+        check_exit(node.node_name, event.returncode)  # what it raises makes the launch end with 1
+        return [EmitEvent(event=Shutdown(reason=f"the node {node.node_name} ended"))]
 
     return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end))
 

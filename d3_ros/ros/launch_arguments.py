@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from d3_ros.network.inference.device_names import DEVICE_NAMES, DTYPE_NAMES
+
 # Launch argument -> the node's topic.
 TOPIC_ARGUMENTS = {
     "image": "image",
@@ -29,8 +31,8 @@ PREDICTOR_ARGUMENTS = {
         "many topics. Empty: one camera",
     ),
     "model": ("", "Model bundle, by path or name. Empty: as in params_file"),
-    "device": ("", "auto, cpu, cuda or cuda:N. Empty: as in params_file"),
-    "dtype": ("", "auto, fp32, fp16 or bf16. Empty: as in params_file"),
+    "device": ("", f"One of {DEVICE_NAMES}. Empty: as in params_file"),
+    "dtype": ("", f"One of {', '.join(DTYPE_NAMES)}. Empty: as in params_file"),
     "image": ("", "Topic of the colour or mono image. Empty: the preset's, or image"),
     "camera_info": ("", "Topic of its calibration. Empty: camera_info beside the image"),
     "sensor_depth": ("", "Topic of the registered sensor depth image. Empty: the preset's, if any"),
@@ -50,13 +52,14 @@ PREDICTOR_ARGUMENTS = {
 
 # Sensor -> the parameter of the synthetic camera that is 0 where the sensor is not wanted.
 SYNTHETIC_SENSORS = {"image": "sensor_share", "points": "points_rate", "scan": "scan_rate"}
-# Parameters of the synthetic camera that are launch arguments -> (type, description).
-SYNTHETIC_PARAMETERS: dict[str, tuple[type, str]] = {
-    "seed": (int, "Draws the room, the start and the noise"),
-    "width": (int, "Width of the image, pixels"),
-    "height": (int, "Height of the image, pixels"),
-    "image_rate": (float, "Images a second"),
-    "speed": (float, "Speed of the robot, m/s; 0 stands still"),
+# Parameters of the synthetic camera that are launch arguments -> description. Their types and
+# ranges are those of its settings.
+SYNTHETIC_PARAMETERS = {
+    "seed": "Draws the room, the start and the noise",
+    "width": "Width of the image, pixels",
+    "height": "Height of the image, pixels",
+    "image_rate": "Images a second",
+    "speed": "Speed of the robot, m/s; 0 stands still",
 }
 SYNTHETIC_ARGUMENTS = {
     "namespace": ("", "Namespace of both nodes and their topics"),
@@ -64,7 +67,7 @@ SYNTHETIC_ARGUMENTS = {
     "predictor": ("true", "Start the predictor, too"),
     **{
         name: ("", f"{text}. Empty: the node's own default")
-        for name, (_, text) in SYNTHETIC_PARAMETERS.items()
+        for name, text in SYNTHETIC_PARAMETERS.items()
     },
 }
 # Arguments of synthetic.launch.py that it hands on to predictor.launch.py -> default.

@@ -2,7 +2,8 @@
 
 The launch files only turn the answers into launch actions. Nothing here imports launch or rclpy, so
 that every decision can be tested without a ROS installation. Faults are RuntimeErrors of one line,
-which `ros2 launch` shows as they are.
+which `ros2 launch` shows as they are. What only the synthetic robot needs is in
+d3_ros/ros/synthetic/launching.py.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import Any
 
 import yaml
 
-from d3_ros.errors import one_line
+from d3_ros.errors import BundleError, one_line
+from d3_ros.network.bundle.lookup import find_bundle
+from d3_ros.network.inference.device_names import DEVICE_NAMES, DTYPE_NAMES, is_device_name
 from d3_ros.ros.launch_arguments import (
     PARAMETER_ARGUMENTS,
-    SYNTHETIC_PARAMETERS,
-    SYNTHETIC_SENSORS,
     TOPIC_ARGUMENTS,
 )
+from d3_ros.ros.parameters.camera_names import fault_of_cameras, top_names
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 PARAMETERS_KEY = "ros__parameters"
@@ -74,6 +76,8 @@ def plan_predictor(given: Mapping[str, str], config: Path, pushed: str = "") -> 
     preset = read_preset(given["preset"], config / "presets")
     own = read_parameters(given["params_file"], node) if given["params_file"] else {}
     cameras = names_in(given["cameras"])
+    check_network(given)
+    check_cameras(cameras, config)
     starts, respawns = is_true(given, "autostart"), is_true(given, "respawn")
     overrides: dict[str, Any] = {n: given[n] for n in PARAMETER_ARGUMENTS if given[n]}
     if cameras:
@@ -104,6 +108,35 @@ def plan_predictor(given: Mapping[str, str], config: Path, pushed: str = "") -> 
         rviz_frame=frame if is_true(given, "rviz") else None,
         ros_arguments=ros_arguments,
     )
+
+
+def check_network(given: Mapping[str, str]) -> None:
+    """Refuse a model, device or dtype that the node would refuse; an empty one is not given.
+
+    Raises:
+        RuntimeError: there is no such model, device name or dtype.
+    """
+    model, device, dtype = (given[name] for name in PARAMETER_ARGUMENTS)
+    if device and not is_device_name(device):
+        raise RuntimeError(f"device:={device} must be one of {DEVICE_NAMES}")
+    if dtype and dtype not in DTYPE_NAMES:
+        raise RuntimeError(f"dtype:={dtype} must be one of {', '.join(DTYPE_NAMES)}")
+    if model:
+        try:
+            find_bundle(model)
+        except BundleError as error:
+            raise RuntimeError(f"model:={model}: {error}") from error
+
+
+def check_cameras(cameras: Sequence[str], config: Path) -> None:
+    """Refuse names that the node would refuse; with no name, the node has one camera.
+
+    Raises:
+        RuntimeError: two cameras have one name, or one has a name that it cannot have.
+    """
+    taken = top_names(read_parameters(str(config / "predictor.yaml"), "/predictor"))
+    if cameras and (fault := fault_of_cameras(cameras, taken)):
+        raise RuntimeError(f"cameras:={','.join(cameras)}: {fault}")
 
 
 def read_preset(name: str, folder: Path) -> dict[str, Any]:
@@ -200,14 +233,16 @@ def log_arguments(node: str, level: str) -> list[str]:
     return ["--log-level", f"{node.strip('/').replace('/', '.')}:={level}"]
 
 
-def check_exit(code: int) -> None:
-    """Raise RuntimeError where the node's process failed: the launch then ends with 1, not 0.
+def check_exit(node: str, code: int) -> None:
+    """Raise RuntimeError where a node's process failed: the launch then ends with 1, not 0.
 
-    `code`: its exit code; negative where a signal ended it.
+    Args:
+        node: its full name.
+        code: its exit code; negative where a signal ended it.
     """
     if code != 0:
         how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        raise RuntimeError(f"the predictor {how}: its last lines above say why")
+        raise RuntimeError(f"the node {node} {how}: its last lines above say why")
 
 
 def check_names(words: Sequence[str], file: str, known: Collection[str], config: Path) -> None:
@@ -284,31 +319,6 @@ def topics_of(
 def camera_info_beside(image: str) -> str:
     """The calibration's topic by image_transport's convention: the sibling of the image topic."""
     return str(PurePosixPath(image).with_name("camera_info"))
-
-
-def synthetic_parameters(given: Mapping[str, str]) -> dict[str, Any]:
-    """Parameters of the synthetic camera: those that were given, and 0 for unwanted sensors.
-
-    Raises:
-        RuntimeError: a sensor does not exist, or a value is not of its type.
-    """
-    wanted = {name.strip() for name in given["sensors"].split(",")} - {"", "none"}
-    if unknown := wanted - set(SYNTHETIC_SENSORS):
-        raise RuntimeError(
-            f"there is no sensor '{sorted(unknown)[0]}': use {', '.join(SYNTHETIC_SENSORS)} or none"
-        )
-    parameters: dict[str, Any] = {
-        SYNTHETIC_SENSORS[name]: 0.0 for name in SYNTHETIC_SENSORS if name not in wanted
-    }
-    for name, (kind, _) in SYNTHETIC_PARAMETERS.items():
-        if not given[name]:
-            continue
-        try:
-            parameters[name] = kind(given[name])
-        except ValueError as error:
-            what = "a whole number" if kind is int else "a number"
-            raise RuntimeError(f"{name}:={given[name]} must be {what}") from error
-    return parameters
 
 
 def names_in(text: str) -> list[str]:

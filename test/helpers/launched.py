@@ -92,6 +92,11 @@ class Ros2Launch:
         found = re.findall(rf"\[{node}-\d+\]: process started with pid \[(\d+)\]", self.output)
         return int(found[-1])
 
+    @property
+    def stopped_in_order(self) -> bool:
+        """Whether no process needed the launch's SIGTERM or SIGKILL after SIGINT."""
+        return "escalating to" not in self.output
+
     def interrupt(self) -> None:
         """SIGINT to the launch alone, as a service manager or `kill` sends it."""
         self._process.send_signal(signal.SIGINT)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,11 +33,11 @@ from d3_ros.ros.launching import (
     full_name,
     plan_predictor,
     read_parameters,
-    synthetic_parameters,
 )
 from d3_ros.ros.node.inputs.input_topics import SENSOR_TOPICS
 from d3_ros.ros.parameters.node_settings import PARAMETERS, settings_from
 from d3_ros.ros.synthetic import robot_settings as synthetic_settings
+from d3_ros.ros.synthetic.launching import synthetic_parameters
 from d3_ros.ros.topics import TOPICS
 
 pytestmark = pytest.mark.ros
@@ -229,6 +231,14 @@ def test_time_and_rviz_s_frame_come_from_argument_or_preset() -> None:
         ({"log_level": "verbose"}, "log_level:=verbose must be one of debug, info, warn"),
         ({"params_file": "/no/such.yaml"}, "params_file:=/no/such.yaml: .*No such file"),
         ({"autostart": "si"}, "autostart:=si must be true or false"),
+        ({"dtype": "fp99"}, "dtype:=fp99 must be one of auto, fp32, fp16, bf16, int8$"),
+        ({"device": "foo"}, "device:=foo must be one of auto, cpu, cuda, cuda:N$"),
+        ({"device": "cuda:"}, "device:=cuda: must be one of"),
+        ({"model": "nope"}, "model:=nope: unknown model 'nope': there are .*d3_nano"),
+        ({"model": "/no/such"}, "model:=/no/such: /no/such is not a folder"),
+        ({"cameras": "a,a"}, "cameras:=a,a: must be different names"),
+        ({"cameras": "front-left"}, "cameras:=front-left: 'front-left' cannot be a camera's name"),
+        ({"cameras": "points"}, "cameras:=points: 'points' cannot be a camera's name"),
     ],
 )
 def test_wrong_values_are_refused_before_anything_starts(
@@ -236,6 +246,28 @@ def test_wrong_values_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(RuntimeError, match=words):
         plan_predictor(given(**arguments), CONFIG)
+
+
+def test_values_that_the_node_takes_are_taken(tiny_bundle: Path) -> None:
+    for dtype in PARAMETERS["dtype"].setting.choices:
+        plan_predictor(given(dtype=dtype), CONFIG)
+    for device in ("auto", "cpu", "cuda", "cuda:1"):
+        plan_predictor(given(device=device), CONFIG)
+    for model in ("d3_nano", str(tiny_bundle)):
+        assert plan_predictor(given(model=model), CONFIG).parameters[-1]["model"] == model
+
+
+def test_the_predictor_s_launch_file_imports_nothing_heavy() -> None:
+    """It stays in memory as long as the node runs."""
+    heavy = ("torch", "onnxruntime", "cv2", "scipy", "numpy", "rclpy")
+    code = (
+        "import sys, d3_ros.ros.launching, d3_ros.ros.launch_actions, d3_ros.ros.fast_dds\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"
 
 
 def test_a_file_of_parameters_must_have_their_sections(tmp_path: Path) -> None:
@@ -250,11 +282,11 @@ def test_a_file_of_parameters_must_have_their_sections(tmp_path: Path) -> None:
 
 
 def test_a_node_that_fails_makes_the_launch_fail() -> None:
-    check_exit(0)
-    with pytest.raises(RuntimeError, match="failed with exit code 1"):
-        check_exit(1)
-    with pytest.raises(RuntimeError, match="was ended by signal 9"):
-        check_exit(-9)
+    check_exit("/front/predictor", 0)
+    with pytest.raises(RuntimeError, match="the node /front/predictor failed with exit code 1"):
+        check_exit("/front/predictor", 1)
+    with pytest.raises(RuntimeError, match="the node /synthetic_camera was ended by signal 9"):
+        check_exit("/synthetic_camera", -9)
 
 
 @pytest.mark.parametrize(
@@ -344,18 +376,46 @@ def test_the_synthetic_robot_has_the_sensors_that_are_asked_for() -> None:
     assert set(synthetic_parameters(given_synthetic(sensors="none"))) == set(
         SYNTHETIC_SENSORS.values()
     )
-    with pytest.raises(RuntimeError, match="no sensor 'radar'"):
-        synthetic_parameters(given_synthetic(sensors="radar"))
-    with pytest.raises(RuntimeError, match="width:=abc must be a whole number"):
-        synthetic_parameters(given_synthetic(width="abc"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"sensors": "radar"}, "no sensor 'radar'"),
+        ({"width": "abc"}, "width:=abc must be a whole number"),
+        ({"height": "20.5"}, "height:=20.5 must be a whole number"),
+        ({"speed": "fast"}, "speed:=fast must be a number"),
+        ({"width": "5"}, r"width:=5 must be in \[16, 4096\] pixels, got 5$"),
+        ({"height": "5000"}, "height:=5000 must be in"),
+        ({"seed": "-1"}, "seed:=-1 must be in"),
+        ({"image_rate": "0"}, "image_rate:=0 must be in"),
+        ({"speed": "nan"}, "speed:=nan must be in"),
+    ],
+)
+def test_wrong_values_of_the_synthetic_robot_are_refused(
+    arguments: dict[str, str], words: str
+) -> None:
+    with pytest.raises(RuntimeError, match=words):
+        synthetic_parameters(given_synthetic(**arguments))
+
+
+@pytest.mark.parametrize("name", SYNTHETIC_PARAMETERS)
+def test_the_synthetic_robot_s_ranges_are_those_of_its_settings(name: str) -> None:
+    """What the launch file takes, the camera takes, from the first to the last value."""
+    row = synthetic_settings.PARAMETERS[name]
+    for value in (row.setting.low, row.setting.high):
+        text = str(type(row.default)(value))
+        assert row.checked(synthetic_parameters(given_synthetic(**{name: text}))[name]) == value
 
 
 @needs_launch
 @pytest.mark.usefixtures("installed")
 def test_the_synthetic_launch_file_starts_camera_and_predictor() -> None:
+    handlers = ["RegisterEventHandler"] * 2  # Ctrl-C, and the end of the camera
     kinds = [type(action).__name__ for action in actions_with(SYNTHETIC)]
-    assert kinds == ["IncludeLaunchDescription", "RegisterEventHandler", "Node"]
-    assert len(actions_with(SYNTHETIC, predictor="false")) == 2
+    assert kinds == ["IncludeLaunchDescription", *handlers, "Node"]
+    alone = [type(action).__name__ for action in actions_with(SYNTHETIC, predictor="false")]
+    assert alone == [*handlers, "Node"]
 
 
 @needs_launch

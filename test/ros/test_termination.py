@@ -152,7 +152,9 @@ def test_lists_without_entries_are_told_in_one_line(
     """`-p cameras:=[]`: the process lives, and configure says what is wrong."""
     process = start("cameras:=[]", "autostart:=true")
     log = tmp_path / "log"
-    line = "configure failed: parameter 'cameras' must be different names, or one empty one, got []"
+    line = (
+        "configure failed: parameter 'cameras': must be different names, or one empty one, got []"
+    )
     wait_until(lambda: line in log.read_text(encoding="utf-8"), line)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0

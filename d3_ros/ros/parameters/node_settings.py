@@ -7,13 +7,14 @@ is the only one there is (config/predictor.yaml repeats them for the reader, and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from d3_ros.geometry.alignment import AlignmentSettings
 from d3_ros.imaging.image_file import MAX_MEGAPIXELS
+from d3_ros.network.inference.device_names import DTYPE_NAMES
+from d3_ros.ros.parameters.camera_names import fault_of_cameras, top_names
 from d3_ros.ros.parameters.metric_settings import (
     FusionSettings,
     GroundSettings,
@@ -192,7 +193,7 @@ class NodeSettings:
         "auto",
         "Precision of the network: auto is fp16 with PyTorch on CUDA, else fp32; int8 needs a "
         "model with ONNX graphs of it",
-        choices=("auto", "fp32", "fp16", "bf16", "int8"),
+        choices=DTYPE_NAMES,
         when="configure",
     )
     runtime: str = setting(
@@ -271,17 +272,8 @@ class NodeSettings:
     scale: AlignmentSettings = field(default_factory=AlignmentSettings)
 
     def __post_init__(self) -> None:
-        names = self.cameras
-        if not names or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
-            raise ParameterError(
-                f"parameter 'cameras' must be different names, or one empty one, got {list(names)}"
-            )
-        for name in filter(None, names):
-            if not CAMERA_NAME.fullmatch(name) or name in TOP_NAMES:
-                raise ParameterError(
-                    f"parameter 'cameras': '{name}' cannot be a camera's name: take letters, "
-                    "digits and _, and no parameter's name"
-                )
+        if fault := fault_of_cameras(self.cameras, top_names(PARAMETERS)):
+            raise ParameterError(f"parameter 'cameras': {fault}")
 
 
 def settings_from(values: Mapping[str, object], camera: str = "") -> NodeSettings:
@@ -324,6 +316,3 @@ def _build(kind: type, prefix: str, values: Mapping[str, object], camera: str) -
 
 
 PARAMETERS: dict[str, ParameterRow] = {row.name: row for row in rows_of(NodeSettings)}
-# What a camera's name would be confused with.
-TOP_NAMES = {name.partition(".")[0] for name in PARAMETERS}
-CAMERA_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
