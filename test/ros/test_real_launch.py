@@ -95,9 +95,9 @@ def test_a_node_that_dies_ends_the_launch_with_1(
 
 @pytest.mark.parametrize("dies", ["synthetic_camera", "predictor"])
 def test_either_node_of_the_synthetic_launch_ends_it_with_1(start: Launch, dies: str) -> None:
-    launch = start(SYNTHETIC, "width:=64", "height:=48")
+    launch = start(SYNTHETIC, "width:=64", "height:=48", "autostart:=false")
     launch.wait_for(DRIVING)
-    launch.wait_for(ACTIVE)
+    launch.wait_for("[predictor]: starting")
     os.kill(launch.pid_of(dies), signal.SIGKILL)
     assert launch.wait() == 1
     assert f"the node /{dies} was ended by signal 9" in launch.output
