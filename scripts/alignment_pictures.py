@@ -1,4 +1,4 @@
-"""Draw what the image's edges bring to metric depth: a row for each folder of frames.
+"""Draw what the image's edges bring to metric depth: a row for each frame.
 
     .venv/bin/python scripts/alignment_pictures.py docs/alignment_edges.jpg FOLDER:NAME ...
 
@@ -12,7 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from d3_ros import metrics
 from d3_ros.data.frame_set import FrameSet
 from d3_ros.data.held_out_points import draw_points
-from d3_ros.evaluation.evaluate import predict
+from d3_ros.evaluation.evaluate import predict, rgb_of_labels
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.imaging.colour_maps import colour_depth
 from d3_ros.imaging.drawing import panels, save_picture, tiled, with_bar, with_points
@@ -34,8 +33,7 @@ def row(predictor: D3Predictor, place: str, points: int) -> np.ndarray:
     frame = frames.read(name or frames.names[0])
     relative = predict(predictor, frame).depth
     assert relative is not None and frame.depth is not None
-    height, width = frame.depth.shape
-    rgb = cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_AREA)
+    rgb = rgb_of_labels(frame)
     truth = np.where(frame.depth > 0, frame.depth, np.float32(np.nan)).astype(np.float32)
     given = draw_points(truth, points, seed=0)
     fits = {

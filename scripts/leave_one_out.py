@@ -10,6 +10,7 @@ the difference over all frames, with its 95 % interval. A finished run is not re
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -29,20 +30,16 @@ from d3_ros.training.loop.train import train
 def configuration(sets: list[FrameSet], model: str, settings: list[str]) -> TrainConfig:
     """Fine-tuning on the frames of all sets, each frame as often as any other."""
     datasets = ", ".join(
-        f"{{kind: folder, path: '{one.folder}', weight: {len(one)}}}" for one in sets
+        f"{{kind: folder, path: {json.dumps(str(one.folder))}, weight: {len(one)}}}" for one in sets
     )
     start = [f"model.start={model}", f"data.datasets=[{datasets}]"]
     return load_config(find_config("finetune.yaml"), [*start, *settings])
 
 
-def told(before: list[FrameScores], after: list[FrameScores]) -> list[str]:
-    """A table's row for each AbsRel that both have."""
-    return [
-        f"{one.key:26} {one.frames:3} frames  {one.first:.4f} -> {one.second:.4f}  "
-        f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})  {one.verdict}"
-        for one in compare(before, after)
-        if one.key.endswith(".abs_rel")
-    ]
+def told(before: list[FrameScores], after: list[FrameScores]) -> str:
+    """The number of frames, and a row for each AbsRel that both have."""
+    rows = [one.row() for one in compare(before, after) if one.key.endswith(".abs_rel")]
+    return "\n".join([f"{len(before)} frames", *rows])
 
 
 def main() -> None:
@@ -55,6 +52,9 @@ def main() -> None:
     parser.add_argument("--model", default="d3_nano", help="bundle to start from: name or folder")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the training")
     args = parser.parse_args()
+    names = [folder.resolve().name for folder in args.folders]
+    if len(set(names)) < len(names):
+        parser.error("two folders have one name, and so would their runs: rename one of them")
     if len(args.folders) < 2:
         parser.error("name two folders or more: one is left out, the others are trained on")
     sets = [FrameSet(folder.resolve(), "all") for folder in args.folders]
@@ -67,10 +67,10 @@ def main() -> None:
         train(configuration(others, args.model, args.set), run)
         tuned = D3Predictor.from_pretrained(run / LAST, device="auto", dtype="fp32")
         rows = [evaluate(predictor, left_out, POINTS) for predictor in (start, tuned)]
-        print(f"\nleft out: {left_out.folder.name}\n" + "\n".join(told(*rows)))
+        print(f"\nleft out: {left_out.folder.name}, {told(*rows)}")
         before += rows[0]
         after += rows[1]
-    print("\nall\n" + "\n".join(told(before, after)))
+    print(f"\nall, {told(before, after)}")
 
 
 if __name__ == "__main__":

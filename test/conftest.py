@@ -13,14 +13,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as d3_ros does
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
-# In a sourced workspace (`colcon test`) the package is installed, too; the tests are the source's.
-if "AMENT_PREFIX_PATH" in os.environ:
-    os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(
-        prefix
-        for prefix in os.environ["AMENT_PREFIX_PATH"].split(os.pathsep)
-        if not Path(prefix, "share", "d3_ros").is_dir()
-    )
-
 import pytest
 from helpers.paths import ROOT
 from helpers.ros_domain import enter_own_domain

@@ -1,4 +1,4 @@
-"""The commands that pages, configurations and the demo show are commands that the parser takes."""
+"""The commands that the pages and the demo show are commands that the parser takes."""
 
 from __future__ import annotations
 

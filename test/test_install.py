@@ -57,17 +57,24 @@ def installed_environment(prefix: Path) -> dict[str, str]:
 
 
 def test_colcon_test_runs_the_tests_beside_broken_plugins(prefix: Path, tmp_path: Path) -> None:
-    """ROS installs pytest plugins of these names, which new releases of pytest cannot load."""
+    """ROS installs pytest plugins of these names, which new releases of pytest cannot load.
+
+    The workspace is sourced: tests of the source's configurations find these, not the installed.
+    """
     for name in ("launch_testing", "launch_ros", "launch_pytest"):
         information = tmp_path / f"{name}_plugin-1.0.dist-info"
         information.mkdir()
         (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}_plugin\n")
         (information / "entry_points.txt").write_text(f"[pytest11]\n{name} = no_such_module\n")
-    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = installed_environment(prefix)
+    paths = [str(tmp_path), *filter(None, [environment.get("PYTHONPATH")])]
     tested = subprocess.run(
-        [colcon(), "test", "--pytest-args", "test/test_metrics.py"],
+        [
+            *(colcon(), "test", "--pytest-args", "test/test_metrics.py"),
+            *("test/training/test_training_config.py", "-k", "test_metrics or found_by_its_name"),
+        ],
         cwd=prefix.parents[1],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,

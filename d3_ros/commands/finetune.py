@@ -27,7 +27,7 @@ TEST_SHARE = 0.3  # of the recording's time, at its end
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    from d3_ros.evaluation.scores import PROTOCOLS
+    from d3_ros.evaluation.scores import POINTS, PROTOCOLS
 
     frames = parser.add_mutually_exclusive_group(required=True)
     frames.add_argument("--bag", type=Path, help="a folder (ROS 2), or an .mcap, .db3 or .bag file")
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judge",
         default="sparse_fit",
         choices=[name for name in PROTOCOLS if name != "normals"],
-        help="the score whose AbsRel decides. sparse_fit: metres from 100 measured points, as on a "
-        "robot with a depth sensor; affine_depth or affine_disparity: after an affine fit to the "
-        "measured depth or its inverse, for a robot that will have a camera only",
+        help=f"the score whose AbsRel decides. sparse_fit: metres from {POINTS} measured points, "
+        "as on a robot with a depth sensor; affine_depth or affine_disparity: after an affine fit "
+        "to the measured depth or its inverse, for a robot that will have a camera only",
     )
     parser.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="any key of the configuration"

@@ -34,6 +34,13 @@ class Difference:
     high: float
     verdict: Verdict
 
+    def row(self) -> str:
+        """The difference as a row of a printed table."""
+        return (
+            f"  {self.key:26} {self.first:9.4g} -> {self.second:9.4g}  {self.difference:+.4f} "
+            f"({self.low:+.4f} to {self.high:+.4f})  {self.verdict}"
+        )
+
 
 def compare(
     first: Sequence[FrameScores], second: Sequence[FrameScores], seed: int = 0

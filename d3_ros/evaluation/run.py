@@ -90,9 +90,4 @@ def _table(rows: Sequence[FrameScores]) -> list[str]:
 def _comparison(bundles: Sequence[Evaluated], differences: Sequence[Difference]) -> list[str]:
     a, b = (bundle.name for bundle in bundles)
     lines = [f"\n{b} against {a}, differences with their {CONFIDENCE:.0%} intervals"]
-    lines += [
-        f"  {d.key:26} {d.first:9.4g} -> {d.second:9.4g}  {d.difference:+.4f} "
-        f"({d.low:+.4f} to {d.high:+.4f})  {d.verdict}"
-        for d in differences
-    ]
-    return lines
+    return lines + [difference.row() for difference in differences]

@@ -159,12 +159,12 @@ def test_each_folder_is_left_out_once(
     )
     runpy.run_path(str(ROOT / "scripts" / "leave_one_out.py"), run_name="__main__")
     told = capsys.readouterr().out
-    first, second, whole = re.split(r"\nleft out: \w+\n", told)
+    first, second, whole = re.split(r"\nleft out: \w+, 2 frames\n", told)
     assert f"{folders[1]} (folder, train)" in first
     assert f"{folders[0]} (folder, train)" not in first
     assert f"{folders[0]} (folder, train)" in second
     assert f"{folders[1]} (folder, train)" not in second
-    assert re.search(r"\nall\naffine_depth.abs_rel +4 frames ", whole)
+    assert re.search(r"\nall, 4 frames\n +affine_depth.abs_rel ", whole)
 
 
 def test_the_configuration_fits_the_bundle(start: Path, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_a_recipe_is_found_by_its_name_and_its_old_name_tells_the_new_one(
     old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)  # an installed one would come first
     assert find_config(new) == CONFIGS / new
     with pytest.raises(DataError, match=f"^{old}: there is no such file; .* is now called {new}$"):
         find_config(old)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from d3_ros.errors import BundleError
@@ -17,7 +16,19 @@ def model_folders() -> list[Path]:
     The installed share/d3_ros/models (of every prefix in AMENT_PREFIX_PATH), the source tree's
     models/, $D3_ROS_MODELS (several, separated as in PATH), and the user cache.
     """
-    return list(dict.fromkeys(_model_folders()))
+    named = filter(None, os.environ.get("D3_ROS_MODELS", "").split(os.pathsep))
+    folders = [*shipped_folders("models"), *map(expanded, named), user_cache()]
+    return list(dict.fromkeys(folders))
+
+
+def shipped_folders(inner: str) -> list[Path]:
+    """Where the package's own folder `inner` ("models", "config") may be, first wins.
+
+    The installed share/d3_ros of every prefix in AMENT_PREFIX_PATH, then the source tree.
+    """
+    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
+    shares = [Path(prefix) / "share" / "d3_ros" for prefix in prefixes]
+    return [place / inner for place in (*shares, Path(__file__).resolve().parents[3])]
 
 
 def user_cache() -> Path:
@@ -53,15 +64,6 @@ def find_bundle(path_or_name: str | Path) -> Path:
     raise BundleError(
         f"unknown model '{name}': there are {_known()} in {_places()}; name one of them, or a path"
     )
-
-
-def _model_folders() -> Iterator[Path]:
-    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
-        yield Path(prefix) / "share" / "d3_ros" / "models"
-    yield Path(__file__).resolve().parents[3] / "models"
-    for folder in filter(None, os.environ.get("D3_ROS_MODELS", "").split(os.pathsep)):
-        yield expanded(folder)
-    yield user_cache()
 
 
 def expanded(path: str | Path) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from d3_ros.errors import DataError, one_line
-from d3_ros.network.bundle.lookup import expanded
+from d3_ros.network.bundle.lookup import expanded, shipped_folders
 
 RECIPE = "recipe.yaml"
 
@@ -49,8 +48,4 @@ def find_recipe(path_or_name: str | Path) -> Path:
 
 
 def _shipped() -> list[Path]:
-    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    shares = [Path(prefix) / "share" / "d3_ros" for prefix in prefixes]
-    return [
-        share / "config" / "training" for share in (*shares, Path(__file__).resolve().parents[3])
-    ]
+    return [folder / "training" for folder in shipped_folders("config")]
