@@ -4,7 +4,8 @@
 
 For each folder, the bundle is fine-tuned on the frames of all others (by finetune.yaml; --set
 replaces a value), and both bundles are scored on the folder that was left out. At the end stands
-the difference over all frames, with its 95 % interval. A finished run is not repeated.
+the difference over all frames, with its 95 % interval. The same command goes on where it was cut
+off; other folders, another model or other settings need another --output.
 """
 
 from __future__ import annotations
@@ -42,6 +43,19 @@ def told(before: list[FrameScores], after: list[FrameScores]) -> str:
     return "\n".join([f"{len(before)} frames", *rows])
 
 
+def claim(output: Path, arguments: dict[str, object]) -> None:
+    """Refuse a folder with runs of other arguments: they may have seen what is left out now.
+
+    Raises:
+        SystemExit: `output` has such runs.
+    """
+    made_by, mine = output / "arguments.json", json.dumps(arguments, indent=1)
+    output.mkdir(parents=True, exist_ok=True)
+    if made_by.is_file() and made_by.read_text(encoding="utf-8") != mine:
+        sys.exit(f"{output} has runs of other arguments ({made_by}): give another --output")
+    made_by.write_text(mine, encoding="utf-8")
+
+
 def main() -> None:
     """Train and score every folder's run, print the differences."""
     parser = argparse.ArgumentParser(
@@ -57,6 +71,8 @@ def main() -> None:
         parser.error("two folders have one name, and so would their runs: rename one of them")
     if len(args.folders) < 2:
         parser.error("name two folders or more: one is left out, the others are trained on")
+    folders = [str(folder.resolve()) for folder in args.folders]
+    claim(args.output, {"folders": folders, "model": args.model, "set": args.set})
     sets = [FrameSet(folder.resolve(), "all") for folder in args.folders]
     start = D3Predictor.from_pretrained(args.model, device="auto", dtype="fp32")
     before: list[FrameScores] = []

@@ -165,6 +165,10 @@ def test_each_folder_is_left_out_once(
     assert f"{folders[0]} (folder, train)" in second
     assert f"{folders[1]} (folder, train)" not in second
     assert re.search(r"\nall, 4 frames\n +affine_depth.abs_rel ", whole)
+    # Runs of other settings are not taken for these.
+    monkeypatch.setattr("sys.argv", ["leave_one_out.py", *arguments])
+    with pytest.raises(SystemExit, match="has runs of other arguments"):
+        runpy.run_path(str(ROOT / "scripts" / "leave_one_out.py"), run_name="__main__")
 
 
 def test_the_configuration_fits_the_bundle(start: Path, tmp_path: Path) -> None:
