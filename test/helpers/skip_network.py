@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from unittest.mock import patch
+
 import torch
 
 from d3_ros.network import D3Network
+from d3_ros.network.model.backbone import BACKBONE
 from d3_ros.training.config.model_config import NewModelConfig, SkipConfig
 from d3_ros.training.loop.add_skips import add_skips
 from d3_ros.training.loop.small_network import build_network
@@ -33,14 +37,20 @@ def plain_network(seed: int = 0) -> D3Network:
     return network
 
 
-def skip_network(seed: int = 0, *, fresh: bool = False) -> D3Network:
+def skip_network(seed: int = 0, *, fresh: bool = False, has_backbone: bool = False) -> D3Network:
     """`plain_network` with skips; with `fresh` as they are before any training.
 
-    Otherwise every path has weights, as after a training.
+    Otherwise every path has weights, as after a training. A backbone has random weights here.
     """
-    with torch.random.fork_rng():
+    skips = replace(SKIPS, backbone=BACKBONE) if has_backbone else SKIPS
+    part = "d3_ros.training.loop.add_skips"
+    with (
+        torch.random.fork_rng(),
+        patch(f"{part}.pretrained_file"),
+        patch(f"{part}.load_pretrained"),
+    ):
         torch.manual_seed(seed)
-        network = add_skips(plain_network(seed), SKIPS).eval()
+        network = add_skips(plain_network(seed), skips).eval()
         if not fresh:
             with torch.no_grad():
                 for weight in network.vae.parameters():

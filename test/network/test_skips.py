@@ -23,11 +23,18 @@ from d3_ros.types import TASKS
 IMAGE = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["own layers", "backbone"])
+def has_backbone(request: pytest.FixtureRequest) -> bool:
+    """Whether the picture's U-Net begins with a backbone."""
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def skip_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def skip_bundle(has_backbone: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = skip_network(has_backbone=has_backbone)
     folder = tmp_path_factory.mktemp("models") / "skips"
     return write_bundle(
-        folder, skip_network(), name="skips", license="MIT", source="test", dtype=torch.float32
+        folder, network, name="skips", license="MIT", source="test", dtype=torch.float32
     )
 
 
@@ -38,9 +45,10 @@ def picture(height: int = 60, width: int = 80) -> np.ndarray:
 # --- the start -----------------------------------------------------------------------------------
 
 
-def test_at_first_answers_are_those_of_the_network_without_skips() -> None:
+def test_at_first_answers_are_those_of_the_network_without_skips(has_backbone: bool) -> None:
     with torch.inference_mode():
-        before, after = plain_network()(IMAGE), skip_network(fresh=True)(IMAGE)
+        before = plain_network()(IMAGE)
+        after = skip_network(fresh=True, has_backbone=has_backbone)(IMAGE)
     depth = before["depth"].mean(dim=1, keepdim=True)
     assert float(depth.std()) > 0.05  # it says something
     inner = (..., slice(1, -1), slice(1, -1))  # at the border two layers became one
@@ -48,9 +56,9 @@ def test_at_first_answers_are_those_of_the_network_without_skips() -> None:
     assert torch.allclose(after["normals"][inner], before["normals"][inner], atol=1e-5)
 
 
-def test_every_new_weight_learns_within_two_steps() -> None:
+def test_every_new_weight_learns_within_two_steps(has_backbone: bool) -> None:
     """A path both of whose weights are zero would never learn."""
-    network = skip_network(fresh=True).train()
+    network = skip_network(fresh=True, has_backbone=has_backbone).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
     for _ in range(3):
         optimizer.zero_grad()
@@ -97,17 +105,17 @@ def test_a_decoder_sees_what_the_latent_does_not() -> None:
     assert float((depth - other).abs().mean()) > 0.01
 
 
-def test_odd_sizes_of_inner_levels() -> None:
+def test_odd_sizes_of_inner_levels(has_backbone: bool) -> None:
     with torch.inference_mode():
-        decoded = skip_network()(torch.zeros(1, 3, 52, 60))
+        decoded = skip_network(has_backbone=has_backbone)(torch.zeros(1, 3, 52, 60))
     assert decoded["depth"].shape == (1, 1, 52, 60)
     assert decoded["normals"].shape == (1, 3, 52, 60)
 
 
-def test_specialised_network_answers_the_same() -> None:
+def test_specialised_network_answers_the_same(has_backbone: bool) -> None:
     with torch.inference_mode():
-        plain = skip_network()(IMAGE)
-        fast = specialise(skip_network(), EXACT)
+        plain = skip_network(has_backbone=has_backbone)(IMAGE)
+        fast = specialise(skip_network(has_backbone=has_backbone), EXACT)
         for tasks in (TASKS, TASKS[:1], TASKS[1:]):
             answers = fast(IMAGE, tasks)
             for task in tasks:
@@ -117,10 +125,11 @@ def test_specialised_network_answers_the_same() -> None:
 # --- bundles -------------------------------------------------------------------------------------
 
 
-def test_bundle_comes_back_and_names_its_format(skip_bundle: Path) -> None:
+def test_bundle_comes_back_and_names_its_format(has_backbone: bool, skip_bundle: Path) -> None:
     assert json.loads((skip_bundle / "bundle.json").read_text())["format"] == FORMAT_WITH_SKIPS
     with torch.inference_mode():
-        before, after = skip_network()(IMAGE), load_bundle(skip_bundle).network(IMAGE)
+        before = skip_network(has_backbone=has_backbone)(IMAGE)
+        after = load_bundle(skip_bundle).network(IMAGE)
     for task in TASKS:
         assert torch.allclose(before[task], after[task], atol=1e-5)
 
@@ -157,8 +166,9 @@ def test_a_codec_without_skips_is_written_as_before() -> None:
     assert CodecConfig.from_json(json.loads(json.dumps(content))) == TINY
 
 
-def test_configuration_with_skips_comes_back() -> None:
-    config = skip_network().vae.config
+def test_configuration_with_skips_comes_back(has_backbone: bool) -> None:
+    config = skip_network(has_backbone=has_backbone).vae.config
+    assert ("backbone" in config.as_json()) == has_backbone
     assert CodecConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
 
 
@@ -170,6 +180,9 @@ def test_configuration_with_skips_comes_back() -> None:
         ({"skips": (8,)}, "reach the latent"),
         ({"depth_components": 2}, "needs skips"),
         ({"skips": (8, 8, 8), "depth_components": 9}, "from 1 to 8"),
+        ({"skips": (8, 8, 8), "backbone": "resnet"}, "backbone must be efficientnet_lite0 or null"),
+        ({"backbone": "efficientnet_lite0"}, "backbone needs skips, at most 5 numbers"),
+        ({"skips": (8,) * 6, "backbone": "efficientnet_lite0"}, "backbone needs skips, at most 5"),
     ],
 )
 def test_sizes_that_make_no_codec(changes: dict, message: str) -> None:

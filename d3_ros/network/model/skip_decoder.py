@@ -1,8 +1,9 @@
 """A codec's decoder that sees the picture beside the latent, so that its answer has edges.
 
 The picture is folded 2 x 2 to half size, and a small U-Net makes features of it, once for all
-tasks. A decoder goes from the latent's size to half size, adds the features, and unfolds its answer
-to full size: nothing is computed at full size, where a convolution costs four times as much.
+tasks. Its way down may be a backbone that knows photographs (backbone.py). A decoder goes from the
+latent's size to half size, adds the features, and unfolds its answer to full size: nothing is
+computed at full size, where a convolution costs four times as much.
 
 The depth decoder may propose several depths for each pixel, with weights and spreads: a mixture of
 Laplace distributions. The answer is the depth of the greatest weight, never the mean: between the
@@ -18,6 +19,8 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import nn
 from torch.nn import functional as F
 
+from d3_ros.network.model.backbone import LEVEL_CHANNELS, Backbone
+
 SQUEEZE = 3.0  # the decoder's input is squeezed into (-3, 3), as AutoencoderTiny's is
 
 
@@ -29,16 +32,30 @@ class PictureFeatures(nn.Module):
         latent_channels: of the latent.
         reduction: image pixels per latent pixel along one axis, a power of 2; there must be a
             width for that size.
+        has_backbone: a backbone computes the way down, not layers of its own.
     """
 
-    def __init__(self, widths: tuple[int, ...], latent_channels: int, reduction: int) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        latent_channels: int,
+        reduction: int,
+        has_backbone: bool = False,
+    ) -> None:
         super().__init__()
         steps = list(pairwise(widths))
         self.entry = nn.Conv2d(12, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(wide, deep, 3, stride=2, padding=1), Residual(deep))
-            for wide, deep in steps
-        )
+        self.backbone = Backbone(len(widths)) if has_backbone else None
+        if has_backbone:
+            self.lateral = nn.ModuleList(
+                nn.Conv2d(channels, width, 1)
+                for channels, width in zip(LEVEL_CHANNELS, widths, strict=False)
+            )
+        else:
+            self.down = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(wide, deep, 3, stride=2, padding=1), Residual(deep))
+                for wide, deep in steps
+            )
         self.up = nn.ModuleList(nn.Conv2d(deep, wide, 3, padding=1) for wide, deep in steps)
         self.joined = nn.ModuleList(Residual(wide) for wide, _ in steps)
         self._latent_level = reduction.bit_length() - 2
@@ -47,8 +64,13 @@ class PictureFeatures(nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, h, w) image -> (B, c0, h/2, w/2) features, (B, c, h/f, w/f) for the latent."""
         levels = [self.entry(F.pixel_unshuffle(image, 2))]
-        for layer in self.down:
-            levels.append(layer(F.relu(levels[-1])))
+        if self.backbone is not None:
+            seen = self.backbone(image)
+            sides = [layer(part) for layer, part in zip(self.lateral, seen, strict=True)]
+            levels = [levels[0] + sides[0], *sides[1:]]
+        else:
+            for layer in self.down:
+                levels.append(layer(F.relu(levels[-1])))
         for level in range(len(self.up) - 1, -1, -1):
             deeper = self.up[level](F.relu(levels[level + 1]))
             size = levels[level].shape[-2:]

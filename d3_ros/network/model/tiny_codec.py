@@ -20,6 +20,7 @@ from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
 from torch import nn
 from torch.nn import functional as F
 
+from d3_ros.network.model.backbone import BACKBONE, LEVEL_CHANNELS
 from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heaviest
 from d3_ros.types import TASKS, Task
 
@@ -37,6 +38,7 @@ class CodecConfig:
     `skips`: channels of the picture's U-Net, from half size downwards; the first are also those of
     the decoders at half size. Empty for a codec whose decoders see the latent alone.
     `depth_components`: depths that the decoder proposes for each pixel; more than one needs skips.
+    `backbone`: the name of the network that the picture's U-Net begins with (backbone.py), if any.
     """
 
     latent_channels: int
@@ -46,6 +48,7 @@ class CodecConfig:
     tasks: tuple[Task, ...]
     skips: tuple[int, ...] = ()
     depth_components: int = 1
+    backbone: str | None = None
 
     # D3Network reads these from a VAE's configuration; the latents of a codec are scaled already.
     scaling_factor = 1.0
@@ -81,12 +84,18 @@ class CodecConfig:
             raise ValueError("depth_components must be a whole number from 1 to 8")
         if self.depth_components > 1 and not self.skips:
             raise ValueError("depth_components above 1 needs skips")
+        if self.backbone not in (None, BACKBONE):
+            raise ValueError(f"backbone must be {BACKBONE} or null, got {self.backbone!r}")
+        if self.backbone and not 1 <= len(self.skips) <= len(LEVEL_CHANNELS):
+            raise ValueError(f"backbone needs skips, at most {len(LEVEL_CHANNELS)} numbers")
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON object to write; without skips as before there were any."""
+        """The JSON object to write; without skips or backbone as before there were any."""
         content = {"_class_name": TinyCodec.__name__, **asdict(self)}
         if not self.skips:
             del content["skips"], content["depth_components"]
+        if self.backbone is None:
+            del content["backbone"]
         return content
 
     @classmethod
@@ -99,8 +108,10 @@ class CodecConfig:
         names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or content.get("_class_name") != TinyCodec.__name__:
             raise ValueError(f"_class_name is not {TinyCodec.__name__}")
+        if "backbone" not in content:
+            names.remove("backbone")
         if "skips" not in content:
-            names = names[:-2]
+            names = [name for name in names if name not in ("skips", "depth_components")]
         if content.keys() != {"_class_name", *names}:
             raise ValueError(f"the keys must be _class_name, {', '.join(names)}")
         values: dict[str, Any] = {name: content[name] for name in names}
@@ -124,7 +135,9 @@ class TinyCodec(nn.Module):
         self.decoders = nn.ModuleDict({task: _decoder(config, task) for task in config.tasks})
         self.picture = None
         if config.skips:
-            self.picture = PictureFeatures(config.skips, channels, self.spatial_compression_ratio)
+            self.picture = PictureFeatures(
+                config.skips, channels, self.spatial_compression_ratio, bool(config.backbone)
+            )
         for name in ("image", *config.tasks):
             self.register_buffer(f"{name}_mean", torch.zeros(channels))
             self.register_buffer(f"{name}_deviation", torch.ones(channels))

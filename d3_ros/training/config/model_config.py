@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from d3_ros.errors import DataError
 from d3_ros.training.config.yaml_config import Range
@@ -94,13 +94,14 @@ class SkipConfig:
     `channels` of the picture's U-Net from half size downwards, the first also of the decoders at
     half size; `latent_channels` that are added to the latent's; residual `blocks` of the decoders
     at half size; `depth_components`: depths that are proposed for each pixel, of which one is
-    chosen.
+    chosen. `backbone`: begin the U-Net with a network trained on photographs.
     """
 
     channels: tuple[Width, ...]
     latent_channels: Annotated[int, Range(0, 1024)]
     blocks: Blocks
     depth_components: Components
+    backbone: Literal["efficientnet_lite0"] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class ModelConfig:
     lora: train low-rank matrices instead of the UNet's own weights.
     skips: let the decoders of a bundle with an AutoencoderTiny see the picture. A bundle whose
         decoders see it already stays as it is.
+    train_backbone: train the backbone of the skips, too. False: it stays as photographs taught it.
     train_unet: train the UNet and the timesteps. False: the VAE or codec alone, which costs a
         third.
     """
@@ -135,6 +137,7 @@ class ModelConfig:
     lora: LoraConfig | None = None
     skips: SkipConfig | None = None
     train_unet: bool = True
+    train_backbone: bool = False
 
     def __post_init__(self) -> None:
         if (self.start is None) == (self.new is None):

@@ -18,6 +18,7 @@ from d3_ros.network.model.d3_network import DiffusersModel
 from d3_ros.network.model.skip_decoder import Residual, SkipDecoder
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.config.model_config import SkipConfig
+from d3_ros.training.loop.pretrained_backbone import load_pretrained, pretrained_file
 from d3_ros.training.loop.small_network import he_initialise
 from d3_ros.types import Task
 
@@ -34,8 +35,8 @@ def add_skips(network: D3Network, config: SkipConfig) -> D3Network:
     zeros in between two layers that are one now.
 
     Raises:
-        DataError: its VAE is not an AutoencoderTiny of one width, or its decoder has blocks where
-            one with skips has none.
+        DataError: its VAE is not an AutoencoderTiny of one width, its decoder has blocks where one
+            with skips has none, or the backbone's weights are not installed.
     """
     if not isinstance(network.vae, AutoencoderTiny):
         raise DataError("model.skips: the start's VAE must be an AutoencoderTiny")
@@ -54,6 +55,7 @@ def add_skips(network: D3Network, config: SkipConfig) -> D3Network:
             tasks=network.tasks,
             skips=config.channels,
             depth_components=config.depth_components,
+            backbone=config.backbone,
         )
     )
     with torch.no_grad():
@@ -78,6 +80,10 @@ def _copy_encoder(vae: DiffusersModel, codec: TinyCodec, channels: int) -> None:
         codec.get_buffer(f"{name}_deviation").fill_(scale)
     assert codec.picture is not None
     he_initialise(codec.picture)
+    if codec.picture.backbone is not None:
+        load_pretrained(codec.picture.backbone, pretrained_file())
+        for layer in codec.picture.lateral.parameters():
+            layer.mul_(FAINT)  # a backbone's features are large
     for part in codec.picture.modules():
         if isinstance(part, Residual):
             part.second.weight.zero_()

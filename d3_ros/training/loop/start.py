@@ -77,14 +77,23 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
     return start
 
 
+def freeze_vae(network: D3Network, model: ModelConfig) -> None:
+    """Let those weights of the VAE or codec learn that `model` wants to, and no others."""
+    vae: DiffusersModel = network.vae
+    vae.requires_grad_(model.train_vae)
+    picture = vae.picture if isinstance(vae, TinyCodec) else None
+    if picture is not None and picture.backbone is not None and not model.train_backbone:
+        picture.backbone.requires_grad_(False)
+    if not model.train_unet:  # nothing is learned through the UNet, which costs the most
+        vae.encoder.requires_grad_(False)
+        if picture is not None:
+            picture.inward.requires_grad_(False)
+
+
 def _freeze(network: D3Network, config: TrainConfig) -> None:
     vae: DiffusersModel = network.vae
     network.requires_grad_(False)
-    vae.requires_grad_(config.model.train_vae)
-    if not config.model.train_unet:  # nothing is learned through the UNet, which costs the most
-        vae.encoder.requires_grad_(False)
-        if isinstance(vae, TinyCodec) and vae.picture is not None:
-            vae.picture.inward.requires_grad_(False)
+    freeze_vae(network, config.model)
     trains_unet = config.objective != "autoencoder" and config.model.train_unet
     for task in config.tasks.trained if trains_unet else ():
         learn_timestep = config.objective == "d3" and config.model.learn_timestep
