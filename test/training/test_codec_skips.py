@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.backbone_file import write_backbone_file
 from helpers.tiny_codec import TINY, tiny_codec
 from helpers.tiny_network import SIZE
 from helpers.training_configs import (
@@ -30,10 +31,12 @@ from d3_ros.network.bundle.folder import add_codec
 from d3_ros.network.bundle.manifest import FORMAT, FORMAT_WITH_SKIPS
 from d3_ros.network.bundle.onnx_export import export_bundle
 from d3_ros.network.inference.specialise import specialise
+from d3_ros.network.model.backbone import BACKBONE, Backbone
 from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.codec_config import load_codec_config
 from d3_ros.training.distillation.codec_losses import CodecTargets, codec_losses, codec_targets
 from d3_ros.training.loading.codec_pictures import open_pictures
+from d3_ros.training.loop import add_skips
 from d3_ros.training.loop import distil_codec as training
 from d3_ros.training.loop.add_skips import initialise_skips
 from d3_ros.training.objectives.task_losses import task_losses
@@ -70,6 +73,22 @@ def trained(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("skips")
     frames = write_frames(folder / "frames")
     return training.distil(small_codec_config(tiny_bundle, frames / "rgb", **SKIPS), folder / "run")
+
+
+def test_a_codec_begins_with_photographs_and_keeps_them(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Backbone(3)
+    file = write_backbone_file(tmp_path / "photographs.pth", known)
+    monkeypatch.setattr(add_skips, "pretrained_file", lambda: file)
+    frames = write_frames(tmp_path / "frames")
+    wanted = small_codec_config(tiny_bundle, frames / "rgb", **SKIPS, backbone=BACKBONE)
+    bundle = training.distil(wanted, tmp_path / "run")
+    codec = load_bundle(bundle, codec="tiny").network.vae
+    after = codec.picture.backbone.state_dict()
+    assert after.keys() == known.state_dict().keys()
+    for name, weight in after.items():
+        torch.testing.assert_close(weight, known.state_dict()[name], rtol=1e-3, atol=1e-3)
 
 
 # --- the losses ----------------------------------------------------------------------------------
@@ -209,7 +228,14 @@ def test_held_out_frames_are_never_drawn(tiny_bundle: Path, tmp_path: Path) -> N
 
 def test_configurations_from_before_mean_what_they_meant(tmp_path: Path, tiny_bundle: Path) -> None:
     content = yaml.safe_load((CONFIGS / "train_codec.yaml").read_text())
-    new = ("skips", "depth_components", "mixture_weight", "label_weight", "label_losses")
+    new = (
+        "skips",
+        "backbone",
+        "depth_components",
+        "mixture_weight",
+        "label_weight",
+        "label_losses",
+    )
     old = tmp_path / "old.yaml"
     old.write_text(yaml.safe_dump({k: v for k, v in content.items() if k not in new}))
     config = load_codec_config(old)
@@ -224,6 +250,10 @@ def test_configurations_from_before_mean_what_they_meant(tmp_path: Path, tiny_bu
         ({"skips": (8, 8)}, "skips must reach the latent's size.*give 3 numbers or more"),
         ({"skips": (4, 8, 8)}, "the first of skips, 4, must be at least width, 8"),
         ({"skips": None, "depth_components": 2}, "depth_components above 1 needs skips"),
+        (
+            {"skips": None, "depth_components": 1, "backbone": "efficientnet_lite0"},
+            "backbone needs skips",
+        ),
         ({"label_weight": 1.0}, "has folder pictures but no depth/ and no normals/"),
     ],
 )

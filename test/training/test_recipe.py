@@ -176,6 +176,6 @@ def test_the_shipped_recipe_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None
     rendered = {str(Path("runs") / "data" / one.name) for one in recipe.render}
     for config in stages.values():
         assert {one.path for one in config.data.datasets} <= rendered
-    assert find_config("d3_nano/1_decoders.yaml") == path.parent / "1_decoders.yaml"
+    assert find_config("d3_nano/1_everything.yaml") == path.parent / "1_everything.yaml"
     with pytest.raises(DataError, match="nor a recipe of that name"):
         find_recipe("d3_giant")

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.backbone_file import write_backbone_file
 from helpers.official_files import write_base
 from helpers.skip_network import plain_network, skip_network
 from helpers.tiny_network import CROSS_ATTENTION_DIM, tiny_network, tiny_unet, tiny_vae
@@ -17,6 +18,7 @@ from helpers.training_configs import small_config, write_split_frames
 
 from d3_ros.errors import BundleError, D3Error, DataError
 from d3_ros.network import D3Network, load_bundle, write_bundle
+from d3_ros.network.model.backbone import BACKBONE, Backbone
 from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.model_config import LoraConfig
 from d3_ros.training.config.train_config import LossConfig, Stage, TaskShares, TrainConfig
@@ -24,6 +26,7 @@ from d3_ros.training.distillation.features import feature_channels, tapped, tapp
 from d3_ros.training.loading.batches import run_batches
 from d3_ros.training.loading.latents import LatentCache
 from d3_ros.training.loading.sample import Batch, Sample, collate
+from d3_ros.training.loop import add_skips
 from d3_ros.training.loop.lora import add_lora, merge_lora
 from d3_ros.training.loop.results import LAST
 from d3_ros.training.loop.start import caption_encoder, start_from
@@ -473,12 +476,19 @@ def test_a_step_draws_one_size_for_all_its_batches(frames: Path) -> None:
     assert [tuple(b.image.shape[2:]) for b in later] == ranks[0][5:]
 
 
-def test_a_small_network_gets_skips_and_learns(frames: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backbone", [None, BACKBONE])
+def test_a_small_network_gets_skips_and_learns(
+    backbone: str | None, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From its bundle: first the codec alone, then everything, from what the first part wrote."""
+    known = Backbone(2)
+    file = write_backbone_file(tmp_path / "photographs.pth", known)
+    monkeypatch.setattr(add_skips, "pretrained_file", lambda: file)
     start = write_bundle(
         tmp_path / "start", plain_network(), name="plain", license="MIT", source="test"
     )
-    skips = "{channels: [12, 12], latent_channels: 4, blocks: 1, depth_components: 2}"
+    skips = "channels: [12, 12], latent_channels: 4, blocks: 1, depth_components: 2"
+    skips = f"{{{skips}, backbone: {backbone}}}" if backbone else f"{{{skips}}}"
 
     def given(start: Path, train_unet: bool) -> list[str]:
         return [
@@ -502,6 +512,10 @@ def test_a_small_network_gets_skips_and_learns(frames: Path, tmp_path: Path) -> 
     everything = load_bundle(_last(second, tmp_path / "second")).network
     assert isinstance(everything.vae, TinyCodec)
     assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
+    if backbone:
+        after = everything.vae.picture.backbone.state_dict()
+        for name, weight in known.state_dict().items():
+            torch.testing.assert_close(after[name], weight, rtol=1e-3, atol=1e-3)
     with pytest.raises(DataError, match="objective autoencoder is for networks whose decoders"):
         start_from(dataclasses.replace(second, objective="autoencoder"))
 

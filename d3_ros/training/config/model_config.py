@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from d3_ros.errors import DataError
 from d3_ros.training.config.yaml_config import Range
@@ -13,6 +13,7 @@ Width = Annotated[int, Range(1, 16384)]  # channels
 Blocks = Annotated[int, Range(0, 64)]
 Layers = Annotated[int, Range(1, 64)]
 Components = Annotated[int, Range(1, 8)]  # depths that are proposed for a pixel
+BackboneName: TypeAlias = Literal["efficientnet_lite0"]
 TimestepValue = Annotated[float, Range(0, 999)]
 
 
@@ -101,7 +102,7 @@ class SkipConfig:
     latent_channels: Annotated[int, Range(0, 1024)]
     blocks: Blocks
     depth_components: Components
-    backbone: Literal["efficientnet_lite0"] | None = None
+    backbone: BackboneName | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import nn
 from d3_ros.errors import DataError
 from d3_ros.network import D3Network
 from d3_ros.network.model.d3_network import DiffusersModel
-from d3_ros.network.model.skip_decoder import Residual, SkipDecoder
+from d3_ros.network.model.skip_decoder import PictureFeatures, Residual, SkipDecoder
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.config.model_config import SkipConfig
 from d3_ros.training.loop.pretrained_backbone import load_pretrained, pretrained_file
@@ -80,10 +80,7 @@ def _copy_encoder(vae: DiffusersModel, codec: TinyCodec, channels: int) -> None:
         codec.get_buffer(f"{name}_deviation").fill_(scale)
     assert codec.picture is not None
     he_initialise(codec.picture)
-    if codec.picture.backbone is not None:
-        load_pretrained(codec.picture.backbone, pretrained_file())
-        for layer in codec.picture.lateral.parameters():
-            layer.mul_(FAINT)  # a backbone's features are large
+    _begin_with_photographs(codec.picture)
     for part in codec.picture.modules():
         if isinstance(part, Residual):
             part.second.weight.zero_()
@@ -127,14 +124,27 @@ def _copy_decoder(vae: DiffusersModel, codec: TinyCodec, task: Task) -> None:
 def initialise_skips(codec: TinyCodec) -> None:
     """Random weights for a new codec with skips, whose first answers are faint. Seed torch before.
 
-    See `small_network.he_initialise` for the layers that any codec has.
+    See `small_network.he_initialise` for the layers that any codec has. A backbone gets its own.
+
+    Raises:
+        DataError: the backbone's weights are not installed.
     """
     he_initialise(codec)
+    if codec.picture is not None:
+        _begin_with_photographs(codec.picture)
     for task, decoder in codec.decoders.items():
         assert isinstance(decoder, SkipDecoder)
         decoder.out.weight.mul_(FAINT)
         if task == "depth" and codec.config.depth_components > 1:
             separate_depths(decoder.out, codec.config.depth_components)
+
+
+def _begin_with_photographs(picture: PictureFeatures) -> None:
+    """Give a backbone its weights, which then stay as they are unless somebody lets them learn."""
+    if picture.backbone is None:
+        return
+    load_pretrained(picture.backbone, pretrained_file())
+    picture.backbone.requires_grad_(False)
 
 
 def separate_depths(out: nn.Conv2d, count: int) -> None:

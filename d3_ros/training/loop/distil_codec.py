@@ -164,6 +164,7 @@ def _codec_config(config: CodecTrainConfig, teacher: D3Network) -> CodecConfig:
             tasks=teacher.tasks,
             skips=config.skips or (),
             depth_components=config.depth_components,
+            backbone=config.backbone,
         )
     except ValueError as error:
         raise DataError(str(error)) from error
