@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from d3_ros import metrics
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.data.readers import frame_folders

@@ -1,6 +1,6 @@
 """Draw the worst frame of each folder: the failure pictures of a bundle's card.
 
-    .venv/bin/python scripts/worst_frames.py docs/d3_nano_worst.jpg FOLDER... --model models/d3_nano
+    .venv/bin/python scripts/worst_frames.py docs/d3_nano_worst.jpg FOLDER... --hide osd room
 
 One row per folder: the image, the network's depth after its affine fit to the truth, its error, and
 its normals. A folder named with --hide, whose frames may not be shown, has no image.
@@ -56,8 +56,11 @@ def main() -> None:
     parser.add_argument("--hide", nargs="*", default=[], help="names of folders without an image")
     parser.add_argument("--model", default="d3_nano", help="bundle: name or folder")
     args = parser.parse_args()
+    hidden = {Path(name).name for name in args.hide}
+    if unknown := hidden - {folder.name for folder in args.folders}:
+        parser.error(f"--hide {min(unknown)}: no such folder was given")
     predictor = D3Predictor.from_pretrained(args.model, device="cpu", dtype="fp32")
-    rows = [row(predictor, FrameSet(f), f.name in args.hide) for f in args.folders]
+    rows = [row(predictor, FrameSet(f), f.name in hidden) for f in args.folders]
     width = max(one.shape[1] for one in rows)
     padded = [
         cv2.copyMakeBorder(one, 0, 6, 0, width - one.shape[1], cv2.BORDER_CONSTANT, value=(32,) * 3)
