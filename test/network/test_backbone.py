@@ -88,8 +88,12 @@ def test_a_file_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"other\.pth: not the weights of EfficientNet-Lite0"):
         load_pretrained(Backbone(1), tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(DataError, match=r"text\.pth: not the weights"):
-        load_pretrained(Backbone(1), tmp_path / "text.pth")
+    (tmp_path / "empty.pth").touch()
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    torch.save(dict.fromkeys(("_bn0.weight", "_bn0.running_var"), "text"), tmp_path / "texts.pth")
+    for name in ("text", "empty", "tensor", "texts", "missing"):
+        with pytest.raises(DataError, match=rf"{name}\.pth: not the weights"):
+            load_pretrained(Backbone(1), tmp_path / f"{name}.pth")
 
 
 def test_the_package_of_the_weights_is_named_where_it_is_missing(

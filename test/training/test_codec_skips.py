@@ -83,6 +83,12 @@ def test_a_codec_begins_with_photographs_and_keeps_them(
     monkeypatch.setattr(add_skips, "pretrained_file", lambda: file)
     frames = write_frames(tmp_path / "frames")
     wanted = small_codec_config(tiny_bundle, frames / "rgb", **SKIPS, backbone=BACKBONE)
+    sizes = dataclasses.replace(WITH_SKIPS, backbone=BACKBONE)
+    learned = {
+        n for n, w in training._new_codec(sizes, seed=1).named_parameters() if w.requires_grad
+    }
+    assert learned
+    assert not any("backbone" in name for name in learned)  # four steps would hardly show it
     bundle = training.distil(wanted, tmp_path / "run")
     codec = load_bundle(bundle, codec="tiny").network.vae
     after = codec.picture.backbone.state_dict()

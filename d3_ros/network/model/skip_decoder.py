@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from d3_ros.network.model.backbone import LEVEL_CHANNELS, Backbone
 
-CALM = 0.1  # a backbone's features deviate by about 10
+FEATURE_SCALE = 0.1  # a backbone's features deviate by about 10
 SQUEEZE = 3.0  # the decoder's input is squeezed into (-3, 3), as AutoencoderTiny's is
 
 
@@ -50,7 +50,7 @@ class PictureFeatures(nn.Module):
         if has_backbone:
             self.lateral = nn.ModuleList(
                 nn.Conv2d(channels, width, 1)
-                for channels, width in zip(LEVEL_CHANNELS, widths, strict=False)
+                for channels, width in zip(LEVEL_CHANNELS[: len(widths)], widths, strict=True)
             )
         else:
             self.down = nn.ModuleList(
@@ -67,7 +67,9 @@ class PictureFeatures(nn.Module):
         levels = [self.entry(F.pixel_unshuffle(image, 2))]
         if self.backbone is not None:
             seen = self.backbone(image)
-            sides = [layer(part * CALM) for layer, part in zip(self.lateral, seen, strict=True)]
+            sides = [
+                layer(part * FEATURE_SCALE) for layer, part in zip(self.lateral, seen, strict=True)
+            ]
             levels = [levels[0] + sides[0], *sides[1:]]
         else:
             for layer in self.down:

