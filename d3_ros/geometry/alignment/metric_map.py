@@ -52,6 +52,8 @@ class MetricMap:
             by_fit = np.asarray(cv2.log(by_fit, dst=by_fit))
             if self.fit.domain == "disparity":
                 np.negative(by_fit, out=by_fit)
+        if self.fit.limit is not None:
+            by_fit = self.fit.limit.apply(by_fit)
         if self.field is None:
             return by_fit, by_fit
         corrected = self.field.at(by_fit, top, height)

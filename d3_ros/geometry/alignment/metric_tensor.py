@@ -36,6 +36,9 @@ def metres(
         by_fit = by_fit.clamp_min(LEAST_AFFINE).log()
         if domain == "disparity":
             by_fit = -by_fit
+    if fit.limit is not None:
+        over = (by_fit - fit.limit.log_depth).clamp_min(0.0)
+        by_fit = by_fit - over - fit.limit.reach * torch.expm1(over * (-1.0 / fit.limit.reach))
     corrected = by_fit
     if field is not None:
         corrected = by_fit + _field_at(field, by_fit)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import log_ndtr
 
+from d3_ros.geometry.alignment.global_fit.far_limit import FarLimit
 from d3_ros.geometry.alignment.global_fit.robust_fit import GROSS_ERROR, AffineFit, robust_affine
-from d3_ros.geometry.alignment.numerics import MAD_TO_SIGMA, median
+from d3_ros.geometry.alignment.numerics import LEAST_AFFINE, MAD_TO_SIGMA, median
 
 Domain = Literal["depth", "disparity", "log"]
 # A slope smaller than this share of the shift is a rounding error.
@@ -24,10 +25,14 @@ DOMAINS: tuple[Domain, ...] = ("depth", "disparity", "log")
 
 @dataclass(frozen=True)
 class GlobalFit:
-    """One affine map in one domain: metres = from_domain(scale * relative + shift)."""
+    """One affine map in one domain: metres = from_domain(scale * relative + shift).
+
+    `limit` holds back what is farther than every point; None: nothing does.
+    """
 
     domain: Domain
     affine: AffineFit
+    limit: FarLimit | None = None
 
     @property
     def significance(self) -> float:
@@ -58,7 +63,11 @@ class GlobalFit:
     def metres(self, relative: Any) -> np.ndarray:
         """Metres of relative depth, same shape; NaN where the map gives no positive depth."""
         value = relative * self.affine.scale + self.affine.shift
-        return FROM_DOMAIN[self.domain](value)
+        if self.limit is None:
+            return FROM_DOMAIN[self.domain](value)
+        if self.domain == "disparity":  # beyond infinity is far
+            value = np.maximum(value, LEAST_AFFINE)
+        return np.exp(self.limit.apply(np.log(FROM_DOMAIN[self.domain](value))))
 
     def left_out_error(self, depth: np.ndarray) -> float:
         """Mean of |z - depth| / depth over the fitted points, each predicted from the others.

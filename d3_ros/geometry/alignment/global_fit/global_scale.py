@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from d3_ros.geometry.alignment.global_fit.domain import (
     level_fit,
     with_rising_slope,
 )
+from d3_ros.geometry.alignment.global_fit.far_limit import FarLimit, SteadyFarLimit
 from d3_ros.geometry.alignment.global_fit.robust_fit import AffineFit
 from d3_ros.geometry.alignment.numerics import central_span
 from d3_ros.geometry.alignment.points import Points, RefusedError
@@ -32,8 +33,9 @@ CONTRADICTION_ERROR = 0.05
 class FrameScale:
     """A frame's global fit.
 
-    `fit`: in the chosen domain, smoothed. `published`: scale and shift in metres. `follows`:
-    whether metres follow the relative depth. `note`: what a user should know, or empty.
+    `fit`: in the chosen domain, smoothed, and with `local_correction` limited beyond the points.
+    `published`: scale and shift in metres, without that limit. `follows`: whether metres follow
+    the relative depth. `note`: what a user should know, or empty.
     """
 
     fit: GlobalFit
@@ -57,6 +59,7 @@ class GlobalScale:
         self._smoothers = {
             domain: GatedSmoother(settings.smoothing, settings.scale_step) for domain in DOMAINS
         }
+        self._far_limit = SteadyFarLimit(settings.smoothing)
 
     def fit(self, points: Points, rng: np.random.Generator) -> FrameScale:
         """Fit the points of a frame.
@@ -73,7 +76,8 @@ class GlobalScale:
                 level_fit(points.relative, points.depth), points.relative
             )
             told = note or "relative depth is the same at all sensor points"
-            return FrameScale(fit, fit.tangent(points.relative), False, _points_alone(told))
+            limited = self._limited(fit, points)
+            return FrameScale(limited, fit.tangent(points.relative), False, _points_alone(told))
         fits = fit_domains(DOMAINS, points.relative, points.depth, rng)
         errors: dict[Domain, float] = {
             domain: fit.left_out_error(points.depth)
@@ -90,7 +94,8 @@ class GlobalScale:
             fit = smoothed[chosen]
             in_metres = smoothed.get("depth")
             published = in_metres.affine if in_metres else fit.tangent(points.relative)
-            return FrameScale(fit, published, True, f"{note}: elsewhere is a guess" if note else "")
+            told = f"{note}: elsewhere is a guess" if note else ""
+            return FrameScale(self._limited(fit, points), published, True, told)
         told = note or "sensor depth does not rise with relative depth"
         if fits["log"].significance < -SIGNIFICANT and not one_depth:
             told = "sensor depth falls where relative depth rises (negative scale)"
@@ -99,7 +104,19 @@ class GlobalScale:
         if self.needs_slope:
             raise RefusedError(told)
         fit = self._smoothers["log"].update(with_rising_slope(fits["log"]), points.relative)
-        return FrameScale(fit, fit.tangent(points.relative), False, _points_alone(told))
+        limited = self._limited(fit, points)
+        return FrameScale(limited, fit.tangent(points.relative), False, _points_alone(told))
+
+    def _limited(self, fit: GlobalFit, points: Points) -> GlobalFit:
+        """The fit, held back beyond the farthest of its points."""
+        if not self.settings.local_correction:
+            return fit
+        error = fit.left_out_error(points.depth)
+        farthest, reach = self._far_limit.update(float(points.relative.max()), error)
+        metres = float(fit.metres(np.float64(farthest)))
+        if not np.isfinite(metres):
+            return fit
+        return replace(fit, limit=FarLimit(float(np.log(metres)), reach))
 
     def _refuse_contradiction(
         self, fit: GlobalFit, points: Points, rng: np.random.Generator
