@@ -42,15 +42,22 @@ class DataConfig:
     augment: crop, mirror and relight the frames that are trained on, never those that are tested.
     cache_gb: memory, in GB (10⁹ bytes) a process, for decoded frames; those that came first stay.
     strict: refuse to begin where any frame must be left out; else they are named and counted.
+    depth_share: of the network's range, what the 2 % and 98 % quantiles of a frame's depth take.
+        Below 1 (the official recipe's), nearer and farther pixels have depths of their own.
     """
 
     datasets: tuple[DatasetConfig, ...]
     augment: bool
     cache_gb: float
     strict: bool = False
+    depth_share: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.datasets:
             raise DataError("data: name at least one dataset")
         if not 0 <= self.cache_gb <= 1e6:
             raise DataError(f"data.cache_gb must be 0 to 1,000,000, not {self.cache_gb}")
+        if not 0 < self.depth_share <= 1:
+            raise DataError(
+                f"data.depth_share must be above 0 and at most 1, not {self.depth_share}"
+            )

@@ -16,7 +16,7 @@ import numpy as np
 from d3_ros.geometry.normals import normals_from_depth
 from d3_ros.types import CameraIntrinsics
 
-QUANTILES = (0.02, 0.98)  # of the valid depth: these become -1 and 1 in the target
+QUANTILES = (0.02, 0.98)  # of the valid depth: these become the ends of the target
 MIN_SPAN_M = 1e-3
 # Depth known at fewer pixels than this share is sparse: its points are moved, not sampled.
 SPARSE_SHARE = 0.2
@@ -117,14 +117,14 @@ class LabelledFrame:
         return replace(self, normals=np.where(known, normals, 0).astype(np.float32))
 
 
-def depth_target(depth: np.ndarray) -> np.ndarray:
-    """(h, w) metres to [-1, 1]: the 2 % and 98 % quantiles of the known pixels become -1 and 1."""
+def depth_target(depth: np.ndarray, share: float = 1.0) -> np.ndarray:
+    """(h, w) metres to [-1, 1]: the 2 % and 98 % quantiles of the known pixels become +-`share`."""
     known = depth > 0
     if not known.any():
         return np.zeros(depth.shape, np.float32)
     near, far = np.quantile(depth[known], QUANTILES)
     span = max(float(far - near), MIN_SPAN_M)
-    return (np.clip((depth - near) / span, 0, 1) * 2 - 1).astype(np.float32)
+    return np.clip(((depth - near) / span * 2 - 1) * share, -1, 1).astype(np.float32)
 
 
 def _mirrored_lens(camera: CameraIntrinsics) -> tuple[float, ...]:

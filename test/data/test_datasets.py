@@ -68,6 +68,11 @@ def test_a_plain_folder_by_hand(tmp_path: Path) -> None:
     expected = (1.8 - quantiles[0]) / (quantiles[1] - quantiles[0]) * 2 - 1
     assert first.depth_target[0, 8] == pytest.approx(expected, abs=1e-4)
     assert first.depth_target[0, 0] == -1.0
+    augmented = config(tmp_path / "f", depth_share=0.5, augment=True)
+    small = open_source(augmented, SIZE, "train").sample(0, np.random.default_rng(1))
+    assert small.depth_target is not None
+    low, high = np.quantile(small.depth_target, (0.02, 0.98))
+    assert (low, high) == pytest.approx((-0.5, 0.5), abs=1e-3)
     assert first.normals[:, 5, 5].tolist() == [0, 0, -1]
     assert first.caption is None
     assert first.image_key != second.image_key
@@ -450,6 +455,9 @@ def test_the_official_layout_by_hand(tmp_path: Path) -> None:
         np.testing.assert_allclose(sample.depth[4], np.where(metres < limit, metres, 0), rtol=1e-6)
         stored = np.clip((metres - 3) / 60, 0, 1) * 2 - 1
         np.testing.assert_allclose(sample.depth_target[4], stored, atol=1e-5)
+        less = open_source(config(root, kind=kind, depth_share=0.5), SIZE, "train").sample(0, None)
+        assert less.depth_target is not None
+        np.testing.assert_allclose(less.depth_target[4], stored / 2, atol=1e-5)
         # x right, y up, towards the viewer -> x right, y down, forward.
         np.testing.assert_allclose(sample.normals[:, 5, 5], [0.6, -0.8, 0], atol=1e-6)
         assert not sample.normals[:, 0].any()

@@ -150,6 +150,18 @@ def test_the_target_by_hand() -> None:
     assert not depth_target(np.zeros((2, 2), np.float32)).any()
 
 
+def test_a_smaller_share_leaves_room_for_what_is_nearer_and_farther() -> None:
+    depth = np.arange(101, dtype=np.float32)[None] + 10
+    depth[0, -1] = 1000
+    target = depth_target(depth, 0.8)[0]
+    assert target[2] == pytest.approx(-0.8)
+    assert target[98] == pytest.approx(0.8)
+    step = 1.6 / 96
+    np.testing.assert_allclose(target[:3], [-0.8 - 2 * step, -0.8 - step, -0.8], atol=1e-5)
+    assert target[99] == pytest.approx(0.8 + step, abs=1e-5)
+    assert target[100] == 1.0, "clipped at the end of the range"
+
+
 def test_augmented_frames_are_whole_and_follow_from_the_seed() -> None:
     camera = CameraIntrinsics(64, 48, 60.0, 60.0, 31.5, 23.5)
     slanted = wall(camera, (0.6, 0.0, -0.8))

@@ -109,6 +109,8 @@ def test_many_files_that_inherit_from_each_other(tmp_path: Path) -> None:
         ("micro_batch=0", "micro_batch must be 1 to"),
         ("data.cache_gb=.nan", "data.cache_gb must be a finite number"),
         ("data.cache_gb=1e308", "data.cache_gb must be 0 to 1,000,000"),
+        ("data.depth_share=0", "data.depth_share must be above 0 and at most 1, not 0"),
+        ("data.depth_share=1.5", "data.depth_share must be above 0 and at most 1, not 1.5"),
         ("data.datasets=[{kind: folder, path: x, weight: 1e308}]", "weight of x must be"),
         ("stages=[{size: [0, 96], batch: 16, steps: 1}]", r"stages\[0\].size\[0\] must be 1 to"),
         ("stages=[{size: [96, 10000000], batch: 16, steps: 1}]", r"size\[1\] must be 1 to 16,384"),

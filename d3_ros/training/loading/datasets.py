@@ -41,7 +41,15 @@ def open_source(config: DataConfig, size: tuple[int, int], split: Split) -> Mixe
     cache = _FrameCache(round(config.cache_gb * 1e9))
     augment = config.augment and split == "train"
     datasets = [
-        Dataset(one, size, split, augment=augment, strict=config.strict, cache=cache)
+        Dataset(
+            one,
+            size,
+            split,
+            augment=augment,
+            strict=config.strict,
+            cache=cache,
+            depth_share=config.depth_share,
+        )
         for one in config.datasets
     ]
     return MixedSource(datasets, [one.weight for one in config.datasets])
@@ -106,6 +114,7 @@ class Dataset:
         augment: bool,
         strict: bool,
         cache: _FrameCache,
+        depth_share: float,
     ) -> None:
         """List and check the frames.
 
@@ -115,6 +124,7 @@ class Dataset:
         folder = Path(config.path)
         self._reader = reader = open_reader(config.kind, folder)
         self._size, self._augment, self._cache = size, augment, cache
+        self._depth_share = depth_share
         self._derive = config.derive_normals and not reader.has_normals and reader.has_depth
         self._halves = augment and not self._derive  # augmented labels need no full precision
         self._key = (str(folder), self._halves)
@@ -149,7 +159,7 @@ class Dataset:
         if self._augment and rng is not None:
             frame = augmented(_at_label_size(frame), rng, self._size, self._derive)
             image = torch.from_numpy(frame.rgb * 2 - 1).permute(2, 0, 1)
-            return _sample(name, image, frame, None, None)
+            return self._sample(name, image, frame, None, None)
         target = frame.target
         if self._derive:
             frame = frame.with_derived_normals()
@@ -158,7 +168,37 @@ class Dataset:
             frame, target = frame.resized(*self._size), None
         picture = self._reader.files(name)[0]
         key = f"{picture.resolve()}@{picture.stat().st_mtime_ns}"
-        return _sample(name, image, frame, target, key)
+        return self._sample(name, image, frame, target, key)
+
+    def _sample(
+        self,
+        name: str,
+        image: torch.Tensor,
+        frame: LabelledFrame,
+        target: np.ndarray | None,
+        image_key: str | None,
+    ) -> Sample:
+        depth = goal = normals = None
+        if frame.depth is not None:
+            depth = torch.from_numpy(np.array(frame.depth, np.float32))
+            goal = torch.from_numpy(
+                depth_target(frame.depth, self._depth_share)
+                if target is None
+                else self._depth_share * np.array(target, np.float32)
+            )
+        if frame.normals is not None:
+            planes = np.ascontiguousarray(frame.normals.transpose(2, 0, 1), np.float32)
+            normals = torch.from_numpy(planes.copy())
+        return Sample(
+            name=name,
+            image=image.contiguous(),
+            depth=depth,
+            depth_target=goal,
+            normals=normals,
+            normals_target=normals,
+            caption=frame.caption,
+            image_key=image_key,
+        )
 
     def _read(self, name: str) -> LabelledFrame:
         """A frame as the cache keeps it."""
@@ -217,34 +257,6 @@ class _FrameCache:
                 self._free -= size
                 self._frames[key] = frame
         return frame
-
-
-def _sample(
-    name: str,
-    image: torch.Tensor,
-    frame: LabelledFrame,
-    target: np.ndarray | None,
-    image_key: str | None,
-) -> Sample:
-    depth = goal = normals = None
-    if frame.depth is not None:
-        depth = torch.from_numpy(np.array(frame.depth, np.float32))
-        goal = torch.from_numpy(
-            depth_target(frame.depth) if target is None else np.array(target, np.float32)
-        )
-    if frame.normals is not None:
-        planes = np.ascontiguousarray(frame.normals.transpose(2, 0, 1), np.float32)
-        normals = torch.from_numpy(planes.copy())
-    return Sample(
-        name=name,
-        image=image.contiguous(),
-        depth=depth,
-        depth_target=goal,
-        normals=normals,
-        normals_target=normals,
-        caption=frame.caption,
-        image_key=image_key,
-    )
 
 
 def _at_label_size(frame: LabelledFrame) -> LabelledFrame:

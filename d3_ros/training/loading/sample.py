@@ -25,8 +25,8 @@ class Sample:
     image: (3, H, W) RGB in [-1, 1].
     depth: (h, w) z-depth in metres; 0 if unknown or outside the dataset's range.
     depth_target: (h, w), or (H, W) if the labels were stored at that size, in [-1, 1]: the depth,
-        mapped so that the 2 % and 98 % quantiles of its valid pixels are -1 and 1, and clipped.
-        Undefined where depth is 0.
+        mapped so that the 2 % and 98 % quantiles of its valid pixels are `data.depth_share` of the
+        range, and clipped. Undefined where depth is 0.
     normals: (3, h, w) unit vectors in the optical frame (x right, y down, z forward, facing the
         camera), (0, 0, 0) if unknown.
     normals_target: (3, h, w), or (3, H, W) as above: the same in [-1, 1], still in the optical
