@@ -144,13 +144,17 @@ class Robot:
 
     def __exit__(self, *exception: object) -> None:
         # Before the executor goes: rclpy's handlers wake it without asking whether it is there.
-        self._ended.set()
-        self._executor.wake()
-        self._thread.join(PATIENCE_S)
+        self.stop_spinning()
         self._executor.shutdown()
         self.node.close()
         self.node.destroy_node()
         self.peer.destroy_node()
+
+    def stop_spinning(self) -> None:
+        """End the thread that calls the callbacks."""
+        self._ended.set()
+        self._executor.wake()
+        self._thread.join(PATIENCE_S)
 
     def _spin(self) -> None:
         while not self._ended.is_set():

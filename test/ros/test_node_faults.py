@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers.ros_harness import HEIGHT, WIDTH, Robot, StandIn, ros_context, wait_until
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -19,6 +21,7 @@ from d3_ros.errors import DeviceError, NonFiniteError
 from d3_ros.messages.images import ImageBuffer
 from d3_ros.ros.node import predictor_node
 from d3_ros.ros.node.diagnostics.diagnostics import ERROR, OK
+from d3_ros.ros.node.frame import ReceivedImage
 from d3_ros.ros.node.graph import namesakes
 from d3_ros.ros.node.predictor_node import PredictorNode
 from d3_ros.ros.topics import DEPTH, DEPTH_INFO, NORMALS, POINTS, RELATIVE
@@ -368,3 +371,19 @@ def test_no_image_is_an_error_in_the_diagnostics() -> None:
             ),
             "ERROR: no image",
         )
+
+
+def test_ros_that_ends_in_the_middle_of_an_image_is_no_fault(
+    ros: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As at Ctrl-C, when rclpy's own handler ends the context under the node's thread."""
+    with Robot(topics=(RELATIVE,)) as robot:
+        robot.wait_for(RELATIVE, robot.show().header)
+        processor = robot.node._session.cameras[""].processor
+        robot.stop_spinning()
+        rclpy.shutdown()
+        try:
+            assert processor.prepare(ReceivedImage(robot.new_image(), time.monotonic())) is None
+        finally:
+            rclpy.init()  # for the other tests
+    assert "unexpected" not in capfd.readouterr().err

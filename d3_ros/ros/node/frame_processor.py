@@ -86,6 +86,7 @@ class FrameProcessor:
         self._statistics = statistics
         self._log = context.log
         self._clock = context.node.get_clock()
+        self._ros = context.node.context
         self._pipeline = DepthPipeline(context.predictor, stage=statistics.stage)
         self._read_sensors = SensorReader(
             topics.sensors, topics.image, context.transforms, context.log
@@ -123,11 +124,15 @@ class FrameProcessor:
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Log and count an image of which nothing can be published."""
+        """Log and count an image of which nothing can be published.
+
+        Where a signal has ended ROS in the middle of an image, ROS refuses something, and nothing
+        is wrong.
+        """
         if isinstance(error, D3Error):
             self._log.error(str(error))
             self._statistics.refused(str(error))
-        else:  # a programming mistake, or the GPU: the node must live
+        elif self._ros.ok():  # a programming mistake, or the GPU: the node must live
             trace = "".join(traceback.format_exception(error))
             self._log.error(f"unexpected while processing an image: {trace}")
             self._statistics.refused(f"{type(error).__name__}: {one_line(error)}")
