@@ -241,11 +241,13 @@ def test_configurations_from_before_mean_what_they_meant(tmp_path: Path, tiny_bu
         "mixture_weight",
         "label_weight",
         "label_losses",
+        "sharpening",
     )
     old = tmp_path / "old.yaml"
     old.write_text(yaml.safe_dump({k: v for k, v in content.items() if k not in new}))
     config = load_codec_config(old)
     assert (config.skips, config.depth_components, config.label_weight) == (None, 1, 0)
+    assert config.sharpening == 0
     assert config.steps == content["steps"]
     assert training._codec_config(config, load_bundle(tiny_bundle).network).skips == ()
 

@@ -508,9 +508,12 @@ def test_a_small_network_gets_skips_and_learns(
     after = codec_only.network.unets["unet"].state_dict()
     kept = "mid_block.resnets.0.conv1.weight"
     torch.testing.assert_close(after[kept], begun[kept])
-    second = small_config(frames, *given(tmp_path / "first" / LAST, True))
+    more = [*given(tmp_path / "first" / LAST, True), "model.sharpening=3"]
+    second = small_config(frames, *more)
     everything = load_bundle(_last(second, tmp_path / "second")).network
     assert isinstance(everything.vae, TinyCodec)
+    assert everything.vae.config.sharpening == 3
+    assert codec_only.network.vae.config.sharpening == 0
     assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
     if backbone:
         after = everything.vae.picture.backbone.state_dict()
@@ -518,6 +521,9 @@ def test_a_small_network_gets_skips_and_learns(
             torch.testing.assert_close(after[name], weight, rtol=1e-3, atol=1e-3)
     with pytest.raises(DataError, match="objective autoencoder is for networks whose decoders"):
         start_from(dataclasses.replace(second, objective="autoencoder"))
+    plain = dataclasses.replace(second.model, start=str(start), skips=None)
+    with pytest.raises(DataError, match=r"model\.sharpening: .* has no small codec"):
+        start_from(dataclasses.replace(second, model=plain))
 
 
 def test_skips_learn_in_bfloat16() -> None:

@@ -21,10 +21,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from d3_ros.network.model.backbone import BACKBONE, LEVEL_CHANNELS
+from d3_ros.network.model.edge_sharpening import steeper
 from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heaviest
 from d3_ros.types import TASKS, Task
 
 CHANNELS: dict[Task, int] = {"depth": 1, "normals": 3}
+MOST_SHARPENING = 16
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class CodecConfig:
     the decoders at half size. Empty for a codec whose decoders see the latent alone.
     `depth_components`: depths that the decoder proposes for each pixel; more than one needs skips.
     `backbone`: the name of the network that the picture's U-Net begins with (backbone.py), if any.
+    `sharpening`: passes of edge_sharpening.py over the depth. Training does not see them.
     """
 
     latent_channels: int
@@ -49,6 +52,7 @@ class CodecConfig:
     skips: tuple[int, ...] = ()
     depth_components: int = 1
     backbone: str | None = None
+    sharpening: int = 0
 
     # D3Network reads these from a VAE's configuration; the latents of a codec are scaled already.
     scaling_factor = 1.0
@@ -88,14 +92,18 @@ class CodecConfig:
             raise ValueError(f"backbone must be {BACKBONE} or null, got {self.backbone!r}")
         if self.backbone and not 1 <= len(self.skips) <= len(LEVEL_CHANNELS):
             raise ValueError(f"backbone needs skips, at most {len(LEVEL_CHANNELS)} numbers")
+        if not (isinstance(self.sharpening, int) and 0 <= self.sharpening <= MOST_SHARPENING):
+            raise ValueError(f"sharpening must be a whole number from 0 to {MOST_SHARPENING}")
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON object to write; without skips or backbone as before there were any."""
+        """The JSON object to write; what is not used is left out, as before it was there."""
         content = {"_class_name": TinyCodec.__name__, **asdict(self)}
         if not self.skips:
             del content["skips"], content["depth_components"]
         if self.backbone is None:
             del content["backbone"]
+        if not self.sharpening:
+            del content["sharpening"]
         return content
 
     @classmethod
@@ -108,8 +116,9 @@ class CodecConfig:
         names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or content.get("_class_name") != TinyCodec.__name__:
             raise ValueError(f"_class_name is not {TinyCodec.__name__}")
-        if "backbone" not in content:
-            names.remove("backbone")
+        for later in ("backbone", "sharpening"):
+            if later not in content:
+                names.remove(later)
         if "skips" not in content:
             names = [name for name in names if name not in ("skips", "depth_components")]
         if content.keys() != {"_class_name", *names}:
@@ -163,8 +172,13 @@ class TinyCodec(nn.Module):
         """(B, c, h, w) latent of a task -> (B, 1 or 3, h·f, w·f), about [-1, 1].
 
         With skips, the latent carries the features of its picture, as `encode` gave them. Of
-        several proposed depths the answer is the one that has the greatest weight.
+        several proposed depths the answer is the one that has the greatest weight. Depth is
+        sharpened.
         """
+        answer = self._decoded(latent, task)
+        return steeper(answer, self.config.sharpening) if task == "depth" else answer
+
+    def _decoded(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
         if self.picture is None:
             mean, deviation = self.statistics(task)
             return self.decoders[task]((latent - mean) / deviation)
@@ -177,11 +191,11 @@ class TinyCodec(nn.Module):
     def decode_with_mixture(
         self, latent: torch.Tensor, task: Task
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What `decode` gives, and the `depth_mixture` that it was chosen from, if there is one."""
+        """For training: the answer before sharpening, and the `depth_mixture` if there is one."""
         if task == "depth" and self.config.depth_components > 1:
             mixture = self.depth_mixture(latent)
             return heaviest(mixture, self.config.depth_components), mixture
-        return self.decode(latent, task), None
+        return self._decoded(latent, task), None
 
     def depth_mixture(self, latent: torch.Tensor) -> torch.Tensor:
         """(B, 3 k, h·f, w·f) of a depth latent: k depths, k log weights, k logs of their spread.

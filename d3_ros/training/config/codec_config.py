@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 from d3_ros.errors import DataError
-from d3_ros.training.config.model_config import BackboneName, Blocks, Components, Width
+from d3_ros.training.config.model_config import (
+    BackboneName,
+    Blocks,
+    Components,
+    Sharpening,
+    Width,
+)
 from d3_ros.training.config.train_config import LossConfig
 from d3_ros.training.config.yaml_config import (
     ClipNorm,
@@ -55,6 +61,7 @@ class CodecTrainConfig:
     label_weight: Weight = 0.0
     label_losses: LossConfig | None = None
     backbone: BackboneName | None = None
+    sharpening: Sharpening = 0
 
     def __post_init__(self) -> None:
         of_labels = _positive(self.label_losses)

@@ -13,6 +13,7 @@ Width = Annotated[int, Range(1, 16384)]  # channels
 Blocks = Annotated[int, Range(0, 64)]
 Layers = Annotated[int, Range(1, 64)]
 Components = Annotated[int, Range(1, 8)]  # depths that are proposed for a pixel
+Sharpening = Annotated[int, Range(0, 16)]  # passes that make edges of depth steeper
 BackboneName: TypeAlias = Literal["efficientnet_lite0"]
 TimestepValue = Annotated[float, Range(0, 999)]
 
@@ -122,6 +123,8 @@ class ModelConfig:
     skips: let the decoders of a bundle with an AutoencoderTiny see the picture. A bundle whose
         decoders see it already stays as it is.
     train_backbone: train the backbone of the skips, too. False: it stays as photographs taught it.
+    sharpening: passes that make the edges of a small network's depth steeper, after training has
+        looked at it. None: as many as the bundle has.
     train_unet: train the UNet and the timesteps. False: the VAE or codec alone, which costs a
         third.
     """
@@ -137,6 +140,7 @@ class ModelConfig:
     input_noise: Annotated[int, Range(0, 999)] | None = None
     lora: LoraConfig | None = None
     skips: SkipConfig | None = None
+    sharpening: Sharpening | None = None
     train_unet: bool = True
     train_backbone: bool = False
 

@@ -165,6 +165,7 @@ def _codec_config(config: CodecTrainConfig, teacher: D3Network) -> CodecConfig:
             skips=config.skips or (),
             depth_components=config.depth_components,
             backbone=config.backbone,
+            sharpening=config.sharpening,
         )
     except ValueError as error:
         raise DataError(str(error)) from error

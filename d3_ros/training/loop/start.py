@@ -164,6 +164,10 @@ def _from_bundle(config: TrainConfig) -> Start:
     if model.skips is not None and not isinstance(network.vae, TinyCodec):
         torch.manual_seed(config.seed)
         network = add_skips(network, model.skips)
+    if model.sharpening is not None:
+        if not isinstance(network.vae, TinyCodec):
+            raise DataError(f"model.sharpening: {model.start} has no small codec (model.skips)")
+        network.vae.config = replace(network.vae.config, sharpening=model.sharpening)
     specs, unets = dict(network.specs), dict(network.unets.items())
     config = config.settled(next(iter(specs.values())).processing_size)
     kept = {spec.unet for task, spec in specs.items() if task not in trained}

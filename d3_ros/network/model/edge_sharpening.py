@@ -1,0 +1,45 @@
+"""Makes the edges of a depth image steeper, without another network: a shock filter.
+
+Between an object and what is behind it a network answers with a slope some pixels wide, and a cloud
+has flying points there. Each pass moves a pixel towards the nearest or the farthest of its
+neighbours: which of them, its own place against the mean around it says. A plane has no such side
+and stays. (Osher and Rudin, Feature-oriented image enhancement using shock filters, 1990.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+AROUND = 9  # side of the square over which the mean is taken, pixels
+STEP = 0.5  # of the way to the neighbour, in a pass
+FIRMNESS = 4.0  # a pixel that is off the mean by this part of the neighbours' range moves fully
+LEAST_RANGE = 0.06  # of the neighbours, in [-1, 1]: where it is smaller, little moves
+TINY = 1e-4
+
+
+def steeper(depth: torch.Tensor, passes: int) -> torch.Tensor:
+    """(B, 1, h, w) depth in [-1, 1] -> the same with steeper edges, within the same range.
+
+    Sides must be at least `AROUND` long; four pixels along the border stay as they are.
+    """
+    for _ in range(passes):
+        far, near = _most(depth), -_most(-depth)
+        extent = far - near
+        side = (FIRMNESS * _above_mean(depth) / (extent + TINY)).clamp(-1, 1)
+        share = STEP * extent * extent / (extent * extent + LEAST_RANGE**2)
+        depth = depth + share * (side.relu() * (far - depth) - (-side).relu() * (depth - near))
+    return depth
+
+
+def _most(image: torch.Tensor) -> torch.Tensor:
+    """The largest of the 3 x 3 values around each pixel."""
+    return F.max_pool2d(image, 3, stride=1, padding=1)
+
+
+def _above_mean(image: torch.Tensor) -> torch.Tensor:
+    """How far each pixel is above the mean around it; 0 at the border, where that is not known."""
+    border = AROUND // 2
+    mean = F.avg_pool2d(F.avg_pool2d(image, (AROUND, 1), stride=1), (1, AROUND), stride=1)
+    inner = image[..., border:-border, border:-border] - mean
+    return F.pad(inner, (border, border, border, border))
