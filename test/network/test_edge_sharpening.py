@@ -21,9 +21,9 @@ def width_px(depth: torch.Tensor, low: float, high: float) -> int:
 
 
 def test_a_soft_edge_becomes_steep_where_it_is() -> None:
-    soft = (0.5 * torch.tanh((COLUMNS - 31.5) / 3))[None, None]
-    sharp = steeper(soft, 8)
-    assert (width_px(soft, -0.5, 0.5), width_px(sharp, -0.5, 0.5)) == (6, 0)
+    soft = (0.5 * torch.tanh((COLUMNS - 31.5) / 2))[None, None]
+    sharp = steeper(soft, 4)
+    assert (width_px(soft, -0.5, 0.5), width_px(sharp, -0.5, 0.5)) == (4, 2)
     assert float(sharp.min()) >= float(soft.min())
     assert float(sharp.max()) <= float(soft.max())
     assert bool((sharp[..., :32] < 0).all()), "the edge stays in its place"

@@ -11,17 +11,19 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-AROUND = 9  # side of the square over which the mean is taken, pixels
+AROUND = 5  # side of the square over which the mean is taken, pixels
 STEP = 0.5  # of the way to the neighbour, in a pass
 FIRMNESS = 4.0  # a pixel that is off the mean by this part of the neighbours' range moves fully
-LEAST_RANGE = 0.06  # of the neighbours, in [-1, 1]: where it is smaller, little moves
+LEAST_RANGE = 0.12  # of the neighbours, in [-1, 1]: where it is smaller, little moves
 TINY = 1e-4
+# AROUND and LEAST_RANGE were chosen on `field`: boundary F1 from .15 to .23 with 4 passes, while depth
+# from 100 measured points stays as good. Wider or weaker limits make sharper edges and worse metres.
 
 
 def steeper(depth: torch.Tensor, passes: int) -> torch.Tensor:
     """(B, 1, h, w) depth in [-1, 1] -> the same with steeper edges, within the same range.
 
-    Sides must be at least `AROUND` long; four pixels along the border stay as they are.
+    Sides must be at least `AROUND` long; two pixels along the border stay as they are.
     """
     for _ in range(passes):
         far, near = _most(depth), -_most(-depth)
