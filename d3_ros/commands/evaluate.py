@@ -79,7 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="camera of folders without normals, pixels: their true normals come from the depth",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "fp16", "bf16", "fp32"))
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "fp16", "bf16", "fp32", "int8"),
+        help="int8 needs a model exported to it",
+    )
     parser.add_argument(
         "--codec",
         default="vae",

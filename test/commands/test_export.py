@@ -68,12 +68,30 @@ def test_int8_is_fitted_to_images_and_its_loss_told(
     assert actual is not None
     assert expected is not None
     assert 0 < np.abs(actual - expected).mean() < 0.3
-
     before = (folder / "bundle.json").read_text()
     assert export(folder, *arguments, "--max-loss", "1e-9") == 1
     assert "more than --max-loss 1e-09" in capsys.readouterr().err
     assert (folder / "bundle.json").read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"b", "images"}
+
+
+def test_int8_is_scored_on_labelled_frames(
+    tiny_bundle: Path, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "b"))
+    assert export(folder, "--dtype", "int8", "--images", str(images), "--max-loss", "0.5") == 0
+    frames = tmp_path / "frames"
+    for part in ("rgb", "depth"):
+        (frames / part).mkdir(parents=True)
+    shutil.copy(images / "5.png", frames / "rgb")
+    np.save(frames / "depth" / "5.npy", np.linspace(1, 4, 4800).reshape(60, 80))
+    score = ["evaluate", "--model", str(folder), "--data", str(frames), "--dtype"]
+    scores = []
+    for dtype in ("fp32", "int8"):
+        assert main([*score, dtype]) == 0
+        scores.append(capsys.readouterr().out)
+    assert "affine_depth" in scores[1]
+    assert scores[0] != scores[1]
 
 
 @pytest.mark.parametrize(
