@@ -205,6 +205,20 @@ def test_refuses_two_planes_in_contradiction():
     refused("points agree with one scale", relative, sparse)
 
 
+def test_few_points_on_a_bent_curve_are_no_contradiction():
+    """Twenty points before a real low camera, whose floor the network sees too flat."""
+    r = [719, 523, 523, 375, 101, 587, 418, 105, 93, 95, 81, 138, 73, 64, 57, 51, 53, 55, 45, 47]
+    z = [2884, 1717, 1344, 1335, 837, 1435, 1409, 839, 842, 853, 846, 1022, 847, 754, 477, 411]
+    z += [423, 419, 327, 360]
+    relative = np.repeat(np.repeat(np.array(r, np.float32).reshape(4, 5), 15, 0), 16, 1) / 1000
+    sparse = np.full(relative.shape, NAN)
+    sparse[7::15, 8::16] = np.array(z, np.float32).reshape(4, 5) / 1000
+    fit = ScaleAligner().update(relative, sparse, 0.0)
+    assert fit.state == "measured", fit.reason
+    given = np.isfinite(sparse)
+    assert np.median(np.abs(fit.apply(relative) / sparse - 1)[given]) < 0.1
+
+
 def test_holds_then_lets_go():
     relative, _, sparse = scene()
     aligner = ScaleAligner(hold_s=2.0)

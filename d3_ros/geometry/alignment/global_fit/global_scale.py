@@ -27,6 +27,8 @@ SIGNIFICANT = 2.0
 ONE_DEPTH_SPAN = 0.05
 # Two scales that each fit their points better than this are a contradiction, not a poor network.
 CONTRADICTION_ERROR = 0.05
+# Fewer points than this fit a scale of their own by chance: a floor, and what stands behind it.
+CONTRADICTION_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class GlobalScale:
         error = np.abs(fit.metres(points.relative) / points.depth - 1.0)
         rest = points[~(error < self.settings.inlier_tolerance)]
         share = 1.0 - len(rest) / len(points)
-        if share >= self.settings.min_inlier_ratio or len(rest) < self.settings.min_points:
+        fewest = max(self.settings.min_points, CONTRADICTION_POINTS)
+        if share >= self.settings.min_inlier_ratio or len(rest) < fewest:
             return
         other = fit_domains([fit.domain], rest.relative, rest.depth, rng)[fit.domain]
         other_error = np.abs(other.metres(rest.relative) / rest.depth - 1.0)
