@@ -231,7 +231,7 @@ class ScaleAligner:
         held_out_abs_rel = left_out.mean()
         judges = left_out if len(left_out) else by_fit
         errors = ErrorModel(few, judges.around(few), guess=bool(scale.note)).calibrated(
-            judges, range_at(relative, judges, fit.metres), max(shape)
+            judges, range_at(relative, judges, fit.metres), max(shape), len(points)
         )
         return DepthFit(
             ok=True,

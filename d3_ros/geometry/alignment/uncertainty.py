@@ -35,6 +35,9 @@ OUTSIDE, ERROR_OUTSIDE = 0.05, 0.129
 # The left-out points of a frame calibrate it: a quantile of their error over what is expected of
 # them, against the usual one. Few points count less: `USUAL_WEIGHT` points are as usual.
 QUANTILE, USUAL_QUANTILE, QUANTILE_OFFSET, USUAL_WEIGHT = 0.68, 0.75, 0.05, 8.0
+# More than `MANY` points show their own errors well, and less of what lies at edges between them:
+# sigma grows with their number to this power, up to `MOST` points.
+MANY, MOST, MANY_POWER = 100, 2000, 0.06
 # Left-out points that are believed less than this are outliers.
 BELIEVED = 0.5
 LEAST_ERROR, MOST_ERROR = 1e-3, 3.0
@@ -112,13 +115,16 @@ class ErrorModel:
     lost_error: float = 0.0
     log_factor: float = 0.0
 
-    def calibrated(self, judges: LeftOut, depth_range: np.ndarray, longer: int) -> ErrorModel:
+    def calibrated(
+        self, judges: LeftOut, depth_range: np.ndarray, longer: int, given: int
+    ) -> ErrorModel:
         """The same, calibrated by left-out points of the frame.
 
         Args:
             judges: M left-out points.
             depth_range: (M,) range of log depth around them.
             longer: side of the image, in pixels.
+            given: how many points the sensor gave; `points` may be thinned.
         """
         believed = judges.weight >= BELIEVED
         count = int(np.count_nonzero(believed))
@@ -139,7 +145,9 @@ class ErrorModel:
         )
         share = float(np.quantile(judges.error[believed] / expected[0], QUANTILE))
         log_factor = np.log((share + QUANTILE_OFFSET) / (USUAL_QUANTILE + QUANTILE_OFFSET))
-        return replace(self, log_factor=float(log_factor) * count / (count + USUAL_WEIGHT))
+        log_factor *= count / (count + USUAL_WEIGHT)
+        log_factor += MANY_POWER * np.log(np.clip(given, MANY, MOST) / MANY)
+        return replace(self, log_factor=float(log_factor))
 
     def __call__(self, metric: np.ndarray) -> np.ndarray:
         """(H, W) float32 expected relative error (1 sigma) of (H, W) metres; NaN stays NaN."""

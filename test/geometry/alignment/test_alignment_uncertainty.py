@@ -139,9 +139,9 @@ def test_a_scene_that_is_predicted_better_than_usual_has_smaller_errors_everywhe
     depth, alike = points[rows, columns], np.full(len(rows), 0.05)
     good = np.full(len(rows), 1e-4)
 
-    def log_factor(error, weight):
+    def log_factor(error, weight, given=100):
         judges = LeftOut(rows, columns, depth, error, weight)
-        return model.calibrated(judges, alike, max(SHAPE)).log_factor
+        return model.calibrated(judges, alike, max(SHAPE), given).log_factor
 
     believed = np.ones(len(rows))
     assert log_factor(good, believed) < log_factor(100 * good, believed) - 0.5
@@ -149,3 +149,7 @@ def test_a_scene_that_is_predicted_better_than_usual_has_smaller_errors_everywhe
     as_outliers = log_factor(few_wrong, np.where(few_wrong == 1.0, 0.01, 1.0))
     assert abs(as_outliers - log_factor(100 * good, believed)) < 0.2
     assert log_factor(good, 0 * believed) == model.log_factor
+    usual = log_factor(good, believed)
+    assert log_factor(good, believed, 20) == usual, "few points are as a hundred"
+    assert log_factor(good, believed, 500) == pytest.approx(usual + 0.06 * np.log(5))
+    assert log_factor(good, believed, 50_000) == log_factor(good, believed, 2000)
