@@ -82,9 +82,9 @@ def test_a_perfect_codec_has_no_loss(tiny_bundle: Path) -> None:
         def encode(self, image: torch.Tensor) -> torch.Tensor:
             return targets.latent
 
-        def decode(self, latent: torch.Tensor, task: str) -> torch.Tensor:
+        def decode_with_mixture(self, latent: torch.Tensor, task: str) -> tuple[torch.Tensor, None]:
             torch.testing.assert_close(latent, targets.latents[task], rtol=0, atol=1e-4)
-            return targets.pictures[task]
+            return targets.pictures[task], None
 
     half = torch.tensor([True, False])
     losses = codec_losses(Perfect(TINY), teacher, image, targets, half, True)
