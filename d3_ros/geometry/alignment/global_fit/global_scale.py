@@ -78,8 +78,7 @@ class GlobalScale:
                 level_fit(points.relative, points.depth), points.relative
             )
             told = note or "relative depth is the same at all sensor points"
-            limited = self._limited(fit, points)
-            return FrameScale(limited, fit.tangent(points.relative), False, _points_alone(told))
+            return self._by_points_alone(fit, points, told)
         fits = fit_domains(DOMAINS, points.relative, points.depth, rng)
         errors: dict[Domain, float] = {
             domain: fit.left_out_error(points.depth)
@@ -106,8 +105,11 @@ class GlobalScale:
         if self.needs_slope:
             raise RefusedError(told)
         fit = self._smoothers["log"].update(with_rising_slope(fits["log"]), points.relative)
-        limited = self._limited(fit, points)
-        return FrameScale(limited, fit.tangent(points.relative), False, _points_alone(told))
+        return self._by_points_alone(fit, points, told)
+
+    def _by_points_alone(self, fit: GlobalFit, points: Points, why: str) -> FrameScale:
+        note = f"{why}: metres come from the sensor points alone"
+        return FrameScale(self._limited(fit, points), fit.tangent(points.relative), False, note)
 
     def _limited(self, fit: GlobalFit, points: Points) -> GlobalFit:
         """The fit, held back beyond the farthest of its points."""
@@ -138,7 +140,3 @@ class GlobalScale:
                 f"only {share:.0%} of {len(points)} points agree with one scale and the others "
                 "with another: is the sensor's extrinsic calibration right?"
             )
-
-
-def _points_alone(why: str) -> str:
-    return f"{why}: metres come from the sensor points alone"
