@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
 from helpers.full_size_network import Weights, full_size_network
 from helpers.tiny_network import CROSS_ATTENTION_DIM, SIZE, tiny_network, tiny_unet
 from torch import nn
 
 from d3_ros.bench.network.flops import Work, counted, work_by_stage
 from d3_ros.network import D3Network, D3Predictor, TaskSpec
+from d3_ros.network.inference.conditioning import (
+    FixedPromptAttention,
+    ShortPromptAttention,
+    TaskRows,
+    fix_prompts,
+)
 from d3_ros.network.inference.decoding import folded
 from d3_ros.network.inference.specialise import EXACT, OPTIMISATIONS, specialise
 from d3_ros.network.inference.torch_runtime import TorchRuntime
@@ -93,6 +100,44 @@ def test_batches_of_images_are_exact(shared_unet: bool) -> None:
         expected = tiny_network(shared_unet=shared_unet)(images)
         special = specialise(tiny_network(shared_unet=shared_unet), ALL)
         assert_same(special(images), expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_prompt_of_few_tokens_is_exact_and_takes_fewer_operations(bias: bool) -> None:
+    """One layer, two tasks and three images: the way for short prompts beside diffusers' own."""
+    torch.manual_seed(4)
+    layer = Attention(24, cross_attention_dim=10, heads=3, dim_head=8, bias=bias)
+    prompts, hidden = torch.randn(2, 5, 10), torch.randn(6, 7, 24)
+    rows = TaskRows(slice(0, 2))
+    short, long = (
+        kind(layer, prompts, rows) for kind in (ShortPromptAttention, FixedPromptAttention)
+    )
+    with torch.inference_mode():
+        expected = layer(hidden, prompts.repeat_interleave(3, dim=0))
+        for ours in (short, long):
+            torch.testing.assert_close(ours(hidden), expected, rtol=0, atol=1e-5)
+        rows.rows = slice(1, 2)
+        expected = layer(hidden, prompts[1:].expand(6, -1, -1))
+        torch.testing.assert_close(short(hidden), expected, rtol=0, atol=1e-5)
+    multiplications = [
+        sum(c.numel() for name, c in module.named_buffers() if "bias" not in name)
+        + sum(p.numel() for name, p in module.named_parameters() if "weight" in name)
+        for module in (short, long)
+    ]
+    assert multiplications[0] < multiplications[1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kind"), [(1, ShortPromptAttention), (77, FixedPromptAttention)]
+)
+def test_the_length_of_the_prompt_decides_how_it_is_attended_to(
+    tokens: int, kind: type[nn.Module]
+) -> None:
+    unet = tiny_unet()
+    prompts = torch.randn(1, tokens, CROSS_ATTENTION_DIM)
+    assert fix_prompts(unet, prompts, TaskRows()) == ""
+    attended = {type(m) for name, m in unet.named_modules() if name.endswith("attn2")}
+    assert attended == {kind}
 
 
 @pytest.mark.parametrize(

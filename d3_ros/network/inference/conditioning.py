@@ -91,6 +91,71 @@ class FixedPromptAttention(nn.Module):
         return self.to_out(_from_heads(F.scaled_dot_product_attention(query, key, value)))
 
 
+class ShortPromptAttention(nn.Module):
+    """`FixedPromptAttention` to a prompt of few tokens: two products with constant matrices.
+
+    A head's weights on the L tokens are linear in the hidden state before the softmax, and its
+    answer is linear in them. So queries, keys and values are never computed. It takes less than
+    `FixedPromptAttention` where heads * L is below the layer's width.
+
+    Args:
+        attention: the layer it replaces.
+        prompts: (T, L, C) float32 prompt embedding per task.
+        tasks: the tasks of the current batch.
+    """
+
+    def __init__(self, attention: Attention, prompts: torch.Tensor, tasks: TaskRows) -> None:
+        super().__init__()
+        self._tokens, self._tasks = prompts.shape[1], tasks
+        to_q, to_out = attention.to_q, attention.to_out[0]
+        assert isinstance(to_out, nn.Linear)  # or _is_plain would have said no
+
+        def heads(rows: torch.Tensor) -> torch.Tensor:
+            """(..., heads * d) -> (..., heads, d)"""
+            return rows.float().unflatten(-1, (attention.heads, -1))
+
+        keys, values = (
+            heads(F.linear(prompts, layer.weight.float(), _float_or_none(layer.bias)))
+            for layer in (attention.to_k, attention.to_v)
+        )
+        keys = keys / keys.shape[-1] ** 0.5
+        query = heads(to_q.weight.mT)  # (C, heads, d)
+        answer = heads(to_out.weight)
+        constants = {
+            # (T, heads * L, C) and (T, C, heads * L)
+            "score": torch.einsum("chd,tlhd->thlc", query, keys).flatten(1, 2),
+            "answer": torch.einsum("chd,tlhd->tchl", answer, values).flatten(2),
+        }
+        if to_q.bias is not None:  # (T, heads * L)
+            bias = torch.einsum("hd,tlhd->thl", heads(to_q.bias), keys)
+            constants["score_bias"] = bias.flatten(1)
+        if to_out.bias is not None:  # (T, C)
+            constants["answer_bias"] = to_out.bias.expand(len(prompts), -1)
+        for name, constant in constants.items():
+            self.register_buffer(name, constant.detach().to(to_q.weight.dtype))
+
+    def forward(self, hidden_states: torch.Tensor, **_: object) -> torch.Tensor:
+        """(B, N, C) -> (B, N, C); ignores diffusers' other arguments."""
+        scores = self._product(hidden_states, "score")
+        weights = scores.unflatten(-1, (-1, self._tokens)).softmax(dim=-1).flatten(-2)
+        return self._product(weights, "answer")
+
+    def _product(self, states: torch.Tensor, name: str) -> torch.Tensor:
+        """(B, N, c) times the constant matrix of each image's task, plus its bias if there is one.
+
+        The answer is (B, N, c').
+        """
+        constants = dict(self.named_buffers())
+        matrix, bias = constants[name], constants.get(f"{name}_bias")
+        rows = self._tasks.rows
+        if len(matrix[rows]) == 1:
+            return F.linear(states, matrix[rows][0], None if bias is None else bias[rows][0])
+        answer = states @ self._tasks.per_image(matrix, len(states)).mT
+        if bias is None:
+            return answer
+        return answer + self._tasks.per_image(bias, len(states))[:, None]
+
+
 class FusedSelfAttention(nn.Module):
     """Self-attention that computes queries, keys and values in one matrix product."""
 
@@ -145,7 +210,7 @@ def fold_time(unet: DiffusersModel, timesteps: torch.Tensor, tasks: TaskRows) ->
 
 
 def fix_prompts(unet: DiffusersModel, prompts: torch.Tensor, tasks: TaskRows) -> str:
-    """Replace every cross-attention by a `FixedPromptAttention` to (T, L, C) float32 `prompts`.
+    """Make (T, L, C) float32 `prompts` constants of every cross-attention.
 
     Returns:
         The reason why this UNet cannot be changed; empty if it was.
@@ -156,7 +221,10 @@ def fix_prompts(unet: DiffusersModel, prompts: torch.Tensor, tasks: TaskRows) ->
     if not all(_is_plain(block.attn2) for block in blocks):
         return "its cross-attention is not the plain one"
     for block in blocks:
-        block.attn2 = FixedPromptAttention(block.attn2, prompts, tasks)
+        attention = block.attn2
+        short = attention.heads * prompts.shape[1] < attention.inner_dim
+        kind = ShortPromptAttention if short else FixedPromptAttention
+        block.attn2 = kind(attention, prompts, tasks)
     return ""
 
 
@@ -198,6 +266,10 @@ def _is_plain(attention: object) -> bool:
 def _in_float(module: nn.Module) -> nn.Module:
     """A float32 copy, for constants that are computed once."""
     return copy.deepcopy(module).float()
+
+
+def _float_or_none(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.float()
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:
