@@ -37,6 +37,7 @@ from d3_ros.types import CameraIntrinsics
 
 VIEWS_PER_SCENE = 4
 LAYERS = ("rgb", "depth", "normals")
+LEAST_BRIGHT = 25  # of 255: the 90 % quantile of a picture that shows something
 WALK_FIELD_DEG = 62.0  # across, where the user has no camera
 WALK_ATTEMPTS = 20
 
@@ -99,7 +100,10 @@ def render_scene(
                 view = rig.mounting.view(view, rng, world.floor_below(view.eye))
             if caster.clear(view, camera, given=rig.given):
                 frame = caster.render(view, camera, rng)
-                yield Photo(photograph(frame.rgb, rng), frame, camera, kind)
+                rgb = photograph(frame.rgb, rng)
+                if np.percentile(rgb, 90) < LEAST_BRIGHT:
+                    continue  # no lamp reaches this place: nobody could learn from a black picture
+                yield Photo(rgb, frame, camera, kind)
                 break
 
 

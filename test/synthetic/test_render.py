@@ -332,6 +332,20 @@ def test_photograph_of_grey_is_a_picture() -> None:
     assert 60 < picture.mean() < 250
 
 
+def test_a_black_picture_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a closed table no lamp is seen; another view of the scene takes its place."""
+    taken = []
+
+    def first_in_the_dark(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        taken.append(photograph(rgb, rng))
+        return taken[-1] if len(taken) > 1 else taken[-1] // 32
+
+    monkeypatch.setattr(render_dataset, "photograph", first_in_the_dark)
+    photos = list(render_dataset.render_scene(3, 1, 2, Rig((48, 36)), ("room",)))
+    assert len(photos) == len(taken) - 1 == 2
+    np.testing.assert_array_equal(photos[0].rgb, taken[1])
+
+
 def test_folder_layout(tmp_path: Path) -> None:
     out = tmp_path / "frames"
     arguments = ["render", "--output", str(out), "--frames", "2", "--size", "64x48"]
