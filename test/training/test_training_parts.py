@@ -508,11 +508,11 @@ def test_a_small_network_gets_skips_and_learns(
     after = codec_only.network.unets["unet"].state_dict()
     kept = "mid_block.resnets.0.conv1.weight"
     torch.testing.assert_close(after[kept], begun[kept])
-    more = [*given(tmp_path / "first" / LAST, True), "model.sharpening=3"]
+    more = [*given(tmp_path / "first" / LAST, True), "model.sharpening=3", "model.depth_curve=2"]
     second = small_config(frames, *more)
     everything = load_bundle(_last(second, tmp_path / "second")).network
     assert isinstance(everything.vae, TinyCodec)
-    assert everything.vae.config.sharpening == 3
+    assert (everything.vae.config.sharpening, everything.vae.config.depth_curve) == (3, 2)
     assert codec_only.network.vae.config.sharpening == 0
     assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
     if backbone:
@@ -523,6 +523,9 @@ def test_a_small_network_gets_skips_and_learns(
         start_from(dataclasses.replace(second, objective="autoencoder"))
     plain = dataclasses.replace(second.model, start=str(start), skips=None)
     with pytest.raises(DataError, match=r"model\.sharpening: .* has no small codec"):
+        start_from(dataclasses.replace(second, model=plain))
+    plain = dataclasses.replace(plain, sharpening=None)
+    with pytest.raises(DataError, match=r"model\.depth_curve: .* has no small codec"):
         start_from(dataclasses.replace(second, model=plain))
 
 

@@ -21,12 +21,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from d3_ros.network.model.backbone import BACKBONE, LEVEL_CHANNELS
+from d3_ros.network.model.depth_curve import bent
 from d3_ros.network.model.edge_sharpening import steeper
 from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heaviest
 from d3_ros.types import TASKS, Task
 
 CHANNELS: dict[Task, int] = {"depth": 1, "normals": 3}
 MOST_SHARPENING = 16
+MOST_CURVE = 6.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class CodecConfig:
     `depth_components`: depths that the decoder proposes for each pixel; more than one needs skips.
     `backbone`: the name of the network that the picture's U-Net begins with (backbone.py), if any.
     `sharpening`: passes of edge_sharpening.py over the depth. Training does not see them.
+    `depth_curve`: of depth_curve.py, by which near depths have a finer scale; 0 is none.
     """
 
     latent_channels: int
@@ -53,6 +56,7 @@ class CodecConfig:
     depth_components: int = 1
     backbone: str | None = None
     sharpening: int = 0
+    depth_curve: float = 0.0
 
     # D3Network reads these from a VAE's configuration; the latents of a codec are scaled already.
     scaling_factor = 1.0
@@ -94,6 +98,10 @@ class CodecConfig:
             raise ValueError(f"backbone needs skips, at most {len(LEVEL_CHANNELS)} numbers")
         if not (isinstance(self.sharpening, int) and 0 <= self.sharpening <= MOST_SHARPENING):
             raise ValueError(f"sharpening must be a whole number from 0 to {MOST_SHARPENING}")
+        if not (isinstance(self.depth_curve, int | float) and 0 <= self.depth_curve <= MOST_CURVE):
+            raise ValueError(f"depth_curve must be a number from 0 to {MOST_CURVE:g}")
+        if self.depth_curve and not self.skips:
+            raise ValueError("depth_curve needs skips")
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object to write; what is not used is left out, as before it was there."""
@@ -102,8 +110,9 @@ class CodecConfig:
             del content["skips"], content["depth_components"]
         if self.backbone is None:
             del content["backbone"]
-        if not self.sharpening:
-            del content["sharpening"]
+        for later in ("sharpening", "depth_curve"):
+            if not content[later]:
+                del content[later]
         return content
 
     @classmethod
@@ -116,7 +125,7 @@ class CodecConfig:
         names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or content.get("_class_name") != TinyCodec.__name__:
             raise ValueError(f"_class_name is not {TinyCodec.__name__}")
-        for later in ("backbone", "sharpening"):
+        for later in ("backbone", "sharpening", "depth_curve"):
             if later not in content:
                 names.remove(later)
         if "skips" not in content:
@@ -181,12 +190,14 @@ class TinyCodec(nn.Module):
     def _decoded(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
         if self.picture is None:
             mean, deviation = self.statistics(task)
-            return self.decoders[task]((latent - mean) / deviation)
-        if task == "depth" and self.config.depth_components > 1:
+            answer = self.decoders[task]((latent - mean) / deviation)
+        elif task == "depth" and self.config.depth_components > 1:
             # Neither the spreads nor the places of the others are needed.
             count = 2 * self.config.depth_components
-            return heaviest(self._decode_skips(latent, task, count), self.config.depth_components)
-        return self._decode_skips(latent, task, CHANNELS[task])
+            answer = heaviest(self._decode_skips(latent, task, count), self.config.depth_components)
+        else:
+            answer = self._decode_skips(latent, task, CHANNELS[task])
+        return bent(answer, self.config.depth_curve) if task == "depth" else answer
 
     def decode_with_mixture(
         self, latent: torch.Tensor, task: Task
@@ -202,7 +213,9 @@ class TinyCodec(nn.Module):
 
         Only with several `depth_components`. See skip_decoder.py.
         """
-        return self._decode_skips(latent, "depth", 3 * self.config.depth_components)
+        count = self.config.depth_components
+        answer = self._decode_skips(latent, "depth", 3 * count)
+        return torch.cat([bent(answer[:, :count], self.config.depth_curve), answer[:, count:]], 1)
 
     def _decode_skips(self, latent: torch.Tensor, task: Task, count: int) -> torch.Tensor:
         mean, deviation = self.statistics(task)

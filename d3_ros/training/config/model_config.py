@@ -13,6 +13,7 @@ Width = Annotated[int, Range(1, 16384)]  # channels
 Blocks = Annotated[int, Range(0, 64)]
 Layers = Annotated[int, Range(1, 64)]
 Components = Annotated[int, Range(1, 8)]  # depths that are proposed for a pixel
+Curve = Annotated[float, Range(0, 6)]  # by how much near depths have a finer scale, a logarithm
 Sharpening = Annotated[int, Range(0, 16)]  # passes that make edges of depth steeper
 BackboneName: TypeAlias = Literal["efficientnet_lite0"]
 TimestepValue = Annotated[float, Range(0, 999)]
@@ -125,6 +126,8 @@ class ModelConfig:
     train_backbone: train the backbone of the skips, too. False: it stays as photographs taught it.
     sharpening: passes that make the edges of a small network's depth steeper, after training has
         looked at it. None: as many as the bundle has.
+    depth_curve: give near depths of a small network a finer scale than far ones: the logarithm of
+        how much finer. None: as the bundle has it.
     train_unet: train the UNet and the timesteps. False: the VAE or codec alone, which costs a
         third.
     """
@@ -141,6 +144,7 @@ class ModelConfig:
     lora: LoraConfig | None = None
     skips: SkipConfig | None = None
     sharpening: Sharpening | None = None
+    depth_curve: Curve | None = None
     train_unet: bool = True
     train_backbone: bool = False
 

@@ -19,6 +19,7 @@ from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.config.model_config import ModelConfig
 from d3_ros.training.config.train_config import TrainConfig
 from d3_ros.training.loop.add_skips import add_skips
+from d3_ros.training.loop.bend_depth import bend_depth
 from d3_ros.training.loop.lora import add_lora
 from d3_ros.training.loop.small_network import build_network
 from d3_ros.types import Task
@@ -164,10 +165,13 @@ def _from_bundle(config: TrainConfig) -> Start:
     if model.skips is not None and not isinstance(network.vae, TinyCodec):
         torch.manual_seed(config.seed)
         network = add_skips(network, model.skips)
+    for key in ("sharpening", "depth_curve"):
+        if getattr(model, key) is not None and not isinstance(network.vae, TinyCodec):
+            raise DataError(f"model.{key}: {model.start} has no small codec (model.skips)")
     if model.sharpening is not None:
-        if not isinstance(network.vae, TinyCodec):
-            raise DataError(f"model.sharpening: {model.start} has no small codec (model.skips)")
         network.vae.config = replace(network.vae.config, sharpening=model.sharpening)
+    if model.depth_curve is not None:
+        bend_depth(network.vae, model.depth_curve)
     specs, unets = dict(network.specs), dict(network.unets.items())
     config = config.settled(next(iter(specs.values())).processing_size)
     kept = {spec.unet for task, spec in specs.items() if task not in trained}

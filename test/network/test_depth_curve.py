@@ -1,0 +1,101 @@
+"""Near depths have a finer scale behind the curve, and the depth that comes out stays linear."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.skip_network import skip_network
+
+from d3_ros.errors import DataError
+from d3_ros.network.model.depth_curve import bent, unbent
+from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
+from d3_ros.training.loop.bend_depth import bend_depth
+
+
+@pytest.mark.parametrize("curve", [0.5, 3.0, 6.0])
+def test_near_depths_have_a_finer_scale(curve: float) -> None:
+    answer = torch.linspace(-1, 1, 2001, dtype=torch.float64)
+    depth = bent(answer, curve)
+    assert depth[[0, -1]].tolist() == pytest.approx([-1, 1])
+    steps = depth.diff()
+    assert (steps > 0).all()
+    assert float(steps[-1] / steps[0]) == pytest.approx(2.718281828**curve, rel=0.01)
+    for value in (-1.0, -0.3, 0.8, 1.0):
+        assert float(bent(torch.tensor(unbent(value, curve)), curve)) == pytest.approx(
+            value, abs=1e-5
+        )
+
+
+def test_far_out_the_depth_is_finite_and_no_curve_is_no_change() -> None:
+    far = torch.tensor([-1e4, -3.0, 5.0, 1e4, 3e38])
+    assert torch.isfinite(bent(far, 6.0)).all()
+    assert bent(far, 0.0) is far
+    assert unbent(0.3, 0.0) == 0.3
+
+
+def depth_codec(curve: float) -> TinyCodec:
+    codec = skip_network().vae
+    assert isinstance(codec, TinyCodec)
+    codec.config = replace(codec.config, depth_curve=curve)
+    return codec
+
+
+def test_the_codec_bends_every_depth_that_it_proposes_and_nothing_else() -> None:
+    straight, curved = depth_codec(0.0), depth_codec(2.0)
+    image = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        latent = straight.encode(image)
+        plain, answer = (codec.decode(latent, "depth") for codec in (straight, curved))
+        torch.testing.assert_close(answer, bent(plain, 2.0))
+        torch.testing.assert_close(
+            curved.decode(latent, "normals"), straight.decode(latent, "normals")
+        )
+        count = straight.config.depth_components
+        proposed, trained = (codec.depth_mixture(latent) for codec in (straight, curved))
+        torch.testing.assert_close(trained[:, :count], bent(proposed[:, :count], 2.0))
+        torch.testing.assert_close(trained[:, count:], proposed[:, count:])
+        torch.testing.assert_close(curved.decode_with_mixture(latent, "depth")[0], answer)
+
+
+def test_training_begins_with_the_answers_that_the_start_gave() -> None:
+    """Two depths stay, what is between them comes out nearer, and the order stays."""
+    codec = skip_network().vae
+    assert isinstance(codec, TinyCodec)
+    image = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        latent = codec.encode(image)
+        before = codec.decode(latent, "depth").flatten()
+        weights = codec.depth_mixture(latent)[:, codec.config.depth_components :]
+        bend_depth(codec, 3.0)
+        after = codec.decode(latent, "depth").flatten()
+        torch.testing.assert_close(
+            codec.depth_mixture(latent)[:, codec.config.depth_components :], weights
+        )
+    assert codec.config.depth_curve == 3.0
+    inside = (before > -0.8) & (before < 0.8)
+    assert inside.any()
+    assert (after[inside] <= before[inside] + 1e-5).all()
+    order = before.argsort()
+    assert (after[order].diff() > -1e-5).all()
+    lower, upper = (unbent(end, 3.0) for end in (-0.8, 0.8))
+    expected = bent((before + 0.8) / 1.6 * (upper - lower) + lower, 3.0)
+    torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-5)
+    bend_depth(codec, 3.0)  # nothing is left to do
+    with pytest.raises(DataError, match=r"the start has 3, which cannot become 2: leave it out"):
+        bend_depth(codec, 2.0)
+
+
+def test_a_curve_needs_skips_and_is_written_only_where_it_is_used() -> None:
+    config = skip_network().vae.config
+    assert "depth_curve" not in config.as_json()
+    some = replace(config, depth_curve=3.0)
+    assert some.as_json()["depth_curve"] == 3.0
+    assert CodecConfig.from_json(some.as_json()) == some
+    assert CodecConfig.from_json(config.as_json()) == config
+    for wrong in (-1.0, 6.5, "3"):
+        with pytest.raises(ValueError, match="depth_curve must be a number from 0 to 6"):
+            replace(config, depth_curve=wrong)
+    with pytest.raises(ValueError, match="depth_curve needs skips"):
+        replace(config, skips=(), depth_components=1, backbone=None, depth_curve=2.0)
