@@ -72,6 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"processing sizes of our modes; {' '.join(SIZES)}, for {CPU_MODEL} "
         f"{' '.join(CPU_SIZES)}",
     )
+    network.add_argument(
+        "--providers",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="ONNX Runtime's execution providers in order of preference, for the modes onnx and "
+        "onnx-int8: cpu, cuda, tensorrt, openvino, coreml, as far as the installed build has them",
+    )
     network.add_argument("--outputs", nargs="+", default=list(OUTPUTS), choices=tuple(OUTPUTS))
     parser.add_argument(
         "--cameras", nargs="+", type=int, default=[1, 2], metavar="N", help="how many at a time"
@@ -139,6 +147,7 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         image_size=(height, width),
         rival_size=args.rival_size,
         frames=args.frames,
+        providers=tuple(args.providers),
     )
     wanted = run.rows(modes, sizes, [OUTPUTS[name] for name in args.outputs], args.cameras)
     found, roofline = machine(device), probe_roofline(device, setting.dtype)
@@ -213,7 +222,8 @@ def _about(setting: Setting) -> str:
     weights = setting.bundle or f"random weights of {setting.architecture}"
     height, width = setting.image_size
     precision = str(setting.dtype).removeprefix("torch.")
-    return f"{weights}, {width} x {height} images, {precision}, {setting.frames} frames a row"
+    about = f"{weights}, {width} x {height} images, {precision}, {setting.frames} frames a row"
+    return about + (f", ONNX on {', '.join(setting.providers)}" if setting.providers else "")
 
 
 def _ros(args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:

@@ -87,8 +87,10 @@ def test_onnx_and_pytorch_in_turn(
 ) -> None:
     folder, _ = export_bundle(tiny_bundle, tmp_path / "onnx")
     arguments = ["--model", str(folder), "--sizes", "32x32", "--outputs", "both", "--in-turn"]
-    assert main(["bench", *SMALL_RUN, *arguments, "--cameras", "1"]) == 0
-    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "32x32" in line]
+    assert main(["bench", *SMALL_RUN, *arguments, "--cameras", "1", "--providers", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "ONNX on cpu" in printed
+    rows = [line.split()[0] for line in printed.splitlines() if "32x32" in line]
     assert list(dict.fromkeys(rows)) == ["plain", "exact", "onnx"]
 
 
@@ -111,6 +113,10 @@ def test_frames_alternate() -> None:
         (["--model", "nowhere"], "unknown model 'nowhere'"),
         (["--model", "d3_nano", "--architecture", "small"], "random ones: give one"),
         (["--model", "d3_nano", "--modes", "fast", "--sizes", "64x64"], "has no tiny codec"),
+        (
+            ["--model", "d3_nano", "--modes", "onnx", "--sizes", "64x64", "--providers", "warp"],
+            "provider 'warp' is not in this ONNX Runtime, which has",
+        ),
     ],
 )
 def test_wrong_arguments(

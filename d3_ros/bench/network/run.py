@@ -48,7 +48,7 @@ class Setting:
 
     `bundle` (a name or a folder), or random weights of the `architecture`. `image_size` (height,
     width) is the camera's; `rival_size` the side of the square that the official way and Marigold
-    see.
+    see. `providers` are ONNX Runtime's, in order of preference; empty: by the device.
     """
 
     bundle: str | None
@@ -58,6 +58,7 @@ class Setting:
     image_size: tuple[int, int]
     rival_size: int
     frames: int
+    providers: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> Architecture:
@@ -166,6 +167,7 @@ def _built(setting: Setting, row: Row, rgb: np.ndarray) -> _Built:
             ONNX_DTYPES[row.mode],
             row.size,
             runtime="onnx",
+            providers=setting.providers,
         )
 
     def frame() -> None:
