@@ -10,6 +10,7 @@ import numpy as np
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.local.correction_field import CorrectionField
 from d3_ros.geometry.alignment.local.detail import Detail
+from d3_ros.geometry.alignment.local.reach import Reach
 from d3_ros.geometry.alignment.numerics import (
     FARTHEST_UNSATURATED,
     LEAST_AFFINE,
@@ -25,7 +26,8 @@ class MetricMap:
 
     NaN where relative depth is saturated or not finite, and where the global fit has no depth (zero
     or behind the camera) or one beyond `max_depth`.
-    Field and detail together change log depth by at most `bound`.
+    Field and detail together change log depth by at most `bound`, and beyond the points by as much
+    as `reach` leaves of it (None: all).
     """
 
     fit: GlobalFit
@@ -33,6 +35,7 @@ class MetricMap:
     detail: Detail | None
     bound: float
     max_depth: float
+    reach: Reach | None = None
 
     def log_depth(
         self, relative: np.ndarray, top: int = 0, height: int | None = None
@@ -66,7 +69,9 @@ class MetricMap:
             # Only a caller with a tensor needs torch; an ONNX robot does not have it.
             from d3_ros.geometry.alignment.metric_tensor import metres
 
-            return metres(relative, self.fit, self.field, self.detail, self.bound, self.max_depth)
+            return metres(
+                relative, self.fit, self.field, self.detail, self.bound, self.max_depth, self.reach
+            )
         height = len(relative)
         metric = np.empty(relative.shape, np.float32)
 
@@ -89,6 +94,10 @@ class MetricMap:
             np.clip(change, -self.bound, self.bound, out=change)
             change += by_fit
             corrected = change
+        if self.reach is not None and self.field is not None:
+            share = self.reach.within(rows)
+            if share is not None:
+                corrected = by_fit + share * (corrected - by_fit)
         metric = np.asarray(cv2.exp(corrected))
         trusted = _between(relative, NEAREST_UNSATURATED, FARTHEST_UNSATURATED)
         trusted &= _between(metric, LEAST_METRES, self.max_depth)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.local.correction_field import CorrectionField, grid_coordinates
 from d3_ros.geometry.alignment.local.detail import Detail
+from d3_ros.geometry.alignment.local.reach import Reach
 from d3_ros.geometry.alignment.numerics import (
     FARTHEST_UNSATURATED,
     LEAST_AFFINE,
@@ -25,6 +26,7 @@ def metres(
     detail: Detail | None,
     bound: float,
     max_depth: float,
+    reach: Reach | None,
 ) -> torch.Tensor:
     """(H, W) float32 metres of (H, W) float32 relative depth, on its device.
 
@@ -48,6 +50,11 @@ def metres(
         if weight is not None:
             change = change - weight * corrected
         corrected = by_fit + change.clamp(-bound, bound)
+    if field is not None and reach is not None:
+        rows, columns = (
+            torch.from_numpy(share).to(relative.device) for share in (reach.rows, reach.columns)
+        )
+        corrected = by_fit + rows[:, None] * columns * (corrected - by_fit)
     metric = corrected.exp()
     trusted = (relative >= NEAREST_UNSATURATED) & (relative <= FARTHEST_UNSATURATED)
     trusted &= (metric >= LEAST_METRES) & (metric <= max_depth)

@@ -21,6 +21,7 @@ from d3_ros.geometry.alignment.local.gaussian_process import (
 )
 from d3_ros.geometry.alignment.local.guided_detail import Guide, GuidedDetailModel
 from d3_ros.geometry.alignment.local.prior import Features
+from d3_ros.geometry.alignment.local.reach import Reach
 from d3_ros.geometry.alignment.local.voronoi import Diagram, Samples, concatenate
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.numerics import median
@@ -154,8 +155,9 @@ class LocalCorrection:
             detail, errors, weight = self._add_detail(metric_map, evidence, relative, surroundings)
         if detail is not None and detail.step > 1:
             detail = self._smoothed(detail, metric_map, relative)
+        reach = Reach.of(seen, (relative.shape[0], relative.shape[1]))
         return LocalFit(
-            replace(metric_map, detail=detail),
+            replace(metric_map, detail=detail, reach=reach),
             _left_out(parts, known[len(known) - len(errors) :], errors, weight),
             np.abs(np.expm1(regression.left_out)),
         )
