@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.skip_network import skip_network
 
 from d3_ros.errors import DataError
+from d3_ros.network import D3Predictor
+from d3_ros.network.bundle.folder import write_bundle
+from d3_ros.network.bundle.onnx_export import export_bundle
 from d3_ros.network.model.depth_curve import bent, unbent
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.loop.bend_depth import bend_depth
@@ -99,3 +104,16 @@ def test_a_curve_needs_skips_and_is_written_only_where_it_is_used() -> None:
             replace(config, depth_curve=wrong)
     with pytest.raises(ValueError, match="depth_curve needs skips"):
         replace(config, skips=(), depth_components=1, backbone=None, depth_curve=2.0)
+
+
+def test_onnx_bends_as_pytorch_does(tmp_path: Path) -> None:
+    network = skip_network()
+    network.vae.config = replace(network.vae.config, depth_curve=3.0, sharpening=2)
+    start = write_bundle(tmp_path / "b", network, name="b", license="MIT", source="test")
+    folder, _ = export_bundle(start, tmp_path / "onnx")
+    rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    by_torch, by_onnx = (
+        D3Predictor.from_pretrained(folder, "cpu", "fp32", runtime=runtime)(rgb, ["depth"]).depth
+        for runtime in ("torch", "onnx")
+    )
+    np.testing.assert_allclose(by_onnx, by_torch, rtol=0, atol=1e-4)

@@ -24,7 +24,8 @@ def bent(answer: torch.Tensor, curve: float) -> torch.Tensor:
     if not curve:
         return answer
     share = ((answer + 1) / 2).clamp(max=FARTHEST)
-    return torch.expm1(curve * share) * (2 / math.expm1(curve)) - 1
+    # Not torch.expm1, which ONNX does not have.
+    return (torch.exp(curve * share) - 1) * (2 / math.expm1(curve)) - 1
 
 
 def unbent(depth: float, curve: float) -> float:
