@@ -27,9 +27,9 @@ RUN apt-get update \
     && rosdep install --from-paths src --ignore-src --dependency-types=exec -y \
     && rm -rf /var/lib/apt/lists/*
 COPY scripts/requirements src/d3_ros/scripts/requirements
-# The distribution's NumPy stays: its cv_bridge was compiled against it.
+# The distribution's NumPy stays, or a newer patch release of it: its cv_bridge was compiled against it.
 RUN python3 -m venv --system-site-packages /venv \
-    && python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' > /tmp/numpy.txt \
+    && python3 -c 'import numpy; print(f"numpy~={numpy.__version__}")' > /tmp/numpy.txt \
     && /venv/bin/pip install --no-cache-dir -c /tmp/numpy.txt \
         -r src/d3_ros/scripts/requirements/core.txt \
     && if [ "${WITH_TORCH}" = 1 ]; then /venv/bin/pip install --no-cache-dir -c /tmp/numpy.txt \
