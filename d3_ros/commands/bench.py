@@ -139,6 +139,8 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
     sizes = _sizes(args, CPU_SIZES if args.model == CPU_MODEL else SIZES)
     modes = args.modes or run.available_modes(args.model)
     run.check_modes(modes, args.model)
+    if args.providers and not {*modes} & {*run.ONNX_DTYPES}:
+        raise DataError("--providers are ONNX Runtime's: give --modes onnx or onnx-int8, too")
     setting = run.Setting(
         bundle=args.model,
         architecture=args.architecture or OFFICIAL,
@@ -163,7 +165,7 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
     for result in results:
         for text in table.stage_lines(result, roofline):
             print(text)
-    return table.report(found, roofline, results)
+    return {**table.report(found, roofline, results), "providers": args.providers}
 
 
 def _proof(args: argparse.Namespace, width: int, height: int) -> int:

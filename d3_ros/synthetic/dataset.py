@@ -38,6 +38,7 @@ from d3_ros.types import CameraIntrinsics
 VIEWS_PER_SCENE = 4
 LAYERS = ("rgb", "depth", "normals")
 LEAST_BRIGHT = 25  # of 255: the 90 % quantile of a picture that shows something
+MOST_DARK = 3  # pictures that show nothing, before a view is given up
 WALK_FIELD_DEG = 62.0  # across, where the user has no camera
 WALK_ATTEMPTS = 20
 
@@ -85,6 +86,8 @@ def render_scene(
 ) -> Iterator[Photo]:
     """Up to `views` photographs of scene number `scene` of the series `seed`.
 
+    Fewer where no camera finds room, or no light.
+
     `pictures`: the user's, for half of the surfaces that they fit.
     """
     rng = np.random.default_rng([seed, scene])
@@ -94,6 +97,7 @@ def render_scene(
     caster = RayCaster(world)
     for _ in range(views):
         camera = rig.camera or random_camera(rng, *rig.size)
+        dark = 0
         for _ in range(25):
             view = world.draw_view(rng)
             if rig.mounting is not None:
@@ -101,10 +105,12 @@ def render_scene(
             if caster.clear(view, camera, given=rig.given):
                 frame = caster.render(view, camera, rng)
                 rgb = photograph(frame.rgb, rng)
-                if np.percentile(rgb, 90) < LEAST_BRIGHT:
-                    continue  # no lamp reaches this place: nobody could learn from a black picture
-                yield Photo(rgb, frame, camera, kind)
-                break
+                if np.percentile(rgb, 90) >= LEAST_BRIGHT:
+                    yield Photo(rgb, frame, camera, kind)
+                    break
+                dark += 1  # no lamp reaches this place, and a black picture teaches nothing
+                if dark == MOST_DARK:
+                    break
 
 
 class Walk:
@@ -231,8 +237,8 @@ def render_folder(
 ) -> int:
     """Render about `frames` single frames into `output`; returns how many there are.
 
-    A scene gives up to `VIEWS_PER_SCENE` frames, fewer where no camera finds room. split.txt keeps
-    the scenes of the last `test_frames` for testing; without these there is no split.txt.
+    A scene gives up to `VIEWS_PER_SCENE` frames, fewer where no camera finds room or light.
+    split.txt keeps the scenes of the last `test_frames` for testing; without these there is none.
     `pictures` are the user's, for half of the surfaces that they fit.
 
     Raises:
@@ -251,7 +257,10 @@ def render_folder(
             index.update(written)
             bar.update(len(written))
         if not index:
-            raise D3Error("the camera found room in none of the scenes: another height or tilt")
+            raise D3Error(
+                "the camera found room and light in none of the scenes: another height or tilt, or "
+                "more frames"
+            )
         write_intrinsics(folder, index)
         if test_frames:
             first = (frames - test_frames) // VIEWS_PER_SCENE  # the first scene to test on

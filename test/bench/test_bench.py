@@ -114,6 +114,10 @@ def test_frames_alternate() -> None:
         (["--model", "d3_nano", "--architecture", "small"], "random ones: give one"),
         (["--model", "d3_nano", "--modes", "fast", "--sizes", "64x64"], "has no tiny codec"),
         (
+            ["--modes", "exact", "--providers", "cpu"],
+            "--providers are ONNX Runtime's: give --modes",
+        ),
+        (
             ["--model", "d3_nano", "--modes", "onnx", "--sizes", "64x64", "--providers", "warp"],
             "provider 'warp' is not in this ONNX Runtime, which has",
         ),

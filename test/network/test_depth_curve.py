@@ -14,19 +14,19 @@ from d3_ros.errors import DataError
 from d3_ros.network import D3Predictor
 from d3_ros.network.bundle.folder import write_bundle
 from d3_ros.network.bundle.onnx_export import export_bundle
-from d3_ros.network.model.depth_curve import bent, unbent
+from d3_ros.network.model.depth_curve import LEAST_CURVE, MOST_CURVE, bent, unbent
 from d3_ros.network.model.tiny_codec import CodecConfig, TinyCodec
 from d3_ros.training.loop.bend_depth import bend_depth
 
 
-@pytest.mark.parametrize("curve", [0.5, 3.0, 6.0])
+@pytest.mark.parametrize("curve", [LEAST_CURVE, 0.5, 3.0, MOST_CURVE])
 def test_near_depths_have_a_finer_scale(curve: float) -> None:
-    answer = torch.linspace(-1, 1, 2001, dtype=torch.float64)
+    answer = torch.linspace(-1, 1, 201)
     depth = bent(answer, curve)
-    assert depth[[0, -1]].tolist() == pytest.approx([-1, 1])
-    steps = depth.diff()
+    assert depth[[0, -1]].tolist() == pytest.approx([-1, 1], abs=1e-6)
+    steps = depth.double().diff()
     assert (steps > 0).all()
-    assert float(steps[-1] / steps[0]) == pytest.approx(2.718281828**curve, rel=0.01)
+    assert float(steps[-1] / steps[0]) == pytest.approx(2.718281828 ** (0.995 * curve), rel=0.01)
     for value in (-1.0, -0.3, 0.8, 1.0):
         assert float(bent(torch.tensor(unbent(value, curve)), curve)) == pytest.approx(
             value, abs=1e-5
@@ -34,8 +34,15 @@ def test_near_depths_have_a_finer_scale(curve: float) -> None:
 
 
 def test_far_out_the_depth_is_finite_and_no_curve_is_no_change() -> None:
-    far = torch.tensor([-1e4, -3.0, 5.0, 1e4, 3e38])
-    assert torch.isfinite(bent(far, 6.0)).all()
+    far = torch.tensor([-3e38, -1e4, -3.0, 2.5, 5.0, 1e4, 3e38], requires_grad=True)
+    depth = bent(far, 6.0)
+    assert torch.isfinite(depth).all()
+    assert (depth.diff() >= 0).all()
+    (slope,) = torch.autograd.grad(depth[:6].sum(), far)
+    assert (slope[3:6] > 0).all(), "training can bring back what is far out"
+    half = torch.linspace(-1, -0.9, 60).to(torch.bfloat16)
+    assert bent(half, 3.0).dtype == torch.float32
+    torch.testing.assert_close(bent(half, 3.0), bent(half.float(), 3.0), rtol=0, atol=0)
     assert bent(far, 0.0) is far
     assert unbent(0.3, 0.0) == 0.3
 
@@ -99,8 +106,8 @@ def test_a_curve_needs_skips_and_is_written_only_where_it_is_used() -> None:
     assert some.as_json()["depth_curve"] == 3.0
     assert CodecConfig.from_json(some.as_json()) == some
     assert CodecConfig.from_json(config.as_json()) == config
-    for wrong in (-1.0, 6.5, "3"):
-        with pytest.raises(ValueError, match="depth_curve must be a number from 0 to 6"):
+    for wrong in (-1.0, 1e-3, 6.5, "3"):
+        with pytest.raises(ValueError, match=r"depth_curve must be 0, or 0\.1 to 6"):
             replace(config, depth_curve=wrong)
     with pytest.raises(ValueError, match="depth_curve needs skips"):
         replace(config, skips=(), depth_components=1, backbone=None, depth_curve=2.0)

@@ -102,11 +102,14 @@ def test_batches_of_images_are_exact(shared_unet: bool) -> None:
         assert_same(special(images), expected)
 
 
+@pytest.mark.parametrize("out_bias", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_prompt_of_few_tokens_is_exact_and_takes_fewer_operations(bias: bool) -> None:
+def test_a_prompt_of_few_tokens_is_exact_and_takes_fewer_operations(
+    bias: bool, out_bias: bool
+) -> None:
     """One layer, two tasks and three images: the way for short prompts beside diffusers' own."""
     torch.manual_seed(4)
-    layer = Attention(24, cross_attention_dim=10, heads=3, dim_head=8, bias=bias)
+    layer = Attention(24, cross_attention_dim=10, heads=3, dim_head=8, bias=bias, out_bias=out_bias)
     prompts, hidden = torch.randn(2, 5, 10), torch.randn(6, 7, 24)
     rows = TaskRows(slice(0, 2))
     short, long = (
@@ -125,6 +128,17 @@ def test_a_prompt_of_few_tokens_is_exact_and_takes_fewer_operations(bias: bool) 
         for module in (short, long)
     ]
     assert multiplications[0] < multiplications[1]
+
+
+def test_attention_with_an_adapter_beside_a_projection_is_left_alone() -> None:
+    class Adapted(nn.Linear):
+        """As peft's: weights of its own beside the layer's."""
+
+    unet = tiny_unet()
+    attention = next(m for name, m in unet.named_modules() if name.endswith("attn2"))
+    attention.to_q = Adapted(attention.to_q.in_features, attention.to_q.out_features, bias=False)
+    prompts = torch.randn(1, 2, CROSS_ATTENTION_DIM)
+    assert fix_prompts(unet, prompts, TaskRows()) == "its cross-attention is not the plain one"
 
 
 @pytest.mark.parametrize(

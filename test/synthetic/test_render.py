@@ -344,6 +344,10 @@ def test_a_black_picture_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     photos = list(render_dataset.render_scene(3, 1, 2, Rig((48, 36)), ("room",)))
     assert len(photos) == len(taken) - 1 == 2
     np.testing.assert_array_equal(photos[0].rgb, taken[1])
+    taken.clear()
+    monkeypatch.setattr(render_dataset, "LEAST_BRIGHT", 256)
+    assert list(render_dataset.render_scene(3, 1, 2, Rig((48, 36)), ("room",))) == []
+    assert len(taken) == 2 * render_dataset.MOST_DARK, "so many renderings, and no more"
 
 
 def test_folder_layout(tmp_path: Path) -> None:
@@ -486,7 +490,7 @@ def test_a_mounting_that_no_scene_has_room_for_is_told(
     options = ["--frames", "1", "--size", "64x48", "--height", "2.1", "--tilt=-80"]
     options += ["--intrinsics", "900", "900", "31.5", "23.5", "--kind", "corridor"]
     assert main(["render", "--output", str(tmp_path / "o"), *options, "--jobs", "1"]) == 1
-    assert "found room in none of the scenes" in capsys.readouterr().err
+    assert "found room and light in none of the scenes" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 
 

@@ -524,6 +524,11 @@ def test_a_small_network_gets_skips_and_learns(
     plain = dataclasses.replace(second.model, start=str(start), skips=None)
     with pytest.raises(DataError, match=r"model\.sharpening: .* has no small codec"):
         start_from(dataclasses.replace(second, model=plain))
+    none_trained = dataclasses.replace(second, tasks=TaskShares(depth=0.0, normals=1.0))
+    with pytest.raises(DataError, match=r"model\.depth_curve: train depth, too"):
+        start_from(none_trained)
+    with pytest.raises(DataError, match="depth_curve needs train_vae: true"):
+        dataclasses.replace(second.model, train_vae=False, skips=None)
     plain = dataclasses.replace(plain, sharpening=None)
     with pytest.raises(DataError, match=r"model\.depth_curve: .* has no small codec"):
         start_from(dataclasses.replace(second, model=plain))

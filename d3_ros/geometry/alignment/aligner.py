@@ -144,7 +144,7 @@ class ScaleAligner:
         metric_map = self._last.to_metres
         outdated = age > self.settings.hold_correction_s or self._last_shape != self._shape
         if outdated and isinstance(metric_map, MetricMap):
-            metric_map = replace(metric_map, field=None, detail=None)
+            metric_map = replace(metric_map, field=None, detail=None, reach=None)
         errors = self._last.relative_error
         if isinstance(errors, ErrorModel):
             points = errors.points.resized(self._last_shape, self._shape)

@@ -26,8 +26,8 @@ class MetricMap:
 
     NaN where relative depth is saturated or not finite, and where the global fit has no depth (zero
     or behind the camera) or one beyond `max_depth`.
-    Field and detail together change log depth by at most `bound`, and beyond the points by as much
-    as `reach` leaves of it (None: all).
+    Field and detail together change log depth by at most `bound`, and away from the points by as
+    much as `reach` leaves of it (None: all).
     """
 
     fit: GlobalFit
@@ -94,8 +94,8 @@ class MetricMap:
             np.clip(change, -self.bound, self.bound, out=change)
             change += by_fit
             corrected = change
-        if self.reach is not None and self.field is not None:
-            share = self.reach.within(rows)
+        if self.reach is not None:
+            share = self.reach.within(top, *relative.shape)
             if share is not None:
                 corrected = by_fit + share * (corrected - by_fit)
         metric = np.asarray(cv2.exp(corrected))

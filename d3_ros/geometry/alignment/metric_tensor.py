@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from d3_ros.geometry.alignment.global_fit.domain import GlobalFit
 from d3_ros.geometry.alignment.local.correction_field import CorrectionField, grid_coordinates
 from d3_ros.geometry.alignment.local.detail import Detail
-from d3_ros.geometry.alignment.local.reach import Reach
+from d3_ros.geometry.alignment.local.reach import STEP, Reach
 from d3_ros.geometry.alignment.numerics import (
     FARTHEST_UNSATURATED,
     LEAST_AFFINE,
@@ -50,11 +51,9 @@ def metres(
         if weight is not None:
             change = change - weight * corrected
         corrected = by_fit + change.clamp(-bound, bound)
-    if field is not None and reach is not None:
-        rows, columns = (
-            torch.from_numpy(share).to(relative.device) for share in (reach.rows, reach.columns)
-        )
-        corrected = by_fit + rows[:, None] * columns * (corrected - by_fit)
+    if reach is not None:
+        share = _per_pixel(reach.cells, STEP, relative)
+        corrected = by_fit + share * (corrected - by_fit)
     metric = corrected.exp()
     trusted = (relative >= NEAREST_UNSATURATED) & (relative <= FARTHEST_UNSATURATED)
     trusted &= (metric >= LEAST_METRES) & (metric <= max_depth)
@@ -85,12 +84,15 @@ def _normalised_coordinates(
 
 
 def _detail_maps(detail: Detail, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    def per_pixel(cells: torch.Tensor) -> torch.Tensor:
-        size = (cells.shape[0] * detail.step, cells.shape[1] * detail.step)
-        large = F.interpolate(cells[None, None], size=size, mode="bilinear", align_corners=False)
-        return large[0, 0, : like.shape[0], : like.shape[1]]
-
-    offset = per_pixel(torch.from_numpy(detail.offset).to(like.device))
+    offset = _per_pixel(detail.offset, detail.step, like)
     if detail.weight is None:
         return offset, None
-    return offset, per_pixel(torch.from_numpy(detail.weight).to(like.device))
+    return offset, _per_pixel(detail.weight, detail.step, like)
+
+
+def _per_pixel(cells: np.ndarray, step: int, like: torch.Tensor) -> torch.Tensor:
+    """(h, w) cells of `step` pixels, linear between their centres, for every pixel of `like`."""
+    values = torch.from_numpy(cells).to(like.device)
+    size = (values.shape[0] * step, values.shape[1] * step)
+    large = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)
+    return large[0, 0, : like.shape[0], : like.shape[1]]

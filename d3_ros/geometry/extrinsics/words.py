@@ -59,8 +59,8 @@ def verdict_lines(check: ExtrinsicsCheck, T_camera_sensor: np.ndarray) -> list[s
     lines = [f"{check.edges} depth edges in {check.frames} frames"]
     if np.isfinite(check.score):
         lines.append(
-            f"score {check.score:.2f} (1: no small offset fits better; 0: as by chance; usual for "
-            "a right calibration: 0.9 and more)"
+            f"score {check.score:.2f} (1: the calibration fits best; 0: no better than by chance; "
+            "a right calibration usually has 0.9 or more)"
         )
     lines.append(f"extrinsics: {verdict_line(check)}")
     if check.verdict == "unclear":

@@ -41,8 +41,8 @@ def export_int8(
     """Write INT8 graphs into a bundle.
 
     Convolutions and matrix products with weights are quantised, except the first and the last
-    convolution of each graph. Norms, activations and attention stay in float. Weights have 7 bits:
-    with 8, processors without VNNI saturate.
+    convolution of each graph. Norms, activations, and attention between pixels stay in float.
+    Weights have 7 bits: with 8, processors without VNNI saturate.
 
     Args:
         path_or_name: the bundle.

@@ -1,7 +1,7 @@
 """Turns the conditioning of a UNet, its timestep and its prompt, into constants.
 
 Both are fixed once a bundle is loaded. The time embedding becomes part of the bias of a
-convolution, and the keys and values of the prompt become constants of their attention layer. Where
+convolution, and what attention makes of the prompt becomes constants of its layer. Where
 several tasks share a UNet, every constant has one row per task, and `TaskRows` selects the rows of
 the current batch. No function here writes into a given tensor: networks may share weights.
 """
@@ -108,7 +108,7 @@ class ShortPromptAttention(nn.Module):
         super().__init__()
         self._tokens, self._tasks = prompts.shape[1], tasks
         to_q, to_out = attention.to_q, attention.to_out[0]
-        assert isinstance(to_out, nn.Linear)  # or _is_plain would have said no
+        assert isinstance(to_out, nn.Linear)  # as _is_plain has checked
 
         def heads(rows: torch.Tensor) -> torch.Tensor:
             """(..., heads * d) -> (..., heads, d)"""
@@ -248,8 +248,12 @@ def _transformer_blocks(unet: DiffusersModel) -> list[DiffusersModel]:
 
 
 def _is_plain(attention: object) -> bool:
-    """Whether an attention has only projections and heads, as the two modules above compute."""
-    return isinstance(attention, Attention) and not (
+    """Whether an attention has only linear projections and heads, as the modules above compute."""
+    if not isinstance(attention, Attention):
+        return False
+    projections = (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0])
+    # Nothing that stands in the place of one: an adapter has weights beside it.
+    return all(type(layer) is nn.Linear for layer in projections) and not (
         attention.group_norm is not None
         or attention.spatial_norm is not None
         or attention.norm_cross is not None

@@ -26,7 +26,7 @@ from d3_ros.types import Task
 
 OPTIMISATIONS: Mapping[str, str] = {
     "time": "time embedding and its projections become biases",
-    "prompt": "keys and values of the fixed prompt are constants of their layers",
+    "prompt": "what attention makes of the fixed prompt is constant",
     "qkv": "self-attention computes queries, keys and values in one product",
     "upsampling": "doubling and 3x3 convolution of the decoder become one transposed convolution",
     "depth_channel": "the decoder's last convolution gives one depth channel, not three to average",

@@ -12,20 +12,26 @@ import math
 
 import torch
 
-FARTHEST = 1.5  # of what is bent, in [0, 1]; behind it depth does not grow
+FARTHEST = 1.5  # of what is bent, in [0, 1]
+LEAST_CURVE, MOST_CURVE = 0.1, 6.0  # below, rounding would show
+MOST_BEYOND = 1e6  # so that any answer gives a finite depth
 
 
 def bent(answer: torch.Tensor, curve: float) -> torch.Tensor:
-    """What a decoder computed, about [-1, 1] -> depth, about [-1, 1], of any shape.
+    """What a decoder computed, about [-1, 1] -> depth, about [-1, 1], float32, of any shape.
 
-    `curve` is the logarithm of how much finer the scale is at the near end than at the far end; 0
-    leaves the answer as it is. -1 and 1 stay where they are.
+    `curve` is the logarithm of how much finer the scale is at the near end than at the far end,
+    `LEAST_CURVE` to `MOST_CURVE`; 0 leaves the answer as it is, with its type. -1 and 1 stay where
+    they are. Beyond `FARTHEST` depth goes on in a straight line.
     """
     if not curve:
         return answer
-    share = ((answer + 1) / 2).clamp(max=FARTHEST)
-    # Not torch.expm1, which ONNX does not have.
-    return (torch.exp(curve * share) - 1) * (2 / math.expm1(curve)) - 1
+    # Half precision would round away the finer scale that this is for.
+    share = (answer.float() + 1) / 2
+    depth = torch.exp(share.clamp(max=FARTHEST) * curve) - 1  # torch.expm1 cannot be exported
+    steepness = curve * math.exp(curve * FARTHEST)
+    depth = depth + steepness * (share - FARTHEST).clamp(min=0, max=MOST_BEYOND)
+    return depth * (2 / math.expm1(curve)) - 1
 
 
 def unbent(depth: float, curve: float) -> float:

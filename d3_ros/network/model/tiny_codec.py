@@ -21,14 +21,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from d3_ros.network.model.backbone import BACKBONE, LEVEL_CHANNELS
-from d3_ros.network.model.depth_curve import bent
+from d3_ros.network.model.depth_curve import LEAST_CURVE, MOST_CURVE, bent
 from d3_ros.network.model.edge_sharpening import steeper
 from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heaviest
 from d3_ros.types import TASKS, Task
 
 CHANNELS: dict[Task, int] = {"depth": 1, "normals": 3}
 MOST_SHARPENING = 16
-MOST_CURVE = 6.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,11 @@ class CodecConfig:
             raise ValueError(f"backbone needs skips, at most {len(LEVEL_CHANNELS)} numbers")
         if not (isinstance(self.sharpening, int) and 0 <= self.sharpening <= MOST_SHARPENING):
             raise ValueError(f"sharpening must be a whole number from 0 to {MOST_SHARPENING}")
-        if not (isinstance(self.depth_curve, int | float) and 0 <= self.depth_curve <= MOST_CURVE):
-            raise ValueError(f"depth_curve must be a number from 0 to {MOST_CURVE:g}")
+        curve = self.depth_curve
+        if not isinstance(curve, int | float) or not (
+            curve == 0 or LEAST_CURVE <= curve <= MOST_CURVE
+        ):
+            raise ValueError(f"depth_curve must be 0, or {LEAST_CURVE:g} to {MOST_CURVE:g}")
         if self.depth_curve and not self.skips:
             raise ValueError("depth_curve needs skips")
 

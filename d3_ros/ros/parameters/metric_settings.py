@@ -92,15 +92,15 @@ class SensorDepthSettings:
     )
     hidden_ratio: float = setting(
         HIDDEN_RATIO,
-        "A projected point is hidden behind a nearer surface, and not used, where it is farther by "
-        "this share than the points on both sides of it",
+        "A projected point is not used, because a nearer surface hides it, if it is farther by "
+        "this share than its neighbours on both sides",
         low=0.01,
         high=1.0,
     )
     hidden_window: float = setting(
         1.0 / 64.0,
-        "Distance in the image within which points on both sides are looked for, as a share of "
-        "the image's width; 0: no point counts as hidden",
+        "How far away in the image these neighbours may be, as a share of the image's width; "
+        "0: no point counts as hidden",
         low=0.0,
         high=0.1,
     )

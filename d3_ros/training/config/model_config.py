@@ -13,7 +13,7 @@ Width = Annotated[int, Range(1, 16384)]  # channels
 Blocks = Annotated[int, Range(0, 64)]
 Layers = Annotated[int, Range(1, 64)]
 Components = Annotated[int, Range(1, 8)]  # depths that are proposed for a pixel
-Curve = Annotated[float, Range(0, 6)]  # by how much near depths have a finer scale, a logarithm
+Curve = Annotated[float, Range(0.1, 6)]  # by how much near depths have a finer scale, a logarithm
 Sharpening = Annotated[int, Range(0, 16)]  # passes that make edges of depth steeper
 BackboneName: TypeAlias = Literal["efficientnet_lite0"]
 TimestepValue = Annotated[float, Range(0, 999)]
@@ -161,5 +161,7 @@ class ModelConfig:
             raise DataError("a teacher needs adapters: give their sizes")
         if self.skips is not None and not (self.train_vae and self.start is not None):
             raise DataError("skips need a bundle as start, and train_vae: true")
+        if self.depth_curve is not None and not self.train_vae:
+            raise DataError("depth_curve needs train_vae: true, since the decoder learns it anew")
         if not self.train_unet and not self.train_vae:
             raise DataError("train_unet and train_vae are both false: nothing is trained")

@@ -61,6 +61,11 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
         start = Start(network, SD_LICENSE, config)
     else:
         start = _from_bundle(config)
+    if not isinstance(start.network.vae, TinyCodec):
+        for key in ("sharpening", "depth_curve"):
+            if getattr(model, key) is not None:
+                where = model.start or "a new model"
+                raise DataError(f"model.{key}: {where} has no small codec (model.skips)")
     if config.objective != "d3" and isinstance(start.network.vae, TinyCodec):
         raise DataError(
             f"objective {config.objective} is for networks whose decoders see the latent alone: "
@@ -165,13 +170,8 @@ def _from_bundle(config: TrainConfig) -> Start:
     if model.skips is not None and not isinstance(network.vae, TinyCodec):
         torch.manual_seed(config.seed)
         network = add_skips(network, model.skips)
-    for key in ("sharpening", "depth_curve"):
-        if getattr(model, key) is not None and not isinstance(network.vae, TinyCodec):
-            raise DataError(f"model.{key}: {model.start} has no small codec (model.skips)")
-    if model.sharpening is not None:
-        network.vae.config = replace(network.vae.config, sharpening=model.sharpening)
-    if model.depth_curve is not None:
-        bend_depth(network.vae, model.depth_curve)
+    if isinstance(network.vae, TinyCodec):
+        _adapt_codec(network.vae, model, trained)
     specs, unets = dict(network.specs), dict(network.unets.items())
     config = config.settled(next(iter(specs.values())).processing_size)
     kept = {spec.unet for task, spec in specs.items() if task not in trained}
@@ -188,6 +188,15 @@ def _from_bundle(config: TrainConfig) -> Start:
         specs[task] = replace(specs[task], unet=name, processing_size=config.size)
     prompts = {task: network.prompt_embedding(task) for task in specs}
     return Start(D3Network(network.vae, unets, specs, prompts), bundle.license, config)
+
+
+def _adapt_codec(codec: TinyCodec, model: ModelConfig, trained: tuple[Task, ...]) -> None:
+    if model.sharpening is not None:
+        codec.config = replace(codec.config, sharpening=model.sharpening)
+    if model.depth_curve is not None:
+        if "depth" not in trained:
+            raise DataError("model.depth_curve: train depth, too (tasks.depth), or leave it out")
+        bend_depth(codec, model.depth_curve)
 
 
 def _from_stable_diffusion(

@@ -87,7 +87,7 @@ class Detail:
         `top`, the image's row that is the band's first, is a multiple of `step`.
         """
         offset, weight = (
-            None if cells is None else _enlarge(cells, self.step, top, height)[:, :width]
+            None if cells is None else enlarge(cells, self.step, top, height)[:, :width]
             for cells in (self.offset, self.weight)
         )
         assert offset is not None
@@ -179,7 +179,7 @@ def _carry(samples: Samples, diagram: Diagram, style: Style, coarse: np.ndarray)
             local = averaged(residual)
             before = coarse[rows]
             if diagram.step == 1:
-                before = _enlarge(coarse, 2, rows.start, len(alone))[:, :width]
+                before = enlarge(coarse, 2, rows.start, len(alone))[:, :width]
         strength = _strength(diagram.distance[rows], diagram.spacing)
         offset[rows], share = _combine(before, local, alone, strength, style)
         if weight is not None and share is not None:
@@ -224,7 +224,7 @@ def coarse(image: np.ndarray, step: int) -> np.ndarray:
     return np.asarray(image[np.ix_(rows, columns)])
 
 
-def _enlarge(cells: np.ndarray, step: int, top: int, height: int) -> np.ndarray:
+def enlarge(cells: np.ndarray, step: int, top: int, height: int) -> np.ndarray:
     """Rows `top` to `top + height` of an image of cells, enlarged; `top` is a multiple of `step`.
 
     Linear between the centres of cells.

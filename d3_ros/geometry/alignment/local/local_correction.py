@@ -21,7 +21,7 @@ from d3_ros.geometry.alignment.local.gaussian_process import (
 )
 from d3_ros.geometry.alignment.local.guided_detail import Guide, GuidedDetailModel
 from d3_ros.geometry.alignment.local.prior import Features
-from d3_ros.geometry.alignment.local.reach import Reach
+from d3_ros.geometry.alignment.local.reach import SteadyReach
 from d3_ros.geometry.alignment.local.voronoi import Diagram, Samples, concatenate
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.numerics import median
@@ -88,6 +88,7 @@ class LocalCorrection:
         self._residuals = ResidualModel()
         self._detail = DetailModel(self.settings.domain_hysteresis)
         self._guided = GuidedDetailModel(self.settings.domain_hysteresis)
+        self._reach = SteadyReach(self.settings.smoothing)
         self._smoother = CorrectionSmoother(CORRECTION_MEMORY * self.settings.smoothing)
 
     def fit(
@@ -155,7 +156,12 @@ class LocalCorrection:
             detail, errors, weight = self._add_detail(metric_map, evidence, relative, surroundings)
         if detail is not None and detail.step > 1:
             detail = self._smoothed(detail, metric_map, relative)
-        reach = Reach.of(seen, (relative.shape[0], relative.shape[1]))
+        believed = trust[cell_of] >= DOUBTED
+        rows, columns = (
+            np.concatenate([getattr(seen, axis)[believed], getattr(held_out, axis)])
+            for axis in ("rows", "columns")
+        )
+        reach = self._reach.update(rows, columns, (relative.shape[0], relative.shape[1]))
         return LocalFit(
             replace(metric_map, detail=detail, reach=reach),
             _left_out(parts, known[len(known) - len(errors) :], errors, weight),

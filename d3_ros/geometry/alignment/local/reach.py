@@ -1,60 +1,73 @@
-"""How far beyond the sensor's points the correction by them is believed.
+"""How far from the sensor's points the correction by them is believed.
 
 Points of a 2-D scanner say much about the metres along their row and little about the floor below
-it: left-out points judge the correction between points, never beyond them. Beyond the points it
-fades, and what stays is the global fit, which follows the network.
+it: left-out points judge the correction between points, never beyond them. Away from the points it
+fades, and what stays is the global fit, which follows the network. It fades sooner where the points
+lie on a line than where they cover a part of the image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from d3_ros.geometry.alignment.points import Points
+from d3_ros.geometry.alignment.local.detail import enlarge
 
-# The rectangle around the points leaves out this share of them at either end of each axis.
-LONERS = 0.02
-# In units of the image's longer side: the correction stays whole up to `MARGIN` beyond the
-# rectangle. Then it falls to 1 / e within `LEAST_REACH`, and `TIMES_EXTENT` of the rectangle's own
-# extent along that axis more. The last two were chosen on `field`, for a row and for the lower half
-# of the image.
+# In units of the image's longer side: the correction is whole within `MARGIN` of a point. Then it
+# falls to 1 / e within `LEAST_REACH` and `TIMES_EXTENT` of the points' own extent more. The three
+# were chosen on `field`, for a row and for the lower half of the image.
 MARGIN, LEAST_REACH, TIMES_EXTENT = 0.05, 0.2, 4.0
+# The extent of evenly spread points is so many times their standard deviation.
+DEVIATIONS = 12.0**0.5
+STEP = 8  # pixels, the side of a cell
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Share of the correction that stays: the product of one factor per row and one per column.
+    """Share of the correction that stays: `cells` (h, w) float32 in (0, 1], `STEP` pixels each."""
 
-    `rows` (H,) and `columns` (W,) are float32 in (0, 1].
+    cells: np.ndarray
+
+    def within(self, top: int, height: int, width: int) -> np.ndarray | None:
+        """(height, width) float32 shares of a band of the image; None where all of it stays.
+
+        `top` is the image's row that is the band's first.
+        """
+        first = top // STEP * STEP
+        seen = self.cells[max(top // STEP - 1, 0) : -(-(top + height) // STEP) + 1]
+        if seen.min() == 1.0:
+            return None
+        return enlarge(self.cells, STEP, first, height + top - first)[top - first :, :width]
+
+
+class SteadyReach:
+    """The reach of each frame's points; how far it goes is steady over time.
+
+    Args:
+        memory: in [0, 1); 0 is no smoothing.
     """
 
-    rows: np.ndarray
-    columns: np.ndarray
+    def __init__(self, memory: float) -> None:
+        self.memory = memory
+        self._extent: float | None = None
 
-    @classmethod
-    def of(cls, points: Points, shape: tuple[int, int]) -> Reach | None:
-        """Of points in an image of `shape` (H, W); None if they are all over it."""
-        if len(points) == 0:
+    def update(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Reach | None:
+        """Of points at `rows` and `columns` (N,) of an image of `shape` (H, W).
+
+        None if the whole correction stays everywhere, or there are no points.
+        """
+        if len(rows) == 0:
             return None
-        axes = zip((points.rows, points.columns), shape, strict=True)
-        rows, columns = (_share(at, size, max(shape)) for at, size in axes)
-        if min(rows.min(), columns.min()) == 1.0:
-            return None
-        return cls(rows, columns)
-
-    def within(self, band: slice) -> np.ndarray | None:
-        """(h, W) float32 shares of some rows; None where the whole correction stays."""
-        rows = self.rows[band, None]
-        if min(rows.min(), self.columns.min()) == 1.0:
-            return None
-        return np.asarray(rows * self.columns)
-
-
-def _share(at: np.ndarray, size: int, longer: int) -> np.ndarray:
-    """(size,) float32 shares along one axis, of points at `at` (N,)."""
-    low, high = np.quantile(at, (LONERS, 1.0 - LONERS))
-    pixels = np.arange(size)
-    beyond = np.maximum(np.maximum(low - pixels, pixels - high) / longer - MARGIN, 0.0)
-    reach = LEAST_REACH + TIMES_EXTENT * (high - low) / longer
-    return np.asarray(np.exp(-beyond / reach), np.float32)
+        longer = max(shape)
+        extent = DEVIATIONS * float(min(rows.std(), columns.std())) / longer
+        if self._extent is None:
+            self._extent = extent
+        self._extent += (1.0 - self.memory) * (extent - self._extent)
+        empty = np.ones([-(-side // STEP) for side in shape], np.uint8)
+        empty[(rows // STEP).astype(np.intp), (columns // STEP).astype(np.intp)] = 0
+        distance = cv2.distanceTransform(empty, cv2.DIST_L2, cv2.DIST_MASK_5)
+        beyond = np.maximum(distance * (STEP / longer) - MARGIN, 0.0)
+        cells = np.exp(-beyond / (LEAST_REACH + TIMES_EXTENT * self._extent))
+        return Reach(cells.astype(np.float32)) if cells.min() < 1.0 else None
