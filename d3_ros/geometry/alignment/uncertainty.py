@@ -19,14 +19,14 @@ from d3_ros.geometry.alignment.points import Points
 
 # log of the relative error = CONSTANT + sum of power * log(value + offset). Distances are in units
 # of the image's longer side, depths are logarithms.
-CONSTANT = 2.19
+CONSTANT = 2.22
 # Distance to the nearest point, and the difference of depth to it.
 DISTANCE_POWER, DISTANCE_OFFSET = 0.45, 0.005
 STEP_POWER, STEP_OFFSET = 0.3, 0.01
 # Range of depth within `WINDOW` of the pixel: edges are near.
 RANGE_POWER, RANGE_OFFSET, WINDOW = 0.385, 0.01, 9
 # The smaller side of the rectangle around the points.
-EXTENT_POWER, EXTENT_OFFSET = -0.217, 0.05
+EXTENT_POWER, EXTENT_OFFSET = -0.1, 0.05
 # Mean error of the left-out points around the nearest point, so many of them. It says nothing about
 # pixels outside the rectangle around all points: over `OUTSIDE` beyond it, it turns to
 # `ERROR_OUTSIDE`.
