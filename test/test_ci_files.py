@@ -101,3 +101,11 @@ def test_a_job_has_a_limit_and_only_commands_that_exist(name: str) -> None:
 def test_both_say_that_nobody_has_run_them() -> None:
     assert "no image of it has been run" in DOCKERFILE.replace("\n# ", " ")
     assert "has not been run by the maintainers" in WORKFLOW.read_text(encoding="utf-8")
+
+
+def test_a_newer_patch_release_of_the_distributions_numpy_is_taken() -> None:
+    """Humble has NumPy 1.21.5; ONNX Runtime for its Python refuses that, and takes 1.21.6."""
+    for name in ("scripts/setup", "Dockerfile", ".github/workflows/ci.yml"):
+        text = (ROOT / name).read_text()
+        assert 'print(f"numpy~={numpy.__version__}")' in text, name
+        assert "numpy==" not in text, name
