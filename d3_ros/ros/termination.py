@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 
@@ -37,6 +38,7 @@ class Termination:
     def clean_up_is_needed(self) -> None:
         """From now on, a signal lets the process end by itself."""
         self._exits_at_once = False
+        sys.unraisablehook = self._on_unraisable
 
     def ignore(self) -> None:
         """From now on, nothing interrupts the process's end."""
@@ -44,6 +46,12 @@ class Termination:
             signal.signal(number, signal.SIG_IGN)
         if self._timer is not None:
             self._timer.cancel()
+
+    def _on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Print what a destructor raised, but for objects that the end of ROS left half made."""
+        rclpy = sys.modules.get("rclpy")
+        if not self.requested and (rclpy is None or rclpy.ok()):
+            sys.__unraisablehook__(unraisable)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._exits_at_once:

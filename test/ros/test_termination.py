@@ -161,6 +161,31 @@ def test_lists_without_entries_are_told_in_one_line(
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
+def test_what_the_end_of_ros_leaves_half_made_goes_without_a_word() -> None:
+    """An executor that rclpy could not finish: its destructor fails, which Python would print."""
+    script = (
+        "import rclpy, sys\n"
+        "from rclpy.executors import SingleThreadedExecutor\n"
+        "from d3_ros.ros.termination import Termination\n"
+        "class Broken:\n"
+        "    def __del__(self): raise ValueError('while ROS runs')\n"
+        "if sys.argv[1:]: Termination().clean_up_is_needed()\n"
+        "rclpy.init(); Broken(); rclpy.shutdown()\n"
+        "try: SingleThreadedExecutor()\n"
+        "except Exception as error: print(error)\n"
+    )
+    ours, plain = (
+        subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
+        )
+        for words in (["ours"], [])
+    )
+    assert ours.stdout == plain.stdout != ""
+    assert "while ROS runs" in ours.stderr, "other faults are still told"
+    assert "Executor" in plain.stderr, "what is kept back is there"
+    assert "Executor" not in ours.stderr
+
+
 def test_a_signal_while_rclpy_makes_the_node_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """rclpy's own handler ends the context, so that its constructor of the node fails."""
 
