@@ -50,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", default="640x480", help="camera image, WIDTHxHEIGHT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    network = parser.add_argument_group("the network")
+    parser.add_argument(
+        "--cameras", nargs="+", type=int, default=[1, 2], metavar="N", help="how many at a time"
+    )
+    _add_network_arguments(parser.add_argument_group("the network"))
+    _add_ros_arguments(parser.add_argument_group("with --ros"))
+
+
+def _add_network_arguments(network: argparse._ArgumentGroup) -> None:
     network.add_argument(
         "--model", help=f"a bundle, name or folder; on a CPU {CPU_MODEL}, without --architecture"
     )
@@ -81,9 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "onnx-int8: cpu, cuda, tensorrt, openvino, coreml, as far as the installed build has them",
     )
     network.add_argument("--outputs", nargs="+", default=list(OUTPUTS), choices=tuple(OUTPUTS))
-    parser.add_argument(
-        "--cameras", nargs="+", type=int, default=[1, 2], metavar="N", help="how many at a time"
-    )
     network.add_argument(
         "--rival-size",
         type=int,
@@ -98,7 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="alternate between the modes frame by frame: for a machine with other load",
     )
-    ros = parser.add_argument_group("with --ros")
+
+
+def _add_ros_arguments(ros: argparse._ArgumentGroup) -> None:
     ros.add_argument("--seconds", type=float, default=10.0, help="how long each run measures")
     ros.add_argument("--rate", type=float, default=15.0, help="frames per second of a camera")
     ros.add_argument(

@@ -75,8 +75,7 @@ class FixedPromptAttention(nn.Module):
         super().__init__()
         self.to_q, self.to_out, self.heads = attention.to_q, attention.to_out[0], attention.heads
         for name, layer in (("key", attention.to_k), ("value", attention.to_v)):
-            bias = None if layer.bias is None else layer.bias.float()
-            projected = F.linear(prompts, layer.weight.float(), bias).to(layer.weight.dtype)
+            projected = _of_prompts(prompts, layer).to(layer.weight.dtype)
             self.register_buffer(name, projected)  # (T, L, C)
         self._tasks = tasks
 
@@ -115,8 +114,7 @@ class ShortPromptAttention(nn.Module):
             return rows.float().unflatten(-1, (attention.heads, -1))
 
         keys, values = (
-            heads(F.linear(prompts, layer.weight.float(), _float_or_none(layer.bias)))
-            for layer in (attention.to_k, attention.to_v)
+            heads(_of_prompts(prompts, layer)) for layer in (attention.to_k, attention.to_v)
         )
         keys = keys / keys.shape[-1] ** 0.5
         query = heads(to_q.weight.mT)  # (C, heads, d)
@@ -145,8 +143,7 @@ class ShortPromptAttention(nn.Module):
 
         The answer is (B, N, c').
         """
-        constants = dict(self.named_buffers())
-        matrix, bias = constants[name], constants.get(f"{name}_bias")
+        matrix, bias = self.get_buffer(name), self._buffers.get(f"{name}_bias")
         rows = self._tasks.rows
         if len(matrix[rows]) == 1:
             return F.linear(states, matrix[rows][0], None if bias is None else bias[rows][0])
@@ -272,8 +269,10 @@ def _in_float(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).float()
 
 
-def _float_or_none(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.float()
+def _of_prompts(prompts: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+    """(T, L, C) float32: what a projection of any precision makes of (T, L, c) prompts."""
+    bias = None if layer.bias is None else layer.bias.float()
+    return F.linear(prompts, layer.weight.float(), bias)
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:

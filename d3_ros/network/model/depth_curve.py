@@ -1,9 +1,9 @@
 """What a decoder computes is bent into depth by an exponential: near depths have a finer scale.
 
-Depth from 0.2 to 10 m in one picture, linear in [-1, 1]: an error of a hundredth of the range is
-half a wall's thickness at the far end, and half of the distance to what stands right before the
-camera. Behind the curve, an error of what the decoder computes is about as large a part of the
-depth everywhere. The depth itself stays linear, as all that follows expects.
+Where a picture has depths from 0.2 to 10 m, a hundredth of the range is 0.1 m: one per cent of the
+depth at the far end, and half of it at the near end. Behind the curve, an error of what the decoder
+computes is about as large a part of the depth everywhere. The depth itself stays linear, as all
+that follows expects.
 """
 
 from __future__ import annotations

@@ -17,13 +17,19 @@ from d3_ros.geometry.alignment.local.reach import (
     SteadyReach,
 )
 from d3_ros.geometry.alignment.metric_map import MetricMap
+from d3_ros.geometry.alignment.points import Points
 
 SHAPE = (120, 160)
 ROW = 30
 
 
+def points(rows: np.ndarray, columns: np.ndarray) -> Points:
+    ones = np.ones(len(rows))
+    return Points(rows, columns, 0.5 * ones, 2.0 * ones, ones)
+
+
 def reach_of(rows: np.ndarray, columns: np.ndarray) -> Reach:
-    reach = SteadyReach(0.0).update(rows, columns, SHAPE)
+    reach = SteadyReach(0.0).update(points(rows, columns), SHAPE)
     assert reach is not None
     return reach
 
@@ -36,8 +42,8 @@ def share_at(reach: Reach, row: int, column: int) -> float:
 
 def test_points_all_over_the_image_reach_every_pixel() -> None:
     rows, columns = (axis.ravel() for axis in np.mgrid[2 : SHAPE[0] : 8, 2 : SHAPE[1] : 8])
-    assert SteadyReach(0.0).update(rows, columns, SHAPE) is None
-    assert SteadyReach(0.0).update(rows[:0], columns[:0], SHAPE) is None
+    assert SteadyReach(0.0).update(points(rows, columns), SHAPE) is None
+    assert SteadyReach(0.0).update(points(rows[:0], columns[:0]), SHAPE) is None
 
 
 @pytest.mark.parametrize("upright", [False, True])
@@ -88,7 +94,7 @@ def test_how_far_it_reaches_is_steady() -> None:
     for few in (5, 9, 5, 9, 5, 9):
         below = np.full(few, 110), np.linspace(10, 30, few).astype(int)
         rows = np.concatenate([np.full(160, ROW), below[0]])
-        reach = steady.update(rows, np.concatenate([columns, below[1]]), SHAPE)
+        reach = steady.update(points(rows, np.concatenate([columns, below[1]])), SHAPE)
         assert reach is not None
         assert share_at(reach, 110, 20) == pytest.approx(1.0)
         floor.append(share_at(reach, 110, 140))

@@ -26,7 +26,7 @@ from d3_ros.geometry.alignment.local.voronoi import Diagram, Samples, concatenat
 from d3_ros.geometry.alignment.metric_map import MetricMap
 from d3_ros.geometry.alignment.numerics import median
 from d3_ros.geometry.alignment.parallel import in_bands
-from d3_ros.geometry.alignment.points import Points
+from d3_ros.geometry.alignment.points import Points, joined
 from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.smoothing import CorrectionSmoother
 from d3_ros.geometry.alignment.uncertainty import LeftOut
@@ -133,14 +133,13 @@ class LocalCorrection:
                 rng=rng,
             )
         bound = float(np.log1p(self.settings.max_correction))
+        height, width = relative.shape
         with self._stage("field"):
-            height, width = relative.shape
             field = evaluate_field(regression, origin, width, height, _depth_range(fit), bound)
         metric_map = MetricMap(fit, field, None, bound, self.settings.max_depth)
         hidden = known[known_few:]
         with self._stage("detail"):
-            surroundings = around()
-            guided = isinstance(surroundings, Guide)
+            guided = isinstance(surroundings := around(), Guide)
             trust = np.zeros(len(log_fit))
             trust[known] = regression.trust if guided else regression.weight
             samples = _samples(metric_map, seen, relative.shape, trust[cell_of])
@@ -156,14 +155,9 @@ class LocalCorrection:
             detail, errors, weight = self._add_detail(metric_map, evidence, relative, surroundings)
         if detail is not None and detail.step > 1:
             detail = self._smoothed(detail, metric_map, relative)
-        believed = trust[cell_of] >= DOUBTED
-        rows, columns = (
-            np.concatenate([getattr(seen, axis)[believed], getattr(held_out, axis)])
-            for axis in ("rows", "columns")
-        )
-        reach = self._reach.update(rows, columns, (relative.shape[0], relative.shape[1]))
+        believed = joined(seen[trust[cell_of] >= DOUBTED], held_out)
         return LocalFit(
-            replace(metric_map, detail=detail, reach=reach),
+            replace(metric_map, detail=detail, reach=self._reach.update(believed, (height, width))),
             _left_out(parts, known[len(known) - len(errors) :], errors, weight),
             np.abs(np.expm1(regression.left_out)),
         )

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from d3_ros.geometry.alignment.local.detail import enlarge
+from d3_ros.geometry.alignment.points import Points
 
 # In units of the image's longer side: the correction is whole within `MARGIN` of a point. Then it
 # falls to 1 / e within `LEAST_REACH` and `TIMES_EXTENT` of the points' own extent more. The three
@@ -53,13 +54,14 @@ class SteadyReach:
         self.memory = memory
         self._extent: float | None = None
 
-    def update(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Reach | None:
-        """Of points at `rows` and `columns` (N,) of an image of `shape` (H, W).
+    def update(self, points: Points, shape: tuple[int, int]) -> Reach | None:
+        """Of believed points of an image of `shape` (H, W).
 
         None if the whole correction stays everywhere, or there are no points.
         """
-        if len(rows) == 0:
+        if len(points) == 0:
             return None
+        rows, columns = points.rows, points.columns
         longer = max(shape)
         extent = DEVIATIONS * float(min(rows.std(), columns.std())) / longer
         if self._extent is None:
