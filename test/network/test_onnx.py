@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
@@ -293,3 +294,38 @@ def test_weights_that_are_not_finite(copy: Path) -> None:
     predictor.runtime._run = lambda name, values: run(name, values * np.nan)  # type: ignore
     with pytest.raises(NonFiniteError, match="depth is not finite in fp32"):
         predictor(picture())
+
+
+def test_int8_steps_do_not_follow_a_few_extreme_values(tmp_path: Path) -> None:
+    """One value of 24,576 is a hundred times as large as the others: it is clipped, they stay."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from d3_ros.network.bundle.onnx_quantise import quantised
+
+    same = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    names = ["image", "first", "middle", "answer"]  # first and last convolution stay in float
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 64, 64])
+        for name in (names[0], names[-1])
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", [a, "same"], [b]) for a, b in itertools.pairwise(names)],
+        "three convolutions",
+        ends[:1],
+        ends[1:],
+        [numpy_helper.from_array(same, "same")],
+    )
+    for number, node in enumerate(graph.node):
+        node.name = f"convolution {number}"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    images = [np.random.default_rng(seed).uniform(-1, 1, (1, 3, 64, 64)) for seed in range(2)]
+    images[1][0, 0, 0, 0] = 100
+    answers = quantised(model, [image.astype(np.float32) for image in images], tmp_path)
+    weights = {one.name: numpy_helper.to_array(one) for one in answers.graph.initializer}
+    steps = [
+        float(weights[node.input[1]])
+        for node in answers.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in names
+    ]
+    assert steps  # of the middle convolution's input and answer
+    assert max(steps) < 2.5 / 255  # by the largest value it would be 101 / 255

@@ -27,6 +27,9 @@ FEWEST_IMAGES = 4
 HELD_OUT_SHARE = 0.25  # of the images: the loss is measured on them, the ranges on the others
 SLACK = 0.005  # by which the self-check may differ more on another machine than here
 OPERATORS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+# Of the values of each tensor, in percent; what is outside is clipped, so that a few values cannot
+# make the steps of all others coarse.
+KEPT_PERCENTILE = 99.99
 
 
 def export_int8(
@@ -76,9 +79,9 @@ def export_int8(
         differences: dict[Task, float] = {}
         for name, model in traced_graphs(job.network, job.export.tasks):
             # A task is fitted to the latents that it will get: those of the quantised encoder.
-            quantised = _quantise(model, latents[:fitted], work)
-            exact, ours = _answers(model, exact_latents, work), _answers(quantised, latents, work)
-            save_graph(quantised, job.folder / name, weights)
+            int8 = quantised(model, latents[:fitted], work)
+            exact, ours = _answers(model, exact_latents, work), _answers(int8, latents, work)
+            save_graph(int8, job.folder / name, weights)
             if name == ONNX_ENCODER:
                 exact_latents, latents = exact, ours
                 continue
@@ -97,18 +100,36 @@ def export_int8(
     return job.bundle, job.export, losses
 
 
-def _quantise(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> OnnxModel:
-    """The model with quantise-dequantise pairs, whose ranges are those of `inputs`."""
+def quantised(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> OnnxModel:
+    """The model with quantise-dequantise pairs, whose ranges are those of `inputs`.
+
+    Args:
+        model: of one input; its nodes have names.
+        inputs: what it will be given, (N, c, h, w) float32 each.
+        work: folder for files in between.
+    """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             name = model.graph.input[0].name
-            self._feeds = iter([{name: values} for values in inputs])
+            self._feeds = [{name: values} for values in inputs]
+            self._left = iter(self._feeds)
+
+        def __len__(self) -> int:
+            return len(self._feeds)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = iter(self._feeds[start_index:end_index])
 
         def get_next(self) -> Any:
-            return next(self._feeds, None)
+            return next(self._left, None)
 
     # The exporter has folded constants: the quantiser need not advise to do so.
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
@@ -131,6 +152,9 @@ def _quantise(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> Onn
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=[convolutions[0], convolutions[-1], *products],
+        calibrate_method=CalibrationMethod.Percentile,
+        # All tensors of one image at a time are in memory, not those of all images.
+        extra_options={"CalibPercentile": KEPT_PERCENTILE, "CalibStridedMinMax": 1},
     )
     return onnx.load(path)
 

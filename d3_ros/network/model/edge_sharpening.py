@@ -53,6 +53,9 @@ def _above_mean(image: torch.Tensor) -> torch.Tensor:
 
 
 def _shifted(image: torch.Tensor, count: int, axis: int) -> list[torch.Tensor]:
-    """`count` views of the image, each one pixel further along `axis`, all of one size."""
-    size = image.shape[axis] - count + 1
-    return [image.narrow(axis, start, size) for start in range(count)]
+    """`count` views of the image, each one pixel further along `axis` (-1 or -2), all of one size.
+
+    Their ends are counted from behind: so an exported graph needs not work out any shape.
+    """
+    cuts = [slice(start, start - count + 1 or None) for start in range(count)]
+    return [image[..., cut] if axis == -1 else image[..., cut, :] for cut in cuts]
