@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-loss",
         type=float,
-        default=0.02,
+        default=0.03,
         metavar="LOSS",
         help="for int8: refuse a larger mean difference from float on held-out images; depth in "
         "[0, 1], normals in [-1, 1]",
