@@ -508,11 +508,12 @@ def test_a_small_network_gets_skips_and_learns(
     after = codec_only.network.unets["unet"].state_dict()
     kept = "mid_block.resnets.0.conv1.weight"
     torch.testing.assert_close(after[kept], begun[kept])
-    more = [*given(tmp_path / "first" / LAST, True), "model.sharpening=3", "model.depth_curve=2"]
+    curves = ["model.depth_curve=2", "model.bundle_depth_curve=1.5"]
+    more = [*given(tmp_path / "first" / LAST, True), "model.sharpening=3", *curves]
     second = small_config(frames, *more)
     everything = load_bundle(_last(second, tmp_path / "second")).network
     assert isinstance(everything.vae, TinyCodec)
-    assert (everything.vae.config.sharpening, everything.vae.config.depth_curve) == (3, 2)
+    assert (everything.vae.config.sharpening, everything.vae.config.depth_curve) == (3, 1.5)
     assert codec_only.network.vae.config.sharpening == 0
     assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
     if backbone:
@@ -529,6 +530,9 @@ def test_a_small_network_gets_skips_and_learns(
         start_from(none_trained)
     with pytest.raises(DataError, match="depth_curve needs train_vae: true"):
         dataclasses.replace(second.model, train_vae=False, skips=None)
+    no_curve = dataclasses.replace(second.model, depth_curve=None)
+    with pytest.raises(DataError, match=r"model\.bundle_depth_curve: the network has none"):
+        start_from(dataclasses.replace(second, model=no_curve))
     plain = dataclasses.replace(plain, sharpening=None)
     with pytest.raises(DataError, match=r"model\.depth_curve: .* has no small codec"):
         start_from(dataclasses.replace(second, model=plain))

@@ -128,6 +128,9 @@ class ModelConfig:
         looked at it. None: as many as the bundle has.
     depth_curve: give near depths of a small network a finer scale than far ones: the logarithm of
         how much finer. None: as the bundle has it.
+    bundle_depth_curve: the `depth_curve` of the bundles that training writes, where it differs from
+        the one trained with: real frames may want a straighter scale than rendered ones. None: the
+        same.
     train_unet: train the UNet and the timesteps. False: the VAE or codec alone, which costs a
         third.
     """
@@ -145,6 +148,7 @@ class ModelConfig:
     skips: SkipConfig | None = None
     sharpening: Sharpening | None = None
     depth_curve: Curve | None = None
+    bundle_depth_curve: Curve | None = None
     train_unet: bool = True
     train_backbone: bool = False
 

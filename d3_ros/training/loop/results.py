@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 
-from d3_ros.network import write_bundle
+from d3_ros.network import D3Network, write_bundle
+from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.training.loading.datasets import open_source
 from d3_ros.training.loop.lora import merge_lora
 from d3_ros.training.loop.run import Run
@@ -48,15 +51,31 @@ def export(run: Run, name: str) -> None:
     if config.model.lora is not None:
         network = deepcopy(network)
         merge_lora(network)
-    write_bundle(
-        run.output / name,
-        network,
-        name=config.name,
-        license=run.license,
-        source=f"trained by d3_ros from {config.model.start or 'random weights'}: "
-        f"step {run.state.step} of {config.steps}, seed {config.seed}",
-        overwrite=True,
-    )
+    with _bundle_curve(network, config.model.bundle_depth_curve):
+        write_bundle(
+            run.output / name,
+            network,
+            name=config.name,
+            license=run.license,
+            source=f"trained by d3_ros from {config.model.start or 'random weights'}: "
+            f"step {run.state.step} of {config.steps}, seed {config.seed}",
+            overwrite=True,
+        )
+
+
+@contextmanager
+def _bundle_curve(network: D3Network, curve: float | None) -> Iterator[None]:
+    """Inside the block, a small codec has the depth curve `curve`, if one is given."""
+    codec = network.vae
+    if curve is None or not isinstance(codec, TinyCodec):
+        yield
+        return
+    trained = codec.config
+    codec.config = replace(trained, depth_curve=curve)
+    try:
+        yield
+    finally:
+        codec.config = trained
 
 
 def record(run: Run, values: Mapping[str, float]) -> None:

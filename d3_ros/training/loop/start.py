@@ -62,7 +62,7 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
     else:
         start = _from_bundle(config)
     if not isinstance(start.network.vae, TinyCodec):
-        for key in ("sharpening", "depth_curve"):
+        for key in ("sharpening", "depth_curve", "bundle_depth_curve"):
             if getattr(model, key) is not None:
                 where = model.start or "a new model"
                 raise DataError(f"model.{key}: {where} has no small codec (model.skips)")
@@ -197,6 +197,8 @@ def _adapt_codec(codec: TinyCodec, model: ModelConfig, trained: tuple[Task, ...]
         if "depth" not in trained:
             raise DataError("model.depth_curve: train depth, too (tasks.depth), or leave it out")
         bend_depth(codec, model.depth_curve)
+    if model.bundle_depth_curve is not None and not codec.config.depth_curve:
+        raise DataError("model.bundle_depth_curve: the network has none; give model.depth_curve")
 
 
 def _from_stable_diffusion(
