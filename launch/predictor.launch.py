@@ -4,10 +4,10 @@ ros2 launch d3_ros predictor.launch.py preset:=realsense
 ros2 launch d3_ros predictor.launch.py image:=/camera/image_raw sensor_points:=/velodyne_points
 ros2 launch d3_ros predictor.launch.py cameras:=front,rear image:=/front/image_raw,/rear/image_raw
 
-A preset names the topics of a camera driver and the parameters that fit it: config/presets.
+A preset (config/presets) names the topics of a camera driver and the parameters that fit it.
 Arguments win over the preset. Parameters of `params_file` win over the preset's; `model`, `device`
-and `dtype` win over both. What the arguments mean is in
-d3_ros/ros/launch_arguments.py, what is decided by them in d3_ros/ros/launching.py.
+and `dtype` win over both. d3_ros/ros/launch_arguments.py describes the arguments;
+d3_ros/ros/launching.py turns them into topics and parameters.
 """
 
 import sys

@@ -38,7 +38,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             *(
                 DeclareLaunchArgument(
-                    name, default_value=default, description="As of predictor.launch.py"
+                    name, default_value=default, description="As for predictor.launch.py"
                 )
                 for name, default in HANDED_ON.items()
             ),
