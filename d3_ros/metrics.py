@@ -1,7 +1,7 @@
 """Errors of depth and normals against the truth: pure functions over arrays.
 
-What affine-invariant depth may be compared by is in the names: `affine_align` first, then
-`abs_rel` and the like on metres. Every function takes a valid mask and looks at nothing else.
+Affine-invariant depth is brought to metres by `affine_align` first; the other depth scores compare
+metres. Functions with a `valid` mask look at those pixels only; the edge scores take NaN instead.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ LEAST_DEPTH_M = 1e-3
 CLOSED_HOLE_PX = 8
 # A step is a jump of depth between neighbours by more than this share; its zone is this wide.
 STEP_SHARE, STEP_ZONE_PX = 0.05, 5
-# A boundary is a change of inverse depth by this share over this many pixels, beyond what a plane
-# explains; boundaries match within this distance. Fewer boundary pixels than this give no score.
+# A boundary: inverse depth changes by over BOUNDARY_SHARE across BOUNDARY_SPAN_PX pixels. What it
+# changes in half that distance beside the boundary, on a slanted surface, is subtracted first.
+# Boundaries match within BOUNDARY_MATCH_PX; fewer than LEAST_BOUNDARY pixels give no score.
 BOUNDARY_SHARE, BOUNDARY_SPAN_PX, BOUNDARY_MATCH_PX, LEAST_BOUNDARY = 0.1, 4, 3, 30
 # Edges are scored where at least this share of the pixels is measured, small holes closed.
 DENSE_SHARE = 0.8
 # Depth Pro's boundary F1: jumps between neighbours by these shares, weighted by the share.
 EXACT_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25)
-# A clean step: a jump by this share whose sides, this many pixels long, are flat. At most this many
-# along rows, and along columns, are looked at. It is seen with this share of its contrast.
+# A clean step: depth jumps by over CLEAN_SHARE, and CLEAN_REACH_PX pixels on either side are flat.
+# At most MOST_STEPS jumps along rows, and as many along columns, are looked at. A step is seen when
+# the prediction has SEEN_CONTRAST of its contrast.
 CLEAN_SHARE, CLEAN_REACH_PX, MOST_STEPS, SEEN_CONTRAST = 0.15, 20, 150, 0.3
 # Near pixels are nearer than this; they are too far by more than this share of their depth. Fewer
 # near pixels than this give no score.

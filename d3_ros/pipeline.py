@@ -14,6 +14,7 @@ import numpy as np
 
 from d3_ros.geometry.alignment import AlignmentSettings, CameraView, GroundAligner, ScaleAligner
 from d3_ros.geometry.fusion import fuse
+from d3_ros.geometry.ground import MAX_TILT_RAD, MIN_SHARE
 from d3_ros.geometry.normals import normals_from_depth
 from d3_ros.types import (
     CameraIntrinsics,
@@ -45,8 +46,8 @@ class Predictor(Protocol):
 class FloorOptions:
     """When pixels count as floor: as for `d3_ros.geometry.ground.floor_depth`; radians."""
 
-    max_tilt_rad: float = 0.26
-    min_share: float = 0.03
+    max_tilt_rad: float = MAX_TILT_RAD
+    min_share: float = MIN_SHARE
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class DepthPipeline:
     """One camera's chain from colour to metric depth and normals, with its scale state.
 
     `__call__` is `plan`, the network, `finish`. A caller that sends the images of several cameras
-    through the network together calls the two itself.
+    through the network in one batch calls `plan` and `finish` itself.
 
     Args:
         predictor: the network.
@@ -159,7 +160,7 @@ class DepthPipeline:
         """The tasks that the network should predict for `finish`."""
         scale = self._scale
         sensor_gave_scale = scale is not None and scale.sensor_gave_scale
-        # One pass for both tasks is cheaper than a second one for the floor.
+        # The scale from the floor needs normals. One pass for both tasks is cheaper than two.
         for_floor = (
             request.mounting is not None and request.sparse is None and not sensor_gave_scale
         )
@@ -231,7 +232,7 @@ class DepthPipeline:
         ground: GroundAligner,
         why_no_sensor: str,
     ) -> tuple[DepthFit, np.ndarray | None]:
-        """The fit to the floor, and the normals that it was found by."""
+        """The fit to the floor, and its normals; predicts them first where they are missing."""
         assert request.mounting is not None
         if normals is None and "normals" in self.predictor.tasks:
             with self._stage("network, again for the floor"):
@@ -246,7 +247,10 @@ class DepthPipeline:
     def _with_uncertainty(
         self, frame: DepthFrame, metric: np.ndarray, request: FrameRequest
     ) -> DepthFrame:
-        """The frame with metres, without those that are too unsure; and, if needed, their error."""
+        """The frame with metres, and with their expected error where something needs it.
+
+        Metres whose expected error is above `max_relative_sigma` become NaN.
+        """
         limit = request.settings.max_relative_sigma
         fused = request.settings.fusion is not None
         if not (limit > 0 or fused or "uncertainty" in request.outputs):

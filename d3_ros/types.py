@@ -52,7 +52,7 @@ class CameraIntrinsics:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def cropped(self, x: int, y: int, width: int, height: int) -> CameraIntrinsics:
-        """The same camera for columns from `x` on and rows from `y` on of its image alone."""
+        """The camera of a crop of its image; `x`, `y`: column and row of the crop's first pixel."""
         return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
 
     def resized(self, width: int, height: int) -> CameraIntrinsics:
@@ -91,7 +91,8 @@ class D3Prediction:
 
     `depth`: (H, W) float32 in [0, 1], affine-invariant z-depth, 0 near, 1 far; values at either
     end are saturated. `normals`: (H, W, 3) float32 unit vectors in the optical frame, facing the
-    camera (a wall seen head-on is (0, 0, -1)).
+    camera (a wall seen head-on is (0, 0, -1)), as the network predicts them: none is turned
+    afterwards. NaN where it gives no direction.
     """
 
     depth: np.ndarray | None

@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,11 @@ def main() -> None:
     jobs = [(name, seed) for seed in args.seeds for name in ARMS]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
     for name, seed in tqdm(jobs, unit="run", desc="ablation"):
-        # The folder's name has all sizes, so that a run of other sizes is not taken for this one.
+        # The folder's name has all sizes and a number for the overrides, so that another run is not
+        # taken for this one.
         sizes = f"{args.size[0]}x{args.size[1]}_{args.batch}x{args.steps}"
+        if args.overrides:
+            sizes += f"_{zlib.crc32(' '.join(args.overrides).encode()):08x}"
         output = args.output.resolve() / f"{list(ARMS).index(name)}_{seed}_{sizes}"
         found[name].append(run(ARMS[name], output, args, seed))
     print(f"{args.steps} steps of {args.batch} at {args.size[0]} x {args.size[1]}, ", end="")

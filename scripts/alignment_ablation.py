@@ -1,10 +1,8 @@
-"""Print what each stage of the scale alignment brings, on folders of frames with measured depth.
-
-usage: python scripts/alignment_ablation.py FOLDER [SEEDS]
-"""
+"""Print what each stage of the scale alignment brings, on folders of frames with measured depth."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from d3_ros import metrics
 from d3_ros.data.held_out_points import draw_points
 from d3_ros.data.readers import frame_folders
+from d3_ros.errors import D3Error
 from d3_ros.evaluation.scale import ScaleFrame
 from d3_ros.evaluation.scale_frames import load_frames
 from d3_ros.geometry.alignment import ScaleAligner
@@ -63,4 +62,11 @@ def main(folder: Path, seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of frames, or of such folders")
+    parser.add_argument("seeds", type=int, nargs="?", default=1, help="draws of the points")
+    given = parser.parse_args()
+    try:
+        main(given.folder, given.seeds)
+    except D3Error as error:
+        sys.exit(f"alignment_ablation: {error}")

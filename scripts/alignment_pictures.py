@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from d3_ros import metrics
 from d3_ros.data.frame_set import FrameSet
 from d3_ros.data.held_out_points import draw_points
+from d3_ros.errors import D3Error
 from d3_ros.evaluation.evaluate import predict, rgb_of_labels
 from d3_ros.geometry.alignment import ScaleAligner
 from d3_ros.imaging.colour_maps import colour_depth
@@ -67,4 +68,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except D3Error as error:
+        sys.exit(f"alignment_pictures: {error}")

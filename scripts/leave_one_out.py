@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from d3_ros.data.frame_set import FrameSet
+from d3_ros.errors import D3Error
 from d3_ros.evaluation.compare import compare
 from d3_ros.evaluation.evaluate import FrameScores, evaluate
 from d3_ros.evaluation.scores import POINTS
@@ -33,7 +34,7 @@ def configuration(sets: list[FrameSet], model: str, settings: list[str]) -> Trai
     datasets = ", ".join(
         f"{{kind: folder, path: {json.dumps(str(one.folder))}, weight: {len(one)}}}" for one in sets
     )
-    start = [f"model.start={model}", f"data.datasets=[{datasets}]"]
+    start = [f"model.start={json.dumps(model)}", f"data.datasets=[{datasets}]"]
     return load_config(find_config("finetune.yaml"), [*start, *settings])
 
 
@@ -90,4 +91,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except D3Error as error:
+        sys.exit(f"leave_one_out: {error}")

@@ -18,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from d3_ros.data.frame_set import FrameSet
+from d3_ros.errors import D3Error
 from d3_ros.evaluation.evaluate import evaluate, predict
 from d3_ros.evaluation.scores import affine_depth
 from d3_ros.imaging.colour_maps import colour_depth, colour_normals
@@ -70,4 +71,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except D3Error as error:
+        sys.exit(f"worst_frames: {error}")

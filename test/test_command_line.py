@@ -85,6 +85,8 @@ EVALUATE = ["evaluate", "--data", "nowhere"]
         (["--scale", "--output", "x"], "--output would have no effect: it is not for --scale"),
         (["--scale", "--against", "x"], "--against would have no effect"),
         (["--scale", "--points", "9"], "--points would have no effect"),
+        (["--scale", "--limit", "0"], "--limit and --seeds must be at least 1"),
+        (["--scale", "--seeds", "-1"], "--limit and --seeds must be at least 1"),
         (["--scale", "--csv", "."], ". cannot be written: name a file"),
         (["--scale", "--json", "no/folder/x.json"], "no/folder/x.json cannot be written"),
     ],

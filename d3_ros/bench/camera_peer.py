@@ -52,7 +52,7 @@ def sensor_depth(width: int, height: int) -> np.ndarray:
 
 
 def camera_names(count: int) -> list[str]:
-    """What the parameter `cameras` should be for so many."""
+    """The value of the node's parameter `cameras` for `count` cameras."""
     return [""] if count == 1 else [f"camera{number}" for number in range(count)]
 
 

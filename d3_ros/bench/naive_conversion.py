@@ -1,4 +1,4 @@
-"""The usual way to do the same in Python: cv_bridge, and clouds made as by sensor_msgs_py."""
+"""A node to compare with: it converts messages by cv_bridge, and clouds as sensor_msgs_py does."""
 
 from __future__ import annotations
 

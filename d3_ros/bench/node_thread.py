@@ -1,7 +1,7 @@
-"""Message to message, all but the network: what the node's thread costs, stage by stage.
+"""What the node's thread costs per frame without the network, stage by stage.
 
-The node is the real one, with a stand-in for the network that answers at once; a camera and a
-subscriber run beside it in a process of their own (`bench_peer`), over the same DDS as on a robot.
+The node is the real one; a stand-in for the network answers at once. A camera and a subscriber run
+in a second process (`camera_peer`), over the same DDS as on a robot.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from d3_ros.bench.naive_conversion import NaiveNode, why_not
 from d3_ros.bench.ready_messages import ReadyMessages
 from d3_ros.errors import DataError
 from d3_ros.network.inference.latency import LatencyState
-from d3_ros.ros.child_processes import free_domain, shipped
+from d3_ros.ros.child_processes import free_domain, only_this_machine, shipped
 from d3_ros.ros.fast_dds import profile_variables
 from d3_ros.ros.node.diagnostics.statistics import StageTimes, median_and_p95
 from d3_ros.ros.node.frame_processor import NETWORK, WAITING, WORKING
@@ -263,9 +263,13 @@ def _simple(
 def _spinning(
     make: Callable[[], Any], close: Callable[[Any], object]
 ) -> Iterator[Callable[[], None]]:
-    """rclpy and one node, in a domain of their own; gives what spins the node a little."""
+    """Start rclpy and one node; gives a function that spins the node once, at most 0.1 s.
+
+    The ROS domain is one that nobody uses, on this machine only: a robot's own must not get the
+    benchmark's images.
+    """
     before = dict(os.environ)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
+    os.environ.update(ROS_DOMAIN_ID=str(free_domain()), **only_this_machine())
     os.environ.update(profile_variables(shipped("config/fastdds.xml"), os.environ))
     rclpy.init()
     executor = SingleThreadedExecutor()
@@ -280,8 +284,8 @@ def _spinning(
             node.destroy_node()
         executor.shutdown()
         rclpy.shutdown()
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _run_peer(

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from d3_ros.errors import D3Error
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from d3_ros.data.bag.camera import BagCameraOptions
     from d3_ros.data.bag.extract import Extraction, ExtractOptions
 
@@ -162,7 +164,9 @@ def camera_options(args: argparse.Namespace) -> BagCameraOptions:
         D3Error: a number is out of range.
     """
     from d3_ros.data.bag.camera import BagCameraOptions
+    from d3_ros.data.bag.file import LATE_S
     from d3_ros.data.bag.topics import KINDS
+    from d3_ros.geometry.camera import checked_intrinsics
     from d3_ros.geometry.rigid import rigid_transform
 
     kind = next((kind for kind in KINDS if getattr(args, kind) is not None), None)
@@ -172,10 +176,10 @@ def camera_options(args: argparse.Namespace) -> BagCameraOptions:
             extrinsics = rigid_transform(args.extrinsics[:3], args.extrinsics[3:])
         except ValueError as error:
             raise D3Error(f"--extrinsics: {error}") from error
-    if args.intrinsics is not None and min(args.intrinsics[:2]) <= 0:
-        raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
-    if not 0 <= args.min_depth < args.max_depth or args.tolerance < 0:
-        raise D3Error("--min-depth must be below --max-depth, and --tolerance not negative")
+    if not 0 <= args.min_depth < args.max_depth:
+        raise D3Error("--min-depth must be below --max-depth, and not negative")
+    if not 0 <= args.tolerance <= LATE_S:
+        raise D3Error(f"--tolerance must be 0 to {LATE_S:g} s")
     if not 0 <= args.min_range < args.max_range:
         raise D3Error("--min-range must be below --max-range, and not negative")
     return BagCameraOptions(
@@ -184,7 +188,7 @@ def camera_options(args: argparse.Namespace) -> BagCameraOptions:
         info=args.camera_info,
         sensor=None if kind is None else getattr(args, kind),
         kind=kind,
-        intrinsics=None if args.intrinsics is None else tuple(args.intrinsics),
+        intrinsics=None if args.intrinsics is None else checked_intrinsics(args.intrinsics),
         rectified=args.rectified,
         T_camera_sensor=extrinsics,
         tolerance_s=args.tolerance,
@@ -251,9 +255,11 @@ def _check_calibration(args: argparse.Namespace) -> int:
     from d3_ros.data.bag.file import is_bag
     from d3_ros.data.calibration_frames import bag_frames, folder_frames, only_cloud
     from d3_ros.evaluation.extrinsics import check_recording
+    from d3_ros.imaging.image_file import check_picture_name
 
     if args.frames < 1:
         raise D3Error("--frames must be positive")
+    check_picture_name(args.output)  # now, not after all frames were read
     if is_bag(args.bag):
         if not (args.depth or args.points or args.scan):
             args.points = only_cloud(args.bag)
@@ -262,11 +268,23 @@ def _check_calibration(args: argparse.Namespace) -> int:
         print(f"{args.bag}: {topics.image} with {topics.kind} of {topics.sensor}")
         frames = bag_frames(camera, args.frames)
     else:
-        frames = folder_frames(args.bag, args.frames, camera_options(args).T_camera_sensor)
+        frames = folder_frames(args.bag, args.frames, _folder_calibration(args))
     check, lines = check_recording(frames, args.output)
     print("\n".join(lines))
     print(f"look at {args.output}: the marked edges should lie on the outlines in the image")
     return CALIBRATION_STATUS[check.verdict]
+
+
+def _folder_calibration(args: argparse.Namespace) -> np.ndarray | None:
+    """T_camera_sensor as given, (4, 4); options that a folder does not read are refused."""
+    given = camera_options(args)
+    default = type(given)(given.path, T_camera_sensor=given.T_camera_sensor)
+    if given != default:
+        raise D3Error(
+            f"{args.bag} is a folder of frames, of which --frames and --extrinsics are read: the "
+            "other options are for a bag. Intrinsics come from its intrinsics.json"
+        )
+    return given.T_camera_sensor
 
 
 def _print_topics(bag: Path) -> None:

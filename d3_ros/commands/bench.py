@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
     width, height = _size(args.size, "--size", "WIDTHxHEIGHT, as in 640x480")
     if args.frames < 1 or min(args.cameras) < 1:
         raise DataError("--frames and --cameras must be at least 1")
+    if not (0 < args.seconds < math.inf and 0 < args.rate < math.inf):
+        raise DataError("--seconds and --rate must be positive")
     if args.proof is not None:
         return _proof(args, width, height)
     if args.flops:

@@ -137,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
         _write(args, table)
         return 0
     from d3_ros.evaluation.run import evaluate_bundles
+    from d3_ros.geometry.camera import checked_intrinsics
 
     if args.points < 1:
         raise D3Error("--points must be positive")
@@ -144,8 +145,8 @@ def run(args: argparse.Namespace) -> int:
     bundles = [(name, predictor)]
     if args.against is not None:
         bundles.insert(0, (args.against, _load(args.against, args)))
-    if args.intrinsics is not None and min(args.intrinsics[:2]) <= 0:
-        raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
+    if args.intrinsics is not None:
+        checked_intrinsics(args.intrinsics)
     evaluate_bundles(
         bundles,
         folders,
@@ -241,16 +242,18 @@ def _check_options(args: argparse.Namespace) -> None:
         if getattr(args, name) != args.defaults[name]:
             remedy = "it is not for --scale" if args.scale else "it belongs to --scale"
             raise D3Error(f"--{name} would have no effect: {remedy} (see --help)")
+    if args.limit < 1 or args.seeds < 1:
+        raise D3Error("--limit and --seeds must be at least 1")
     for path in (args.csv, args.json):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise D3Error(f"{path} cannot be written: name a file in a folder that exists")
 
 
 def _write(args: argparse.Namespace, table: list[dict[str, float | str]]) -> None:
-    from d3_ros.evaluation.output_folder import write_table
+    from d3_ros.evaluation.output_folder import without_nan, write_table
     from d3_ros.imaging.image_file import write_whole
 
     if args.csv is not None:
         write_table(args.csv, table)
     if args.json is not None:
-        write_whole(args.json, json.dumps(table, indent=1) + "\n")
+        write_whole(args.json, json.dumps(without_nan(table), indent=1) + "\n")

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         if not data.is_dir():  # an extraction is whole or not there
             extraction = bag.extract_bag(bag.camera_options(args), bag.choice_options(args), data)
             print("\n".join(extraction.lines()))
+        else:
+            _refuse_other_bag(data, args.bag)
     config = None if args.config is None else find_config(args.config)
     made = finetune_config(args.model, data, args.output, config, args.settings)
     with output_that_cannot_be_written(args.output):
@@ -86,6 +88,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"but worse: {_told(difference)}")
     print(f"bundle in {args.output}, report in {outcome.report / 'index.html'}")
     return 0
+
+
+def _refuse_other_bag(data: Path, recording: Path) -> None:
+    """An earlier run with the same output may have extracted another bag."""
+    from d3_ros.data.bag.extract import extracted_from
+
+    source = extracted_from(data)
+    if source is not None and Path(source).resolve() != recording.resolve():
+        raise D3Error(
+            f"{data} was extracted from {source}: remove {data.parent}, or give another --output"
+        )
 
 
 def _told(difference: Difference) -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 ASSUMED_FIELD_OF_VIEW_DEG = 60.0
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,11 +135,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _image_files(arguments: list[Path]) -> list[Path]:
     """The files themselves, and the images in folders; no two may write the same names."""
+    from d3_ros.imaging.image_file import PICTURES, files_by_stem
+
     paths: list[Path] = []
     for argument in arguments:
         if argument.is_dir():
-            files = (p for p in argument.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            paths += sorted(files)
+            paths += files_by_stem(argument, PICTURES).values()
         else:
             paths.append(argument)
     if not paths:
@@ -174,13 +174,10 @@ def looks_like_depth(path: Path) -> bool:
 
 
 def _intrinsics(width: int, height: int, given: list[float] | None) -> CameraIntrinsics:
+    from d3_ros.geometry.camera import checked_intrinsics
+
     if given is not None:
-        fx, fy, cx, cy = given
-        if not (0 < fx < math.inf and 0 < fy < math.inf):
-            raise DataError(f"--intrinsics: focal lengths must be positive, got {fx} {fy}")
-        if not (math.isfinite(cx) and math.isfinite(cy)):
-            raise DataError(f"--intrinsics: the principal point must be finite, got {cx} {cy}")
-        return CameraIntrinsics(width, height, fx, fy, cx, cy)
+        return CameraIntrinsics(width, height, *checked_intrinsics(given))
     focal = width / 2 / math.tan(math.radians(ASSUMED_FIELD_OF_VIEW_DEG) / 2)
     return CameraIntrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 

@@ -104,8 +104,10 @@ def run(args: argparse.Namespace) -> int:
     from d3_ros.synthetic import dataset as render_dataset
     from d3_ros.synthetic.mesh.picture_textures import find_pictures
 
-    if args.frames < 1 or args.jobs < 1 or args.rate <= 0:
-        raise D3Error("--frames, --jobs and --rate must be positive")
+    if args.frames < 1 or args.jobs < 1 or not 0 < args.rate <= 1000:
+        raise D3Error("--frames, --jobs and --rate must be positive, --rate at most 1000 Hz")
+    if args.seed < 0:
+        raise D3Error("--seed must be 0, 1, 2, ...")
     if not 0 <= args.test < args.frames or (args.test and (args.walk or args.bag is not None)):
         raise D3Error("--test must be less than --frames, and is not for a walk")
     if args.assets and (args.walk or args.bag is not None):
@@ -155,6 +157,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rig(args: argparse.Namespace) -> Rig:
+    from d3_ros.geometry.camera import checked_intrinsics
     from d3_ros.synthetic.mesh.rig import Mounting, make_rig, read_camera
     from d3_ros.types import CameraIntrinsics
 
@@ -162,9 +165,7 @@ def _rig(args: argparse.Namespace) -> Rig:
     size = _size(args.size or "320x240") if args.size or camera is None else None
     if args.intrinsics is not None:
         assert size is not None
-        if min(args.intrinsics[:2]) <= 0:
-            raise D3Error("--intrinsics: fx and fy must be positive, in pixels")
-        camera = CameraIntrinsics(*size, *args.intrinsics)
+        camera = CameraIntrinsics(*size, *checked_intrinsics(args.intrinsics))
     if (args.height is None) != (args.tilt is None):
         raise D3Error("--height without --tilt, or the reverse: give both")
     mounting = None

@@ -42,8 +42,11 @@ def bag_frames(camera: BagCamera, most: int) -> Iterator[CalibrationFrame]:
     A frame whose messages are damaged is passed over.
 
     Raises:
-        DataError: the bag cannot be read, or does not say where the sensor is.
+        DataError: the bag cannot be read, or does not say where the sensor is, or no frame of it is
+            usable.
     """
+    fault: MessageError | None = None
+    found = False
     step = max(1, len(camera) / most)
     due = 0.0
     for number, moment in enumerate(camera):
@@ -52,11 +55,16 @@ def bag_frames(camera: BagCamera, most: int) -> Iterator[CalibrationFrame]:
         due = max(due + step, number + 1)
         try:
             points, T_camera_sensor = moment.sensor_points  # noqa: N806
-            yield CalibrationFrame(
+            frame = CalibrationFrame(
                 f"{moment.stamp:.3f} s", moment.rgb, moment.intrinsics, points, T_camera_sensor
             )
-        except MessageError:
+        except MessageError as error:
+            fault = error
             continue
+        found = True
+        yield frame
+    if fault is not None and not found:
+        raise DataError(f"{camera.options.path}: no frame can be read: {fault}") from fault
 
 
 def only_cloud(bag: Path) -> str | None:

@@ -42,8 +42,9 @@ class DataConfig:
     augment: crop, mirror and relight the frames that are trained on, never those that are tested.
     cache_gb: memory, in GB (10⁹ bytes) a process, for decoded frames; those that came first stay.
     strict: refuse to begin where any frame must be left out; else they are named and counted.
-    depth_share: of the network's range, what the 2 % and 98 % quantiles of a frame's depth take.
-        Below 1 (the official recipe's), nearer and farther pixels have depths of their own.
+    depth_share: share of the network's output range that lies between the 2 % and 98 % quantiles of
+        a frame's depth. With 1, as in the official recipe, nearer and farther pixels saturate;
+        below 1 they keep different values.
     """
 
     datasets: tuple[DatasetConfig, ...]

@@ -87,7 +87,9 @@ def _examine(reader: Reader, name: str) -> dict[str, Any]:
     if reader.has_depth and frame.depth is None:
         return {"fault": ["no depth", f"{picture} has no depth of its name"]}
     label = frame.normals if frame.depth is None else frame.depth
-    known = 0 if label is None else np.count_nonzero(label)
+    if label is None:
+        return {"fault": ["nothing known", f"{picture} has no normals of its name"]}
+    known = np.count_nonzero(label)
     if known < MIN_KNOWN_PIXELS:
         message = f"{others[0]} is known at {known} pixels only"
         return {"fault": ["nothing known", message]}

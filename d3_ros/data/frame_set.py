@@ -15,9 +15,9 @@ from d3_ros.types import CameraIntrinsics
 
 Part = Literal["test", "train", "all"]
 
-# Normals of measured depth are taken from points a 64th of the image's width apart. On table-tops
-# seen by a depth camera from 1 m they scatter least so: closer points suffer from the sensor's
-# noise, points farther apart from the objects' edges.
+# Normals are computed from measured depth by comparing points that are a 64th of the image's width
+# apart. Closer points suffer from the sensor's noise, points farther apart from the objects' edges.
+# For table-tops seen by a depth camera from 1 m, this distance gave the least scatter.
 NORMALS_SHARE = 64
 
 
@@ -34,10 +34,10 @@ class FrameSet:
         """List and check the frames.
 
         Args:
-            folder: of frames.
-            part: of the folder, as its split.txt says; all where there is none.
-            intrinsics: fx, fy, cx, cy in pixels of the depth maps: frames without normals get those
-                of their measured depth.
+            folder: the frames, in any layout of `readers`.
+            part: which frames to take, by split.txt; without a split.txt, all frames are taken.
+            intrinsics: fx, fy, cx, cy in pixels of the depth maps. If given, frames without normals
+                get normals that are computed from their depth.
 
         Raises:
             DataError: no such folder, or no usable frame in that part of it.

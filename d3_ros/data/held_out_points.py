@@ -2,7 +2,7 @@
 
 A score on pixels that were given would only say how well they are copied. So measured depth is
 split here, once for the demo, `evaluate` and `evaluate --scale`. In all arrays of this module NaN
-means "not measured"; what is drawn from may also have 0 there.
+means "not measured"; `draw_points` also takes depth in which 0 means that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def draw_points(
     if pattern == "lower":
         candidates = candidates[candidates // measured.shape[1] >= measured.shape[0] // 2]
     elif pattern == "line":
-        # Rows by their distance from the middle, as far as they are measured; one row for a seed.
+        # Rows with at least half as many measured pixels as the best row, the middle row first.
+        # Seed 0 takes the first of them, each further seed one 8 places on, at most the last.
         per_row = known.sum(axis=1)
         from_middle = np.abs(np.arange(len(measured)) - len(measured) // 2)
         usable = np.flatnonzero(per_row >= 0.5 * per_row.max())

@@ -27,15 +27,16 @@ class LabelledFrame:
     """An image and what is known of it.
 
     rgb: (H, W, 3) uint8, or float32 in [0, 1].
-    depth: (h, w) float32 z-depth in metres, 0 = not known; or None. (h, w) is (H, W) wherever a
-        frame is cropped.
+    depth: (h, w) float32 z-depth in metres, 0 = not known; or None. Before a frame is cropped, it
+        must have labels of the image's size, (h, w) = (H, W).
     normals: (h, w, 3) float32 unit vectors in the optical frame, (0, 0, 0) = not known; or None.
     camera: of the image, or None.
     caption: a description of the picture, or None.
     target: (h, w) float32 depth target in [-1, 1] that was stored beside the depth, or None.
     given: by name, sparse depth (H, W) float32 metres, NaN = none, that comes with the frame.
 
-    A change of view keeps the first four and the caption.
+    Crops, mirrors and resizes keep `rgb`, `depth`, `normals`, `camera` and `caption`; they drop
+    `target` and `given`.
     """
 
     rgb: np.ndarray
@@ -118,7 +119,10 @@ class LabelledFrame:
 
 
 def depth_target(depth: np.ndarray, share: float = 1.0) -> np.ndarray:
-    """(h, w) metres to [-1, 1]: the 2 % and 98 % quantiles of the known pixels become +-`share`."""
+    """(h, w) metres, 0 = not known, to the network's target, (h, w) float32 in [-1, 1].
+
+    The 2 % and 98 % quantiles of the known pixels become -`share` and +`share`.
+    """
     known = depth > 0
     if not known.any():
         return np.zeros(depth.shape, np.float32)
@@ -128,7 +132,7 @@ def depth_target(depth: np.ndarray, share: float = 1.0) -> np.ndarray:
 
 
 def _mirrored_lens(camera: CameraIntrinsics) -> tuple[float, ...]:
-    """Radial terms are the same from both sides; the others turn the sign of what acts along x."""
+    """Distortion of the mirrored lens: terms that act along x change sign, radial terms do not."""
     if camera.distortion_model not in ("plumb_bob", "rational_polynomial"):
         return camera.distortion
     along_x = (3, 8, 9, 13)  # p2, s1, s2, tilt about y

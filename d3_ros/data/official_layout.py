@@ -80,10 +80,10 @@ def list_official(folder: Path, kind: DatasetKind) -> tuple[list[OfficialFiles],
 
 
 def kinds_in(folder: Path) -> list[DatasetKind]:
-    """The kinds of which a folder in the official layout has pictures.
+    """The official sets of which a folder has pictures, told by the beginnings of their names.
 
     Raises:
-        DataError: of none.
+        DataError: no picture belongs to an official set.
     """
     kinds: list[DatasetKind] = [
         kind for kind, prefix in PREFIXES.items() if any((folder / "rgb").glob(f"{prefix}*"))
@@ -160,7 +160,12 @@ def _read(path: Path, axes: int) -> np.ndarray:
         raise DataError(f"{path} is missing or damaged ({one_line(error)})") from error
     if axes == 2 and array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.reshape([side for side in array.shape if side != 1])
-    if array.ndim != axes or array.dtype.kind != "f" or (axes == 3 and array.shape[2] != 3):
+    if (
+        array.size == 0
+        or array.ndim != axes
+        or array.dtype.kind != "f"
+        or (axes == 3 and array.shape[2] != 3)
+    ):
         shape = "(h, w)" if axes == 2 else "(h, w, 3)"
         raise DataError(f"{path}: its 'depth' is {array.dtype} {array.shape}, must be {shape}")
     return array

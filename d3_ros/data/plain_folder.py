@@ -1,4 +1,4 @@
-"""The plain folder of labelled frames that everything here writes and reads.
+"""The plain folder: the layout in which labelled frames are written, and read by all commands.
 
     rgb/NAME.*          8-bit colour: jpg, png, bmp, tif, webp
     depth/NAME.png      uint16 z-depth in millimetres, 0 or 65500 and above = not known; or
@@ -42,7 +42,8 @@ Split = Literal["train", "test"]
 
 LABELS = (".png", ".npy")
 INTRINSICS, SPLIT = "intrinsics.json", "split.txt"
-# 16-bit millimetres end at 65.535 m. Writers clip what is farther, such as the sky, to the last.
+# uint16 millimetres end at 65.535 m, and some writers clip farther depth, such as the sky, to that
+# end. So values from SATURATED_MM on are read as "not known", and none are written.
 SATURATED_MM = 65_500
 MAX_DEPTH_M = 65.499
 UNFINISHED_SUFFIX = ".unfinished"
@@ -87,14 +88,14 @@ def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
 
 
 def list_frames(folder: Path) -> tuple[list[FrameFiles], list[str]]:
-    """The frames of a folder in the order in which people count, and what does not belong together.
+    """The frames of a folder, numbers in numeric order, and the labels that have no picture.
 
     Returns:
-        frames: every picture; `depth` is None where it has no partner.
+        frames: one for every picture; its `depth` is None if there is no depth file of its name.
         strays: one line for each label without a picture.
 
     Raises:
-        DataError: no such folder, none of its frames, or one that was never finished.
+        DataError: the folder does not exist, has no pictures, or was never finished.
     """
     refuse_unfinished(folder)
     if not (folder / "rgb").is_dir() and (folder / "depth.png").is_file():
@@ -151,9 +152,9 @@ def read_normals(path: Path) -> np.ndarray:
 
 
 def read_intrinsics(folder: Path) -> Mapping[str, CameraIntrinsics]:
-    """The cameras of a folder by frame; empty where there is no intrinsics.json.
+    """The camera of each frame, by the frame's name; empty if there is no intrinsics.json.
 
-    Under the name "" the camera that holds for all frames, where the file has only one.
+    If the file has one camera for all frames, it is under the name "".
 
     Raises:
         DataError: the file is damaged or an entry is not a camera.
@@ -233,18 +234,26 @@ def write_split(folder: Path, sides: Mapping[str, Split]) -> None:
     write_whole(folder / SPLIT, "".join(lines))
 
 
+def unfinished_folder(folder: Path) -> Path:
+    """Where `new_folder` fills `folder`, which may be "." too."""
+    whole = folder.absolute()
+    return whole.with_name(whole.name + UNFINISHED_SUFFIX)
+
+
 @contextmanager
 def new_folder(output: Path, *, kinds: tuple[str, ...], resume: bool) -> Iterator[Path]:
-    """A folder of frames that appears under its name only when it is whole.
+    """Fill a folder of frames under a temporary name, and rename it when it is complete.
 
-    Yields `output` with `.unfinished` behind its name, with a subfolder for each of `kinds`; when
-    the block ends well, it is renamed. After a failure it stays, so that the same call goes on
-    (`resume`) or starts anew.
+    Yields OUTPUT.unfinished, which has a subfolder for each of `kinds`. When the block ends without
+    an error, it is renamed to `output`. After an error it stays: a later call with `resume` goes on
+    in it, a call without `resume` empties it first.
 
     Raises:
         DataError: `output` exists, or cannot be written.
     """
-    unfinished = output.with_name(output.name + UNFINISHED_SUFFIX)
+    if output.resolve() == Path.cwd():
+        raise DataError(f"{output} is the current folder: name a new one")
+    unfinished = unfinished_folder(output)
     try:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise DataError(f"{output} already exists: give another name, or remove it first")
@@ -261,12 +270,12 @@ def new_folder(output: Path, *, kinds: tuple[str, ...], resume: bool) -> Iterato
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Refuse a folder that was not written to its end, or of which only the beginning is there.
+    """Refuse a folder that does not exist, or whose writing was interrupted.
 
     Raises:
-        DataError: with what to do.
+        DataError: the folder is missing or unfinished; the message says what to do.
     """
-    unfinished = folder.with_name(folder.name + UNFINISHED_SUFFIX)
+    unfinished = unfinished_folder(folder)
     if folder.name.endswith(UNFINISHED_SUFFIX) and folder.is_dir():
         raise DataError(f"{folder} was never finished: run the command that wrote it again")
     if folder.is_dir():

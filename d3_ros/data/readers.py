@@ -24,7 +24,8 @@ from d3_ros.data.plain_folder import Split
 from d3_ros.errors import DataError
 from d3_ros.imaging.image_file import read_rgb
 
-# Depth that is believed, metres (the official code's rule; plain folders as its last two sets).
+# Depth outside these limits, metres, counts as not known. The limits of the official sets are those
+# of the official code; a plain folder has the limit of Virtual KITTI and COCO.
 MIN_DEPTH_M = 1e-5
 MAX_DEPTH_M: dict[DatasetKind, float] = {
     "hypersim": 65.0,
@@ -32,11 +33,16 @@ MAX_DEPTH_M: dict[DatasetKind, float] = {
     "coco": 80.0,
     "folder": 80.0,
 }
-ASPECT_TOLERANCE = 0.02  # of official labels against their picture: Virtual KITTI's are cropped
+# Largest relative difference of aspect ratio between an official label and its picture. It is not 0
+# because the labels of Virtual KITTI are cropped.
+ASPECT_TOLERANCE = 0.02
 
 
 class UnusableError(DataError):
-    """A frame does not fit together. `reason` is the same for all frames with that fault."""
+    """The files of a frame contradict each other, for example in their sizes.
+
+    `reason`: the kind of fault in a few words, the same for all frames that have it.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -63,7 +69,7 @@ class Reader(Protocol):
         ...
 
     def read(self, name: str) -> LabelledFrame:
-        """A frame; depth and normals that are not believed are 0.
+        """The image and labels of a frame; a label is 0 where it is unknown or out of its limits.
 
         Raises:
             DataError: a file cannot be read, or (UnusableError) the files do not fit together.
@@ -97,12 +103,12 @@ def open_readers(folder: Path) -> list[Reader]:
 
 
 def frame_folders(folder: Path) -> list[Path]:
-    """The folder itself if it holds frames with depth, or else the folders in it that do.
+    """The folder itself if it holds frames with depth, or else its subfolders that do.
 
-    Folders in it that hold none are looked into, too, one level deep.
+    A subfolder without frames is searched in turn, one level deeper.
 
     Raises:
-        DataError: neither does.
+        DataError: no folder with frames was found.
     """
     if _holds_frames(folder):
         return [folder]

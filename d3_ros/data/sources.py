@@ -66,7 +66,7 @@ class FolderSource:
             self.warnings += (
                 f"{folder}: {count} file{'s' * (count != 1)} without a picture: {reader.strays[0]}",
             )
-            if not reader.has_depth and any((folder / "depth").iterdir()):
+            if not reader.has_depth and any((folder / "depth").glob("*")):
                 raise DataError(f"{folder}: no file in depth/ has the name of one in rgb/")
         depth = ", measured depth" * reader.has_depth
         self.title = f"{folder} (folder, {len(self)} frames{depth})"

@@ -29,24 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     # A terminated demo must end its children as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
-    options = DemoOptions(
-        source=source_options(args.input, args),
-        output=args.output,
-        model=args.model,
-        device=args.device,
-        rate=args.rate,
-        frames=args.frames,
-        pictures=args.pictures,
-        timeout_s=args.timeout,
-        view=args.view,
-    )
     try:
-        run(options)
+        run(
+            DemoOptions(
+                source=source_options(args.input, args),
+                output=args.output,
+                model=args.model,
+                device=args.device,
+                rate=args.rate,
+                frames=args.frames,
+                pictures=args.pictures,
+                timeout_s=args.timeout,
+                view=args.view,
+            )
+        )
     except D3Error as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"demo: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
+        print(f"demo: {error.filename or args.output}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from d3_ros.data.held_out_points import DEFAULT_POINTS
 from d3_ros.data.played_frame import SourceOptions
+from d3_ros.geometry.camera import checked_intrinsics
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many measured pixels, at random, the node is given as sparse depth; 0: none "
         f"(default: {DEFAULT_POINTS}, at most half; all if the truth is a topic of its own)",
     )
-    group.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
+    group.add_argument(
+        "--seed", type=whole_number, default=0, help="seed of that choice (default: 0)"
+    )
     group.add_argument("--image-topic", metavar="TOPIC", help="colour images in a bag")
     group.add_argument(
         "--sensor-topic",
@@ -44,7 +47,7 @@ def source_options(path: Path, args: argparse.Namespace) -> SourceOptions:
     """The parsed arguments as options."""
     return SourceOptions(
         path=path,
-        intrinsics=None if args.intrinsics is None else tuple(args.intrinsics),
+        intrinsics=None if args.intrinsics is None else checked_intrinsics(args.intrinsics),
         points=args.points,
         seed=args.seed,
         image_topic=args.image_topic,

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -40,7 +41,7 @@ from d3_ros.demo.recording import (
     Reported,
     SpreadChoice,
 )
-from d3_ros.errors import MessageError
+from d3_ros.errors import MessageError, one_line
 from d3_ros.messages.points import cloud_fields
 from d3_ros.ros.node.diagnostics.scale_report import STATES, read_scale_message
 from d3_ros.ros.node.inputs.matched_inputs import stamp_ns
@@ -51,7 +52,10 @@ TYPES = {"depth/camera_info": CameraInfo, POINTS: PointCloud2}
 
 
 class Recorder(Node):
-    """Subscribes to all outputs of one node and writes a `Recording`."""
+    """Subscribes to all outputs of one node and writes a `Recording`.
+
+    `fault`: why arrays are not kept any longer, in one line; empty where they are.
+    """
 
     def __init__(
         self, recording: Recording, namespace: str, predictor: str, *, frames: int, all_depth: bool
@@ -62,6 +66,7 @@ class Recorder(Node):
         self._choice = SpreadChoice(frames)
         self._newest_stamp = -1
         self._all_depth = all_depth
+        self.fault = ""
         self._to_save: SimpleQueue[tuple[int, str, Any] | None] = SimpleQueue()
         self._saver = threading.Thread(target=self._save_all)
         self._saver.start()
@@ -95,7 +100,7 @@ class Recorder(Node):
                 for forgotten in self._choice.offer(stamp)[1]:
                     self._to_save.put((forgotten, "", None))
             keep = stamp in self._choice.kept or (topic == METRIC and self._all_depth)
-            if topic in KEPT_OUTPUTS and keep:
+            if topic in KEPT_OUTPUTS and keep and not self.fault:
                 self._to_save.put((stamp, topic, message))
 
         return callback
@@ -109,6 +114,12 @@ class Recorder(Node):
 
     def _save_all(self) -> None:
         """The second thread: keep messages and forget frames until None comes."""
+        try:
+            self._save_each()
+        except Exception as error:  # a full disk, say: the rest is not kept
+            self.fault = one_line(error)
+
+    def _save_each(self) -> None:
         forgettable = tuple(t for t in KEPT_OUTPUTS if not (t == METRIC and self._all_depth))
         while (item := self._to_save.get()) is not None:
             stamp, topic, message = item
@@ -190,13 +201,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         all_depth=args.all_depth,
     )
     try:
-        rclpy.spin(recorder)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        # This is the normal end.
-        return 0
+        with suppress(KeyboardInterrupt, ExternalShutdownException):  # the normal end
+            rclpy.spin(recorder)
     finally:
         recorder.finish()
         rclpy.try_shutdown()
+    if recorder.fault:
+        print(f"recorder: {recorder.fault}", file=sys.stderr)
+        return 1
     return 0
 
 

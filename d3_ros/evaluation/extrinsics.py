@@ -26,7 +26,7 @@ def check_recording(
     Args:
         frames: in the order of the recording.
         picture: file to write: the frame with the most depth edges, with the calibration as it is
-            and, below, with the correction that fits best.
+            and, to its right, with the correction that fits best, where there is one.
 
     Returns:
         the check, and its report for people.
@@ -50,13 +50,13 @@ def check_recording(
 
 
 def _overlay(frame: CalibrationFrame, check: ExtrinsicsCheck) -> np.ndarray:
-    """The frame with the calibration as it is and, where another fits better, with that."""
+    """The frame with the calibration as it is and, to its right, with one that fits better."""
     pictures = [_drawn(frame, frame.T_camera_sensor, f"{frame.name}: as calibrated")]
     if any(check.offset):
         words = error_in_words(check.offset).replace("±", "+-")
         caption = f"with the best offset; error of the calibration by that: {words}"
         pictures.append(_drawn(frame, check.corrected(frame.T_camera_sensor), caption))
-    return np.concatenate(pictures)
+    return np.concatenate(pictures, axis=1)
 
 
 def _drawn(

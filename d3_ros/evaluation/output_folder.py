@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from d3_ros.errors import DataError
 from d3_ros.imaging.image_file import write_whole
@@ -73,3 +75,12 @@ def _listed(report: Path, made_by: str) -> list[str]:
     names = names if isinstance(names, list) else []
     # A name, never a path: a report from elsewhere must not reach other folders.
     return [n for n in names if isinstance(n, str) and n == Path(n).name and n not in (".", "..")]
+
+
+def without_nan(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,7 +24,7 @@ from d3_ros.evaluation.evaluate import (
     predict,
     rgb_of_labels,
 )
-from d3_ros.evaluation.output_folder import REPORT, write_table
+from d3_ros.evaluation.output_folder import REPORT, without_nan, write_table
 from d3_ros.evaluation.scores import MEANINGS, PROTOCOLS, affine_depth, sparse_fit
 from d3_ros.imaging import html_page as html
 from d3_ros.imaging.frame_pictures import frame_pictures
@@ -83,7 +83,7 @@ def write_report(
         "confidence": CONFIDENCE,
         "differences": [asdict(difference) for difference in differences],
     }
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
+    text = json.dumps(without_nan(content), indent=1, ensure_ascii=False)
     write_whole(output / REPORT, text + "\n")
     _write_page(output / "index.html", bundles, frame_sets, differences, points)
 
@@ -324,12 +324,3 @@ def _by_folder(rows: Sequence[FrameScores]) -> dict[str, dict[str, Any]]:
 def _answered(row: FrameScores, protocol: str) -> bool:
     scores = [value for key, value in row.scores.items() if key.startswith(f"{protocol}.")]
     return bool(scores) and math.isfinite(scores[0])
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

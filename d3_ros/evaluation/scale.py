@@ -64,9 +64,10 @@ class Score:
 
     `at_steps` is the aligner's AbsRel near steps of depth, `boundary_f1` how well its boundaries
     match, `within_1_sigma` and `within_2_sigma` the shares of pixels whose error is within the
-    expected one and twice that, `reported` the live `abs_rel` over the true AbsRel (of several
-    frames: the median). `coverage` is the share of measured pixels that the aligner answers,
-    `answered` that of frames; `refusal` is why another was refused.
+    expected one and twice that, `reported` the aligner's own estimate `DepthFit.abs_rel` divided by
+    the true AbsRel (of several frames: the median). `coverage` is the share of the measured pixels
+    for which the aligner gives depth, `answered` the share of the frames with a fit. `refusal` is
+    the reason of the first fit that was refused, empty if none was.
     """
 
     aligned: float
@@ -92,7 +93,7 @@ class Score:
     @property
     def beats_both(self) -> bool:
         """Whether neither the global fit nor the points alone have a smaller AbsRel."""
-        return self.aligned <= min(self.global_fit, self.interpolated)
+        return not (self.global_fit < self.aligned or self.interpolated < self.aligned)
 
 
 def interpolate(sparse: np.ndarray) -> np.ndarray:
@@ -111,9 +112,9 @@ def interpolate(sparse: np.ndarray) -> np.ndarray:
 def score(frame: ScaleFrame, sparse: np.ndarray) -> Score:
     """Align one frame by its sparse points and score it on everything measured.
 
-    A refused fit has no answer: NaN, coverage 0. Saturated pixels of the relative depth have no
-    answer either; all three methods are scored on the pixels that the aligner answers, so that
-    none gains by silence.
+    After a refused fit all errors are NaN and the coverage is 0. Where the relative depth is
+    saturated, the aligner gives no depth. All three methods are scored on the pixels for which it
+    does, so that none gains by leaving difficult pixels out.
     """
     valid = np.isfinite(frame.truth)
     fit = ScaleAligner(min_points=3).update(frame.relative, sparse, stamp=0.0, rgb=frame.rgb)

@@ -148,8 +148,8 @@ def depth_scores(predicted: np.ndarray, metric: np.ndarray, valid: np.ndarray) -
 def edge_scores(fitted: np.ndarray, depth: np.ndarray) -> dict[str, float]:
     """Scores of the steps of (H, W) fitted depth in metres against `depth` (0 = not known).
 
-    Without those that the frame cannot have: of a truth that is too sparse to see its steps, or
-    that has no clean one. Unknown pixels, such as the sky, count nowhere.
+    A score that this truth does not allow is left out: all of them if the truth is too sparse to
+    show steps, those of clean steps if it has none. Unknown pixels, such as the sky, do not count.
     """
     closed = metrics.close_holes(depth)
     if np.isfinite(closed).mean() < metrics.DENSE_SHARE:

@@ -44,6 +44,20 @@ MODEL_NAMES: dict[str, DistortionModel] = {
 RAY_TOLERANCE_PX = 0.005
 
 
+def checked_intrinsics(given: Sequence[float]) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy in pixels, as a user gave them with --intrinsics.
+
+    Raises:
+        DataError: no camera has such numbers.
+    """
+    fx, fy, cx, cy = (float(number) for number in given)
+    if not (0 < fx < np.inf and 0 < fy < np.inf):
+        raise DataError(f"--intrinsics: fx and fy must be positive, in pixels, got {fx} {fy}")
+    if not np.isfinite([cx, cy]).all():
+        raise DataError(f"--intrinsics: the principal point must be finite, got {cx} {cy}")
+    return fx, fy, cx, cy
+
+
 def lens_distortion(
     name: str, coefficients: Sequence[float]
 ) -> tuple[DistortionModel, tuple[float, ...]]:
@@ -126,7 +140,7 @@ def ray_map(intrinsics: CameraIntrinsics) -> np.ndarray:
     else:
         pixels = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
         xy = _undistort(pixels, intrinsics)
-        # Whatever a lens makes of a pixel, its ray is believed only if it leads back there.
+        # Undistortion iterates and may fail. A ray is kept only if it projects back to its pixel.
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             points = np.column_stack([xy, np.ones(len(xy))])
             error = np.abs(project(points, intrinsics) - pixels).max(axis=1)
@@ -151,6 +165,7 @@ def project(points_xyz: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
 
     Raises:
         DataError: unknown distortion model or wrong number of coefficients.
+        ValueError: `points_xyz` is not (N, 3).
     """
     points = np.asarray(points_xyz, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
@@ -163,13 +178,6 @@ def project(points_xyz: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             xy = _distort(xy, intrinsics)
     return xy * (intrinsics.fx, intrinsics.fy) + (intrinsics.cx, intrinsics.cy)
-
-
-def range_to_z(distance: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
-    """Turn (H, W) distance along each pixel's ray into z-depth, both metres, float32."""
-    return (np.asarray(distance, np.float32) / ray_length(intrinsics)).astype(
-        np.float32, copy=False
-    )
 
 
 def z_to_range(depth_m: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
@@ -254,7 +262,7 @@ def _field_limit(intrinsics: CameraIntrinsics) -> float:
 
 
 def _undistort(pixels: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
-    """(N, 2) ideal normalised coordinates of (N, 2) pixels; where it fails, anything."""
+    """(N, 2) ideal normalised coordinates of (N, 2) pixels; wrong ones where OpenCV fails."""
     coefficients = np.array(intrinsics.distortion or (0.0, 0.0, 0.0, 0.0))
     source = pixels.reshape(-1, 1, 2)
     if intrinsics.distortion_model == "equidistant":

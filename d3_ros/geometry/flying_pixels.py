@@ -11,7 +11,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# How wide the network's edges are, as a share of the image's width; the surfaces are read beyond.
+# Width of the network's blurred edges, as a share of the image's longer side. The surfaces are read
+# this far, and twice as far, from the pixel.
 EDGE_SHARE = 0.01
 # A point this share of its depth off a surface is not on it.
 OFF_SURFACE = 0.05
@@ -21,12 +22,13 @@ def flying_pixels(depth_m: np.ndarray, off_surface: float = OFF_SURFACE) -> np.n
     """Which pixels hang between two surfaces.
 
     Args:
-        depth_m: (H, W) float32 z-depth in metres, NaN (or 0, or infinite) where unknown.
+        depth_m: (H, W) float32 z-depth in metres, NaN where unknown.
         off_surface: how far off both surfaces, as a share of the depth, a pixel must be.
 
     Returns:
-        (H, W) bool. False where the depth is unknown, on objects narrower than the blur, and
-        within three blur widths of the image's border, where there is no second surface to see.
+        (H, W) bool. False where the depth is unknown and on objects narrower than the blur. Near
+        the border (two blur widths) there is no second surface to see: steps along rows are not
+        found at the left and right, steps along columns not at the top and bottom.
     """
     reach = max(2, round(EDGE_SHARE * max(depth_m.shape)))
     with np.errstate(divide="ignore"):

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# A measurement agrees with a prediction that is unsure by less than so many standard deviations.
+# Defaults, of the node's parameters too: a measurement agrees with a prediction that differs by at
+# most this share of it; around it the prediction is corrected over this many pixels.
+TOLERANCE, BLEND_PX = 0.1, 12
+# A measurement also agrees with a prediction that differs by at most this many of the prediction's
+# standard deviations.
 AGREEING_SIGMAS = 2.0
 # Expected error of a measured pixel, as a share of its depth.
 SENSOR_ERROR = 0.02
@@ -15,10 +19,12 @@ SENSOR_ERROR = 0.02
 
 @dataclass(frozen=True)
 class Fusion:
-    """`depth`: (H, W) float32 metres; how many measured pixels were kept and how many disagree.
+    """Predicted and measured depth in one image.
 
-    `sigma`: (H, W) float32 metres, the expected error of `depth`; None without that of the
-    prediction.
+    `depth`: (H, W) float32 metres, NaN = unknown. `kept`: number of measured pixels in it.
+    `disagreeing`: number of measured pixels that contradict the prediction and were left out.
+    `sigma`: (H, W) float32 metres, the expected error (1 sigma) of `depth`; None where the
+    prediction has none.
     """
 
     depth: np.ndarray
@@ -30,8 +36,8 @@ class Fusion:
 def fuse(
     predicted_m: np.ndarray,
     sensor_m: np.ndarray,
-    tolerance: float = 0.1,
-    blend_px: int = 12,
+    tolerance: float = TOLERANCE,
+    blend_px: int = BLEND_PX,
     edge: float = 0.05,
     sigma_m: np.ndarray | None = None,
 ) -> Fusion:
@@ -90,7 +96,7 @@ def _bend_borders(
     """Bend predicted pixels near kept ones by the ratio there, less with distance; in place."""
     anchors = kept & known
     away = (~anchors).view(np.uint8)
-    # Only kept pixels with a neighbour that is not kept are nearest to anything.
+    # The kept pixel nearest to a pixel that is not kept lies on the rim of the kept ones.
     rim = np.flatnonzero(anchors & (cv2.dilate(away, np.ones((3, 3), np.uint8)) > 0))
     if len(rim) == 0:
         return

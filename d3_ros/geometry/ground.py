@@ -15,6 +15,9 @@ from d3_ros.geometry.camera import ray_length, ray_map
 from d3_ros.types import CameraIntrinsics, CameraMounting
 
 LEVEL_UP = (0.0, -1.0, 0.0)
+# Defaults, of the node's parameters too: a floor pixel's normal is at most this far from "up"
+# (radians), and at least this share of the image is floor.
+MAX_TILT_RAD, MIN_SHARE = 0.26, 0.03
 # Rays nearer to the horizon than this are not used: a degree of tilt changes their depth too much.
 MIN_SINE_BELOW_HORIZON = 0.1
 # The floor's normal is taken from every so many pixels, each way.
@@ -39,8 +42,8 @@ def floor_depth(
     intrinsics: CameraIntrinsics,
     camera_height_m: float,
     up: tuple[float, float, float] | np.ndarray = LEVEL_UP,
-    max_tilt_deg: float = 15.0,
-    min_share: float = 0.03,
+    max_tilt_deg: float = float(np.rad2deg(MAX_TILT_RAD)),
+    min_share: float = MIN_SHARE,
 ) -> Floor:
     """Metric depth of the floor that surface normals show.
 

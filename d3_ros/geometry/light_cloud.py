@@ -12,8 +12,9 @@ import numpy as np
 from d3_ros.geometry.camera import ray_map, z_to_range
 from d3_ros.types import CameraIntrinsics
 
-# Relative depth that is saturated is at least as far as what the network puts just before it, but
-# for the nearest SATURATED_DOUBT of that, provided that there is SATURATED_EVIDENCE of it.
+# A pixel whose relative depth is saturated (1.0) has no metres. It is taken to be as far as pixels
+# just before saturation, from JUST_BEFORE_SATURATION on: as far as their SATURATED_DOUBT quantile,
+# and only if there are SATURATED_EVIDENCE of them.
 JUST_BEFORE_SATURATION = 0.95
 SATURATED_DOUBT = 0.1
 SATURATED_EVIDENCE = 20
@@ -43,11 +44,13 @@ def light_cloud(
     Returns:
         (N, 3) float32 [x y z] metres, finite.
     """
-    valid = (depth_m > 0) & (depth_m < np.inf)
-    if min_range > 0:  # before the nearest is chosen: it must not hide what is behind it
+    rays = ray_map(intrinsics)
+    # What is no point must not be a block's nearest, or it would hide the points behind it.
+    valid = (depth_m > 0) & (depth_m < np.inf) & np.isfinite(rays[..., 0])
+    if min_range > 0:
         valid &= z_to_range(depth_m, intrinsics) >= min_range
     nearest, pixel = _nearest_of_each_block(depth_m, valid, stride)
-    points = ray_map(intrinsics).reshape(-1, 3)[pixel] * nearest[:, None]
+    points = rays.reshape(-1, 3)[pixel] * nearest[:, None]
     points = points[np.linalg.norm(points, axis=1) <= max_range]
     return points[_one_of_each_voxel(points, voxel_size)] if voxel_size > 0 else points
 
@@ -57,8 +60,8 @@ def far_pixels(
 ) -> np.ndarray:
     """Which pixels surely look farther than a distance.
 
-    Those whose depth says so; and those whose relative depth is saturated at the far end, if what
-    lies just before the saturation is that far already (in a narrow room it is not).
+    A pixel does where its depth says so. A pixel whose relative depth is saturated at the far end
+    does if the pixels just before saturation are that far already; in a narrow room they are not.
 
     Args:
         depth_m: (H, W) float32 z-depth in metres that a pixel has at least (depth minus its

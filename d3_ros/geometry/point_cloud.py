@@ -40,8 +40,8 @@ def pack_cloud(
     Returns:
         (h, w, 4) float32 [x y z rgb] (point_step 16), or with normals (h, w, 8) float32
         [x y z rgb nx ny nz curvature] (point_step 32), curvature 0; (h, w) is `cloud_size`. With
-        `sigma_m`, sigma is one more, the last. `rgb` holds the bits 0x00RRGGBB. Invalid points have
-        NaN in all of x y z and keep the rest.
+        `sigma_m`, a field sigma follows as the last one. `rgb` holds the bits 0x00RRGGBB. Invalid
+        points have NaN in x, y and z; their other fields are kept.
 
     Raises:
         ValueError: an array has the wrong shape, dtype or layout.
@@ -99,7 +99,7 @@ def _merge_halves(planes: list[np.ndarray], normals: np.ndarray, out: np.ndarray
 def _within(
     depth_m: np.ndarray, ray_length: np.ndarray, min_range: float, max_range: float
 ) -> np.ndarray:
-    """(H, W) float32 depth, NaN where there is none or one at another distance from the camera."""
+    """(H, W) float32 depth, NaN where it is invalid or its distance is out of the range."""
     valid = (depth_m > 0) & (depth_m < np.inf)
     if min_range > 0:
         valid &= cv2.multiply(depth_m, ray_length) >= min_range
@@ -163,9 +163,10 @@ def _pack_rgb(rgb: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _RayPlanes:
-    """The ray map as planes.
+    """The ray map as one (h, w) float32 plane per coordinate.
 
-    `z`: 1 or NaN, only where the lens has pixels without a ray. `length`: of the ray, NaN without.
+    `z`: 1, or NaN where a pixel has no ray; None if all pixels have one. `length`: of the ray, NaN
+    where there is none.
     """
 
     x: np.ndarray

@@ -12,10 +12,10 @@ from d3_ros.errors import DataError
 from d3_ros.geometry.camera import project
 from d3_ros.types import CameraIntrinsics
 
-# A point this share farther than what surrounds it is seen through it.
+# A nearer surface hides a point that lies behind it by this share of the point's depth.
 HIDDEN_RATIO = 0.15
-# Points of a cloud or scan that are nearer to their sensor, or farther, are none: metres. Drivers
-# write (0, 0, 0) where there was no return.
+# Points of a cloud or scan outside this range from their sensor are not used, metres. Drivers write
+# (0, 0, 0) where there was no return.
 MIN_RANGE_M, MAX_RANGE_M = 0.1, 200.0
 
 
@@ -54,7 +54,7 @@ def place_on_image(depth_m: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _along(depth_m: np.ndarray, size: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """The depth with at most one entry a target row (or column), and those entries' targets."""
+    """Reduce rows (or columns) to at most one for each target row; also the target of each."""
     own = depth_m.shape[axis]
     target = ((np.arange(own) + 0.5) * size / own).astype(np.intp)
     if own <= size:
@@ -149,7 +149,7 @@ def _nearest(index: np.ndarray, z: np.ndarray, size: int) -> np.ndarray:
     """(size,) float32: the smallest z at each index, NaN at none."""
     nearest = np.full(size, np.inf, np.float32)
     while len(z):
-        # Of several at one index any one stays; those still nearer try again.
+        # NumPy keeps any one of several values at an index. Smaller ones are written again.
         nearest[index] = z
         nearer = z < nearest[index]
         index, z = index[nearer], z[nearer]
@@ -158,12 +158,12 @@ def _nearest(index: np.ndarray, z: np.ndarray, size: int) -> np.ndarray:
 
 
 def remove_hidden(depth_m: np.ndarray, window_px: int, ratio: float = HIDDEN_RATIO) -> np.ndarray:
-    """Sparse depth without the points that are seen only through the gaps of a nearer surface.
+    """Sparse depth without the points that a nearer surface hides from the camera.
 
-    A sensor beside the camera sees behind things that hide it from the camera; between the sparse
-    points of such a thing those points shine through. A point is taken for hidden when points
-    nearer by `ratio` lie in two opposite quarters of its surroundings: the nearer surface goes
-    on past it on both sides. On a slanted plane, and beside an edge, they lie on one side only.
+    A sensor beside the camera also measures what lies behind an object. Such points project between
+    the sparse points of the object itself. A point counts as hidden when points nearer by `ratio`
+    lie in two opposite quarters of its surroundings, so that the nearer surface continues on both
+    sides. On a slanted plane, and beside an edge, nearer points lie on one side only.
 
     Args:
         depth_m: (H, W) float32 metres, NaN = none. Not changed.

@@ -82,7 +82,8 @@ def cloud_viewer(xyz: np.ndarray, rgb: np.ndarray, caption: str) -> str:
         rgb: (H, W, 3) uint8.
         caption: text below it.
     """
-    stride = math.ceil(math.sqrt(np.isfinite(xyz).all(axis=2).sum() / MOST_POINTS))
+    known = np.isfinite(xyz).all(axis=2).sum()
+    stride = max(1, math.ceil(math.sqrt(known / MOST_POINTS)))
     xyz, rgb = xyz[::stride, ::stride], rgb[::stride, ::stride]
     valid = on_surface(xyz)
     # Distance of neighbours as a share of their depth: the size at which points are drawn.

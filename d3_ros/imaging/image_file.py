@@ -27,7 +27,7 @@ AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class PictureError(DataError):
-    """A picture is not decoded; the text begins with "is" and goes behind the picture's name."""
+    """A picture cannot be decoded. The text begins with "is": callers put the file's name first."""
 
 
 def decode_picture(data: bytes, flags: int, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
@@ -120,9 +120,20 @@ def write_image(path: Path, image: np.ndarray, parameters: Sequence[int] = ()) -
         parameters: OpenCV's, of this kind of file.
 
     Raises:
-        DataError: the file cannot be written.
+        DataError: the file cannot be written, or its suffix is that of no picture.
     """
+    check_picture_name(path)
     write_whole(path, _encoded(path.suffix, image, parameters))
+
+
+def check_picture_name(path: Path) -> None:
+    """Refuse a name that `write_image` cannot write to.
+
+    Raises:
+        DataError: the suffix is that of no picture.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise DataError(f"{path}: give a name that ends in .png or .jpg")
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -175,10 +186,10 @@ def _encoded(suffix: str, image: np.ndarray, parameters: Sequence[int] = ()) -> 
 
 
 def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    """Files by stem in the order in which people count, 9 before 10; none where no folder is.
+    """Files by stem, numbers in numeric order (9 before 10); empty if the folder does not exist.
 
     Raises:
-        DataError: two files have one stem, so that it is not known which of them is meant.
+        DataError: two files have the same stem, so it is not clear which of them is meant.
     """
     if not folder.is_dir():
         return {}
@@ -187,7 +198,11 @@ def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in suffixes and not path.name.startswith(".")
     ]
-    files.sort(key=lambda path: [part.zfill(20) for part in re.split(r"(\d+)", path.stem)])
+    files.sort(
+        key=lambda path: [
+            part.zfill(20) if part.isdecimal() else part for part in re.split(r"(\d+)", path.stem)
+        ]
+    )
     by_stem: dict[str, Path] = {}
     for path in files:
         other = by_stem.setdefault(path.stem, path)

@@ -1,7 +1,8 @@
 """Which pixels of a camera's image to ignore: a picture or a rectangle, on every part of the image.
 
 A mask belongs to the full image of the camera's sensor. An image may show a region of it, with
-pixels combined (binning). A pixel is ignored where any of what it shows is.
+pixels combined (binning). A pixel of the image is ignored if the mask ignores any of the sensor's
+pixels that it combines.
 """
 
 from __future__ import annotations

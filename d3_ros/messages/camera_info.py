@@ -80,7 +80,7 @@ def intrinsics_from_camera_info(
 
 
 def why_uncalibrated(info: CameraInfo, topic: str, *, rectified: bool) -> str:
-    """What a calibration lacks for which `intrinsics_from_camera_info` has no intrinsics."""
+    """One line that says why `intrinsics_from_camera_info` gave None, and what to do."""
     if rectified and info.k[0] > 0.0:
         return (
             f"'{topic}' has a K but no P (P[0] = 0), which image.rectified takes: publish P, or "
@@ -132,7 +132,7 @@ def camera_info_from_intrinsics(
 def output_camera_info(
     info: CameraInfo, header: Header, width: int, height: int, *, rectified: bool = False
 ) -> CameraInfo:
-    """The calibration of an image of ours that shows what the input image shows.
+    """CameraInfo of an output image that shows the same view as the input image.
 
     Region of interest and binning are applied and cleared, as readers that know only K and the
     size expect. A size other than the input's scales K and P with half-pixel centres, pixel (0, 0)

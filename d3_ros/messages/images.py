@@ -39,7 +39,7 @@ ENCODINGS: dict[str, tuple[type, int]] = {
     "rgb8": (np.uint8, 3),
 }
 
-# REP 118: 16 bit depth is millimetres, 0 is no measurement. One gather is the fastest way to both.
+# REP 118: 16 bit depth is millimetres, 0 is no measurement. A look-up table converts both, fastest.
 _MILLIMETRES_TO_METRES = np.arange(65536, dtype=np.float32) * np.float32(0.001)
 
 _MILLIMETRES_TO_METRES[0] = np.nan

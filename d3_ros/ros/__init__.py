@@ -1,1 +1,1 @@
-"""Everything that touches ROS: messages, parameters, the lifecycle node."""
+"""What runs in ROS: the lifecycle node, its parameters, the synthetic robot, the launch files."""

@@ -1,4 +1,7 @@
-"""Child processes of the demo: started together, watched, and ended whatever happens."""
+"""ROS 2 child processes: started together, watched, and ended whatever happens.
+
+It also finds the package's own files (`shipped`) and a ROS domain that nobody uses (`free_domain`).
+"""
 
 from __future__ import annotations
 

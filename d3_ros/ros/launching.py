@@ -152,7 +152,15 @@ def read_preset(name: str, folder: Path) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise RuntimeError(f"there is no preset '{name}': use one of {known}, or a .yaml file")
-    read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise RuntimeError(f"preset '{path}': {one_line(error)}") from error
+    if not isinstance(read, dict):
+        raise RuntimeError(f"preset '{path}' must have keys: {', '.join(_PRESET_KEYS)}")
+    for key in ("topics", "parameters"):
+        if not isinstance(read.get(key) or {}, dict):
+            raise RuntimeError(f"preset '{path}': below '{key}:' there must be lines 'name: value'")
     inputs = set(TOPIC_ARGUMENTS.values())
     wrong = [*(set(read) - set(_PRESET_KEYS)), *(set(read.get("topics") or {}) - inputs)]
     if wrong:

@@ -48,7 +48,7 @@ class Termination:
             self._timer.cancel()
 
     def _on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Print what a destructor raised, but for objects that the end of ROS left half made."""
+        """Print what a destructor raised, unless ROS has ended: its objects are then unusable."""
         rclpy = sys.modules.get("rclpy")
         if not self.requested and (rclpy is None or rclpy.ok()):
             sys.__unraisablehook__(unraisable)

@@ -7,7 +7,11 @@ its pose `T_world_camera` (4 x 4, optical frame to the scene's, metres).
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +41,9 @@ from d3_ros.types import CameraIntrinsics
 
 VIEWS_PER_SCENE = 4
 LAYERS = ("rgb", "depth", "normals")
-LEAST_BRIGHT = 25  # of 255: the 90 % quantile of a picture that shows something
-MOST_DARK = 3  # pictures that show nothing, before a view is given up
-WALK_FIELD_DEG = 62.0  # across, where the user has no camera
+LEAST_BRIGHT = 25  # of 255; a picture is too dark if its 90 % quantile is below
+MOST_DARK = 3  # pictures that are too dark, before a view is given up
+WALK_FIELD_DEG = 62.0  # horizontal field of view, if the user gives no camera
 WALK_ATTEMPTS = 20
 
 
@@ -86,9 +90,8 @@ def render_scene(
 ) -> Iterator[Photo]:
     """Up to `views` photographs of scene number `scene` of the series `seed`.
 
-    Fewer where no camera finds room, or no light.
-
-    `pictures`: the user's, for half of the surfaces that they fit.
+    There are fewer if no place is found where a camera has room and light. `pictures` are the
+    user's; half of the materials that they suit are taken from them.
     """
     rng = np.random.default_rng([seed, scene])
     weights = np.array([KINDS[k][1] for k in kinds])
@@ -183,16 +186,42 @@ def render_walk(
 
 
 def _shared_walk(seed: int, frames: int, rig: Rig, kind: str, jobs: int) -> Iterator[Photo]:
+    with _processes(jobs, _start_walk, seed, frames, rig, kind) as pool:
+        yield from pool.map(_walk_photo, range(frames))
+
+
+@contextmanager
+def _processes(
+    jobs: int, start: Callable[..., None], *arguments: object
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that render; `start(*arguments)` runs once in each.
+
+    Raises:
+        D3Error: one of them was killed.
+    """
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, _start_walk, (seed, frames, rig, kind)) as pool:
-        yield from pool.imap(_walk_photo, range(frames))
+    pool = ProcessPoolExecutor(jobs, context, start, arguments)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise D3Error(
+            "a rendering process was killed, perhaps for lack of memory: give fewer --jobs"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    """In each process: Ctrl-C is for the main process, which ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
 
 
 _walk: list[Walk] = []  # in each process of a pool: its copy of the walk
 
 
 def _start_walk(seed: int, frames: int, rig: Rig, kind: str) -> None:
-    cv2.setNumThreads(1)
+    _start()
     _walk[:] = [Walk(seed, frames, rig, kind)]
 
 
@@ -219,7 +248,6 @@ def _write(photo: Photo, output: Path, name: str) -> tuple[str, dict[str, object
 
 
 def _run(job: _Job) -> list[tuple[str, dict[str, object]]]:
-    cv2.setNumThreads(1)
     photos = render_scene(job.seed, job.scene, job.views, job.rig, job.kinds, job.pictures)
     return [_write(p, job.output, f"{job.scene:06d}_{i}") for i, p in enumerate(photos)]
 
@@ -249,11 +277,12 @@ def render_folder(
     index: dict[str, dict[str, object]] = {}
     with (
         new_folder(output, kinds=LAYERS, resume=False) as folder,
-        multiprocessing.get_context("spawn").Pool(jobs) as pool,
+        _processes(jobs, _start) as pool,
         tqdm(total=frames, unit="frame", desc="render") as bar,
     ):
         todo = [_Job(folder, seed, i, n, rig, tuple(kinds), pictures) for i, n in enumerate(views)]
-        for written in pool.imap_unordered(_run, todo):
+        for done in as_completed([pool.submit(_run, job) for job in todo]):
+            written = done.result()
             index.update(written)
             bar.update(len(written))
         if not index:

@@ -73,9 +73,9 @@ def test_right_and_wrong_extrinsics_of_a_bag(
     assert main([*command, "--extrinsics", *best.partition(": ")[2].split()]) == 0
     assert main([*command, *extrinsics((0, 0, 0, 0, 0.05, 0))]) == 3
     assert "cm (shifted down)" in capsys.readouterr().out
-    # As calibrated above, with the best offset below, each with its caption.
+    # As calibrated at the left, with the best offset at the right, each with its caption.
     drawn = read_rgb(picture)
-    assert drawn.shape == (2 * (3 * CAMERA.height + 28), 3 * CAMERA.width, 3)
+    assert drawn.shape == (3 * CAMERA.height + 28, 2 * 3 * CAMERA.width, 3)
     assert (drawn == (0, 255, 255)).all(axis=2).sum() > 1000
 
 
@@ -95,6 +95,7 @@ def test_one_frame_is_not_enough(
         (["--frames", "0"], "--frames must be positive"),
         (["--points", "/no"], "no topic '/no'"),
         (["--scan", "/lidar/points"], "topics that can be scan"),
+        (["--output", "check"], "check: give a name that ends in .png or .jpg"),
     ],
 )
 def test_faults_are_one_line(
@@ -111,6 +112,29 @@ def test_a_folder_without_depth_is_refused(
 ) -> None:
     assert main(["bag", "check-calibration", str(tmp_path)]) == 1
     assert str(tmp_path) in capsys.readouterr().err
+    assert main(["bag", "check-calibration", str(tmp_path), "--image", "/image"]) == 1
+    assert "the other options are for a bag" in capsys.readouterr().err
+
+
+def test_a_bag_without_a_usable_calibration_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uncalibrated = bags.camera_info(0, CAMERA.width, CAMERA.height)
+    uncalibrated.k[:] = [0.0] * 9
+    picture = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+    depth = np.full((CAMERA.height, CAMERA.width), 900, np.uint16)
+    path = bags.write_bag(
+        tmp_path / "bag",
+        [
+            ("/camera_info", 0, uncalibrated),
+            ("/image", 0, bags.image(0, picture, "rgb8")),
+            ("/depth", 0, bags.image(0, depth, "16UC1")),
+        ],
+        StoragePlugin.MCAP,
+    )
+    assert main(["bag", "check-calibration", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert "no frame can be read" in error and "give --intrinsics" in error
 
 
 @pytest.mark.skipif(not KITTI.is_dir(), reason="the KITTI frames are not in ../shared/data")

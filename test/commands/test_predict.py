@@ -100,6 +100,8 @@ def test_a_folder_and_an_unreadable_image(
     folder.mkdir()
     cv2.imwrite(str(folder / "grey.jpg"), grey)
     (folder / "notes.txt").write_text("not taken for an image")
+    (folder / "map.pgm").write_bytes(b"P5 1 1 255 x")
+    (folder / "._grey.jpg").write_bytes(b"of another file system")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (folder / "empty.png").write_bytes(b"")
     missing = tmp_path / "missing.png"
@@ -120,7 +122,7 @@ def test_a_folder_and_an_unreadable_image(
     ("more", "message"),
     [
         (["--depth-range", "3", "1"], "0 < NEAR < FAR"),
-        (["--intrinsics", "0", "1", "1", "1"], "focal lengths must be positive"),
+        (["--intrinsics", "0", "1", "1", "1"], "fx and fy must be positive, in pixels"),
         (["--intrinsics", "1", "1", "nan", "1"], "principal point must be finite"),
         (["--processing-size", "33x33"], "multiples of 8"),
         (["--processing-size", "aspect:1000000000"], "at most 4096 pixels a side"),

@@ -128,6 +128,51 @@ def test_measurements_too_far_in_time_are_none(tmp_path: Path) -> None:
     assert [moment.measured for moment in BagCamera(options)] == [False, False]
 
 
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+def test_a_sensor_whose_clock_is_off_measures_nothing(tmp_path: Path, off_s: float) -> None:
+    messages = []
+    for i in range(30):
+        stamp = START + i * SECOND // 2
+        sensor = bags.scan(stamp + round(off_s * SECOND), [2.0, 2.0, 2.0])
+        messages += [
+            ("/camera_info", stamp, info(stamp)),
+            ("/image", stamp, bags.image(stamp, picture(i), "rgb8")),
+            ("/scan", stamp, sensor),
+        ]
+    path = bags.write_bag(tmp_path / "bag", messages, StoragePlugin.MCAP)
+    moments = list(BagCamera(BagCameraOptions(path)))
+    assert len(moments) == 30
+    assert not any(moment.measured for moment in moments)
+
+
+def test_a_damaged_transform_of_other_frames_is_not_read(tmp_path: Path) -> None:
+    broken = bags.static_transform("arm", "hand", (0, 0, 1), (0.0, 0.0, 0.0, 0.0))
+    depth = np.full((HEIGHT, WIDTH), 900, np.uint16)
+    path = bags.write_bag(
+        tmp_path / "bag",
+        [
+            ("/tf_static", START, broken),
+            ("/camera_info", START, info(START)),
+            ("/image", START, bags.image(START, picture(0), "rgb8")),
+            ("/depth", START, bags.image(START, depth, "16UC1")),
+        ],
+        StoragePlugin.MCAP,
+    )
+    assert depths(path)[0][0, 0] == pytest.approx(0.9)
+
+
+def test_the_current_folder_is_read_and_is_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = recording(tmp_path), tmp_path / "out"
+    command = ["bag", "extract", str(path), "--depth", "/front/depth", "--output"]
+    assert main([*command, str(output)]) == 0
+    monkeypatch.chdir(output)
+    assert len(FrameSet(Path(), "all").names) == 4
+    assert main([*command, "."]) == 1
+    assert ". is the current folder: name a new one" in capsys.readouterr().err
+
+
 def test_extract_writes_the_folder_that_training_reads(tmp_path: Path) -> None:
     path, output = recording(tmp_path, 5), tmp_path / "frames"
     arguments = ["bag", "extract", str(path), "--depth", "/front/depth", "--output", str(output)]
@@ -371,7 +416,11 @@ def test_splitting_by_time_by_hand() -> None:
             "--extrinsics: translation",
         ),
         (["--intrinsics", "0", "1", "2", "3"], "fx and fy must be positive"),
+        (["--intrinsics", "nan", "1", "2", "3"], "fx and fy must be positive"),
+        (["--intrinsics", "1", "1", "inf", "3"], "principal point must be finite"),
         (["--min-depth", "9", "--max-depth", "2"], "--min-depth must be below --max-depth"),
+        (["--tolerance", "nan"], "--tolerance must be 0 to 0.5 s"),
+        (["--tolerance", "0.6"], "--tolerance must be 0 to 0.5 s"),
         (["--scan", "/scan", "--every", "-1"], "every_s must be in"),
         (["--scan", "/scan", "--tolerance", "0"], "2 x fewer than 100 measured pixels"),
     ],

@@ -16,6 +16,7 @@ from helpers.training_configs import write_frames
 from d3_ros.__main__ import main
 from d3_ros.bench.alignment import timings
 from d3_ros.data.held_out_points import draw_points
+from d3_ros.data.labelled_frame import LabelledFrame
 from d3_ros.data.readers import frame_folders
 from d3_ros.errors import DataError
 from d3_ros.evaluation.scale import ScaleFrame, interpolate, mean_score, score
@@ -170,3 +171,38 @@ def test_the_picture_of_what_the_image_brings(monkeypatch: pytest.MonkeyPatch, t
     assert picture.shape[1] == pytest.approx(4 * 404, abs=8)
     first, second = np.split(picture, 2)
     assert first.shape == second.shape and first.std() > 10
+
+
+@pytest.mark.parametrize(
+    "content, frames, said",
+    [
+        (b"no zip", 1, "is damaged or has no 'relative'"),
+        ({"other": np.ones((6, 8))}, 1, "is damaged or has no 'relative'"),
+        ({"relative": np.arange(12.0).reshape(3, 4)}, 1, "the depth (6, 8)"),
+        ({"relative": np.arange(48.0).reshape(6, 8)}, 2, "is of one frame, and the folder has 2"),
+    ],
+)
+def test_a_predicted_depth_that_does_not_fit_is_one_line(tmp_path, content, frames, said):
+    for kind in ("rgb", "depth"):
+        (tmp_path / kind).mkdir()
+    for index in range(frames):
+        cv2.imwrite(str(tmp_path / f"rgb/{index}.png"), np.full((6, 8, 3), 9, np.uint8))
+        cv2.imwrite(str(tmp_path / f"depth/{index}.png"), np.full((6, 8), 900, np.uint16))
+    if isinstance(content, bytes):
+        (tmp_path / "predicted.npz").write_bytes(content)
+    else:
+        np.savez(tmp_path / "predicted.npz", **content)
+    with pytest.raises(DataError) as refused:
+        list(load_frames(tmp_path, lambda rgb: rgb[..., 0], 9))
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_relative_depth_is_resized_to_the_labels(tmp_path, monkeypatch):
+    """As of the official layout, whose depth may have another size than the picture."""
+    labelled = LabelledFrame(
+        np.full((12, 16, 3), 9, np.uint8), np.ones((6, 8), np.float32), None, None
+    )
+    reader = mock.Mock(names=["a"], read=lambda name: labelled)
+    monkeypatch.setattr("d3_ros.evaluation.scale_frames.open_readers", lambda folder: [reader])
+    (one,) = load_frames(tmp_path, lambda rgb: np.ones(rgb.shape[:2], np.float32), 9)
+    assert one.relative.shape == one.truth.shape == one.rgb.shape[:2] == (6, 8)

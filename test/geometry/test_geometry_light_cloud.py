@@ -83,6 +83,20 @@ def test_what_is_too_near_hides_nothing_behind_it() -> None:
     assert (cloud[:, 2] == 2.0).all()
 
 
+def test_a_pixel_without_a_ray_hides_nothing_behind_it() -> None:
+    fisheye = CameraIntrinsics(64, 48, 9.0, 9.0, 31.5, 23.5, "equidistant", (-0.03, 0.0, 0.0, 0.0))
+    rays = ray_map(fisheye)
+    without = ~np.isfinite(rays[..., 0])
+    blocks = without.reshape(6, 8, 8, 8).any(axis=(1, 3)) & ~without.reshape(6, 8, 8, 8).all(
+        axis=(1, 3)
+    )
+    assert blocks.any(), "blocks that the edge of the lens goes through"
+    depth = np.where(without, 0.5, 2.0).astype(np.float32)
+    cloud = light_cloud(depth, fisheye, stride=8)
+    assert len(cloud) == (~without).reshape(6, 8, 8, 8).any(axis=(1, 3)).sum()
+    assert (cloud[:, 2] == 2.0).all()
+
+
 def test_one_point_a_voxel() -> None:
     depth = np.random.default_rng(3).uniform(1.0, 3.0, (48, 64)).astype(np.float32)
     every = light_cloud(depth, ROOM, stride=2)

@@ -240,7 +240,9 @@ def test_damaged_missing_and_foreign_graphs(copy: Path) -> None:
     [
         ({"codec": "x"}, "codec must be vae or tiny"),
         ({"precision": "fp8"}, "precision is unknown"),
+        ({"precision": []}, "precision is unknown"),
         ({"tasks": ["matting"]}, "tasks must be those of the bundle"),
+        ({"tasks": [["depth"]]}, "tasks must be those of the bundle"),
         ({"tasks": []}, "tasks must be a list"),
         ({"size_multiple": 0}, "size_multiple must be from 1"),
         ({"size_multiple": float("inf")}, "holds no whole numbers"),

@@ -187,6 +187,27 @@ def test_a_preset_may_be_a_file_and_must_be_one(tmp_path: Path) -> None:
         remapped(preset="kinect")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"topics: [", "expected the node content"),
+        (b"topics: {image: '\xff'}", "can't decode byte"),
+        (b"- image", "must have keys: frame, topics, parameters"),
+        (b"topics: [/image]", "below 'topics:' there must be lines 'name: value'"),
+        (b"parameters: 3", "below 'parameters:' there must be lines 'name: value'"),
+    ],
+)
+def test_a_preset_file_that_is_none_is_told_in_one_line(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_bytes(content)
+    with pytest.raises(RuntimeError) as refused:
+        remapped(preset=str(own))
+    assert f"preset '{own}'" in str(refused.value) and message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_parameters_come_from_defaults_then_preset_then_file_then_arguments(
     tmp_path: Path,
 ) -> None:

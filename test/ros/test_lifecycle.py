@@ -21,8 +21,10 @@ from helpers.waiting import PATIENCE_S, wait_until
 from rclpy.parameter import Parameter
 
 from d3_ros.errors import DeviceError
+from d3_ros.pipeline import DepthPipeline, FrameRequest
 from d3_ros.ros.node.loading import load_network
 from d3_ros.ros.topics import DEPTH, NORMALS, RELATIVE
+from d3_ros.types import D3Prediction, DepthFrame
 
 pytestmark = pytest.mark.ros
 ros = pytest.fixture(scope="module", autouse=True)(ros_context)
@@ -97,6 +99,33 @@ def test_transitions_do_not_wait_for_the_network() -> None:
         assert not robot.answers(RELATIVE, header)
 
 
+def test_a_frame_from_before_an_activation_leaves_the_new_scale_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finished: list[float] = []
+    finish = DepthPipeline.finish
+
+    def counted(
+        pipeline: DepthPipeline, request: FrameRequest, prediction: D3Prediction
+    ) -> DepthFrame:
+        finished.append(request.stamp)
+        return finish(pipeline, request, prediction)
+
+    monkeypatch.setattr(DepthPipeline, "finish", counted)
+    network = StandIn()
+    go_on = threading.Event()
+    network.before = lambda: bool(go_on.wait(PATIENCE_S))
+    with Robot(network, topics=(RELATIVE,)) as robot:
+        robot.show()
+        wait_until(lambda: network.asked, "the image is in the network")
+        assert robot.change("deactivate")
+        assert robot.change("activate")
+        go_on.set()
+        robot.wait_until_connected()
+        robot.wait_for(RELATIVE, robot.show().header)
+        assert len(finished) == 1, "the image of the second activation alone"
+
+
 def test_a_frame_that_outlives_cleanup_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d3_ros.ros.node.predictor_node.LAST_FRAME_S", 0.2)
     network = StandIn()
@@ -160,6 +189,7 @@ def test_an_error_on_the_way_down_releases_everything(monkeypatch: pytest.Monkey
         monkeypatch.undo()
         wait_until(lambda: robot.said("deactivate failed", "stuck"), "the traceback")
         assert robot.state() in ("unconfigured", "finalized")
+        assert robot.node._failure == "deactivate failed: RuntimeError: stuck", "for diagnostics"
 
 
 # With the real network

@@ -235,6 +235,20 @@ def test_a_step_below_that_cannot_be_loaded_is_survived() -> None:
     assert len(rig.said) == 2
 
 
+def test_a_model_without_fp16_goes_to_a_smaller_size_when_memory_is_short() -> None:
+    """As on ONNX Runtime with graphs in fp32 alone."""
+
+    def fault(network: Network, rgb: np.ndarray) -> Exception | None:
+        return DeviceError("too little free memory") if network.size == "bundle" else None
+
+    rig = Rig(fault, dtype="fp32")
+    rig.refuse.add("fp16")
+    assert isinstance(rig.predict()[0], D3Prediction)
+    assert rig.loaded == [("fp32", "bundle"), ("fp32", "384x384")]
+    assert "cannot step down: no room for fp16" in rig.said
+    assert rig.guard.reason == "stepped down to fp32, 384x384 pixels: too little free memory"
+
+
 @pytest.mark.parametrize("size", ["bundle", "aspect", "aspect:384", "480x640"])
 def test_a_size_is_told_in_words_before_the_first_image(size: str) -> None:
     words = {

@@ -366,7 +366,10 @@ def test_stages_are_measured_also_when_they_fail() -> None:
     stage.next_frame()
     stage.add("other", 5.0)
     assert stage.percentiles()["other"] == pytest.approx((4.0, 4.9))
+    meanwhile = stage.frames  # of another thread, which is about to add to it
     stage.clear()
+    assert stage.percentiles() == {}
+    meanwhile[-1]["other"] = 7.0
     assert stage.percentiles() == {}
     assert median_and_p95([]) == pytest.approx((float("nan"),) * 2, nan_ok=True)
 

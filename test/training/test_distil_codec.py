@@ -234,3 +234,9 @@ def test_a_damaged_checkpoint_is_one_line(tiny_bundle: Path, images: Path, tmp_p
         with pytest.raises(DataError, match="does not fit this configuration") as failure:
             training.distil(config(tiny_bundle, images), tmp_path / "run")
         assert "\n" not in str(failure.value)
+
+
+def test_a_configuration_without_a_folder_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    """An empty path would mean the current folder, with all that is below it."""
+    with pytest.raises(DataError, match="data is empty: give data=FOLDER"):
+        training.distil(config(tiny_bundle, Path("x"), data=""), tmp_path / "run")

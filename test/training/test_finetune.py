@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import cv2
@@ -109,6 +110,13 @@ def test_what_is_not_better_is_not_called_better(
     assert len(error.strip().splitlines()[-1]) < 600
     assert not output.exists()
     assert load_bundle(tmp_path / "mine.run/training/last").name == "mine"
+    # What is left of it is not taken for a run of other settings, or of another recording.
+    other = ("optimizer.learning_rate=1e-3", "stages=[{size: null, batch: 4, steps: 1}]")
+    assert main(command(bag, start, output, *other)) == 1
+    assert "is finished, with other settings (optimizer.learning_rate" in capsys.readouterr().err
+    shutil.copytree(bag, tmp_path / "other_bag")
+    assert main(command(tmp_path / "other_bag", start, output, *settings)) == 1
+    assert f"was extracted from {bag}" in capsys.readouterr().err
 
 
 def test_what_became_worse_is_told(
@@ -176,6 +184,8 @@ def test_the_configuration_fits_the_bundle(start: Path, tmp_path: Path) -> None:
     assert config.model.lora is None
     assert config.model.start == "d3_nano"
     assert (config.name, config.seed) == ("mine", 5)
+    for name in ("20240501", "2024-05-01", "on", "küche: oben"):  # YAML has other ideas of these
+        assert finetune_config("d3_nano", tmp_path, tmp_path / name, None, []).name == name
     assert config.data.datasets[0].path == str(tmp_path)
     large = finetune_config(
         "d3_nano",

@@ -154,3 +154,18 @@ def test_a_vae_has_a_learning_rate_of_its_own(tmp_path: Path, kind: str) -> None
     }
     for name, weight in model.named_parameters():
         assert factors[id(weight)] == (4.0 if name.startswith("network.vae.") else 1.0)
+
+
+def test_a_step_whose_gradient_overflowed_in_fp16_changes_nothing() -> None:
+    """The loss scaler of fp16 sets `found_inf` and leaves the step to the optimiser."""
+    weight = nn.Parameter(torch.ones(4, 4))
+    optimizer = Muon([{"params": [weight], "matrices": True}], lr=0.1)
+    weight.grad = torch.full((4, 4), torch.inf)
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert torch.equal(weight, torch.ones(4, 4))
+    weight.grad = torch.eye(4)
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+    assert not torch.equal(weight, torch.ones(4, 4))
+    assert weight.isfinite().all()

@@ -129,6 +129,14 @@ def test_a_recipe_goes_from_rendering_to_a_bundle_over_an_interruption(
         ("recipe", RECIPE.replace("first.yaml, ", ""), "first/last"),  # a start that is not made
         ("recipe", RECIPE.replace("first.yaml, ", 5 * "first.yaml, "), "1 to 4, not 6"),
         ("recipe", RECIPE.replace("test: 4", "test: 8"), "more than 8 frames"),
+        ("recipe", RECIPE.replace("test: 4", "height_m: [2, 1], tilt_deg: [0, 1]"), "must rise"),
+        (
+            "recipe",
+            RECIPE.replace("test: 4", "intrinsics: [0, 9, 9, 9]"),
+            "fx and fy of intrinsics",
+        ),
+        ("recipe", RECIPE.replace("second.yaml", "data.yaml"), "none may be called data"),
+        ("second", SECOND.replace("first/last", '""'), "model.start must be"),
         ("recipe", RECIPE.replace("name: solids", "name: ../solids"), "name of a folder"),
         ("recipe", RECIPE.replace("shapes", "shape"), "unknown kind of scene 'shape'"),
         (

@@ -34,6 +34,7 @@ from d3_ros.training.loading.datasets import MixedSource, open_source
 from d3_ros.training.loading.sample import Batch, Sample
 from d3_ros.training.loop import checkpoints
 from d3_ros.training.loop import run as runs
+from d3_ros.training.loop.same_settings import check_settings, keep_settings
 from d3_ros.training.loop.train import attention_kernel, refuse_non_finite, train
 
 # Trains, one after the other, the runs of a JSON list: [data, output, [overrides ...]].
@@ -451,8 +452,38 @@ def test_another_network_does_not_take_a_checkpoint(
     frames: Path, whole: Path, tmp_path: Path
 ) -> None:
     other = small_config(frames, "model.new.unet_channels=[16, 32]")
-    with pytest.raises(DataError, match=r"does not fit this configuration.*another output folder"):
+    with pytest.raises(
+        DataError, match=r"other settings \(model\.new\.unet_channels; .*another out"
+    ):
         train(other, whole)
+    # A folder of an earlier version, which kept no settings.
+    output = tmp_path / "old"
+    shutil.copytree(whole, output)
+    (output / "configuration.json").unlink()
+    with pytest.raises(DataError, match=r"does not fit this configuration.*another output folder"):
+        train(other, output)
+    assert not (output / "configuration.json").exists()
+
+
+def test_settings_of_a_run_that_goes_on(frames: Path, whole: Path, tmp_path: Path) -> None:
+    """Some may change in a run that is not finished, those of the machine in any."""
+    config = small_config(frames)
+    said: list[str] = []
+    for machine in ("workers=1", "threads=2", "every.log=3"):
+        check_settings(small_config(frames, machine), whole, 4, said.append)
+    assert not said
+    rate = small_config(frames, "optimizer.learning_rate=1e-4")
+    check_settings(rate, whole, 2, said.append)
+    assert said == [f"{whole}: goes on with other settings than before: optimizer.learning_rate"]
+    with pytest.raises(DataError, match=r"is finished, with other settings \(optimizer\.learning"):
+        check_settings(rate, whole, 4, said.append)
+    with pytest.raises(DataError, match=r"was begun, with other settings \(seed; "):
+        check_settings(small_config(frames, "seed=9"), whole, 2, said.append)
+    check_settings(small_config(frames, "seed=9"), whole, None, said.append)  # a run that begins
+    keep_settings(config, tmp_path)
+    (tmp_path / "configuration.json").write_text("{")
+    with pytest.raises(DataError, match=r"configuration\.json is damaged"):
+        check_settings(config, tmp_path, 2, said.append)
 
 
 def test_a_bundle_and_its_numbers_come_out(whole: Path) -> None:

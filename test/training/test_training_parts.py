@@ -238,6 +238,30 @@ def test_captions_need_a_text_encoder(frames: Path, base: Path, tiny_bundle: Pat
 # --- LoRA
 
 
+def test_lora_begins_with_the_same_matrices_for_the_same_seed(frames: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    start = write_bundle(
+        tmp_path / "start", plain_network(), name="plain", license="MIT", source="test"
+    )
+    given = ["model.new=null", "model.adapters=null", f"model.start={start}", LORA_TEXT]
+    config = small_config(frames, *given)
+    first, again = (start_from(config).network.unets["unet"].state_dict() for _ in "ab")
+    torch.rand(3)
+    other = start_from(dataclasses.replace(config, seed=4)).network.unets["unet"].state_dict()
+    matrices = [key for key in first if "lora_A" in key]
+    assert matrices
+    for key in matrices:
+        assert torch.equal(first[key], again[key])
+        assert not torch.equal(first[key], other[key])
+
+
+def test_image_sizes_that_the_network_cannot_have_are_told(frames: Path) -> None:
+    for stage in ("size: [17, 16]", "size: [16, 16], more_sizes: [[16, 17]]"):
+        config = small_config(frames, f"stages=[{{{stage}, batch: 2, steps: 2}}]")
+        with pytest.raises(DataError, match=r"stages: .*must be multiples of 2"):
+            start_from(config)
+
+
 def test_merged_lora_is_the_same_network() -> None:
     network = tiny_network(shared_unet=True)
     plain = outputs(network)

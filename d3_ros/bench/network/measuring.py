@@ -56,7 +56,7 @@ class Roofline:
 def time_in_turn(
     frames: Sequence[Callable[[], object]], device: torch.device, count: int
 ) -> list[Times]:
-    """Wall-clock time of `count` frames of each, in turn, each waited for; after warm-ups."""
+    """Wall-clock milliseconds of `count` runs of each frame, in turn, after some to warm up."""
     for frame in frames:
         for _ in range(WARM_UP_RUNS):
             frame()

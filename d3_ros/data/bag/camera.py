@@ -92,8 +92,12 @@ class BagCamera:
             )
         self.cut = contents.cut
         self._length = contents.topics[self.topics.image][1]
-        self._transforms = StaticTransforms(options.path)
         self._extrinsics: dict[tuple[str, str], np.ndarray] = {}
+
+    @cached_property
+    def _transforms(self) -> StaticTransforms:
+        """Read where they are needed: a bag without use for them may have damaged ones."""
+        return StaticTransforms(self.options.path)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -160,9 +164,9 @@ class CameraMoment:
 
     @property
     def jpeg(self) -> bytes | None:
-        """The camera's own JPEG file, if that file read as a picture shows what `rgb` shows.
+        """The message's JPEG file, if an ordinary decoder makes `rgb` of it; else None.
 
-        It does not where the message's `format` says that the picture is a Bayer mosaic, or that
+        The two differ if the message's `format` says that the picture is a Bayer mosaic, or that
         its channels are in the order RGB.
 
         Raises:
@@ -177,7 +181,7 @@ class CameraMoment:
 
     @cached_property
     def intrinsics(self) -> CameraIntrinsics:
-        """Of the image at its own size, with its distortion.
+        """The camera of the image at the image's own size, with the lens distortion.
 
         Raises:
             MessageError: there are none, or they do not fit the image.

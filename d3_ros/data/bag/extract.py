@@ -8,6 +8,7 @@ counted. camera.py reads the recording; here it is only a `RecordedCamera`.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,12 +21,12 @@ from tqdm import tqdm
 
 from d3_ros.data.plain_folder import (
     MAX_DEPTH_M,
-    UNFINISHED_SUFFIX,
     Split,
     camera_entry,
     encode_depth,
     new_folder,
     read_depth,
+    unfinished_folder,
     write_intrinsics,
     write_split,
 )
@@ -84,8 +85,9 @@ class ExtractOptions:
     `every_s`: least time between two, seconds. `min_motion`: least mean difference to the last one
     taken, of grey levels at 32 x 24 in units of their spread (a pan by 2 of 640 pixels has about
     0.02, an unlike image about 1); 0 takes all. `min_points`: fewest measured pixels.
-    `test_share`: share of the time, its end, that split.txt keeps for testing; 0: no split.txt.
-    `gap_s`: seconds before that end which are in neither part, because they look alike.
+    `test_share`: share of the frames, the last ones, that split.txt keeps for testing; 0: no
+    split.txt. `gap_s`: frames of so many seconds before the first test frame are in neither part,
+    because they resemble it.
     """
 
     every_s: float = 0.5
@@ -108,11 +110,12 @@ class ExtractOptions:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What came of it: how many images there were, were taken, and were left out, and why.
+    """The result of an extraction: how many images were read, taken, and left out for which reason.
 
-    `points`: measured pixels a frame, `coverage`: their share of the image, `spread`: share of 4 x
-    6 cells of the image that have one, `depth_m`: of what is measured; each its 5 %, 50 % and
-    95 % quantile over the frames.
+    The 5 %, 50 % and 95 % quantile over the taken frames: `points`, measured pixels of a frame;
+    `coverage`, their share of the image, in [0, 1]; `spread`, share of the 4 x 6 cells of the image
+    that have a measured pixel, in [0, 1]. `depth_m`: the 5 %, 50 % and 95 % quantile of a frame's
+    depth, metres, each the median over the frames.
     """
 
     images: int
@@ -147,22 +150,22 @@ class Extraction:
 def extract(
     recording: RecordedCamera, output: Path, options: ExtractOptions, source: Mapping[str, Any]
 ) -> Extraction:
-    """Write the frames of a recording into `output`, which appears when it is whole.
+    """Write the frames of a recording into the folder `output`, which appears when it is complete.
 
-    A call that was cut off left `output` with `.unfinished` behind its name; the same call goes on
-    from there and does not write again what is written.
+    An interrupted call leaves OUTPUT.unfinished. The same call, with the same source and options,
+    goes on from there and does not write again what is written; any other call starts anew.
 
     Args:
-        recording: what to read.
+        recording: the images and measurements to read.
         output: folder to make, in the layout of `plain_folder`.
-        options: which frames.
-        source: what the recording is, for extraction.json; another source does not go on.
+        options: which frames to take.
+        source: describes the recording; it is written to extraction.json.
 
     Raises:
         DataError: `output` exists, nothing is usable, or the recording cannot be read.
     """
     asked = json.loads(json.dumps({"source": dict(source), "options": asdict(options)}))
-    previous = output.with_name(output.name + UNFINISHED_SUFFIX) / EXTRACTION
+    previous = unfinished_folder(output) / EXTRACTION
     resume = _read_json(previous) == asked
     with new_folder(output, kinds=("rgb", "depth"), resume=resume) as folder:
         write_whole(folder / EXTRACTION, json.dumps(asked, indent=1))
@@ -182,6 +185,14 @@ def extract(
         _write_sheet(folder, index, report)
         write_whole(folder / EXTRACTION, json.dumps({**asked, "result": asdict(report)}, indent=1))
     return report
+
+
+def extracted_from(folder: Path) -> str | None:
+    """The path of the recording that a folder was extracted from; None where that is not known."""
+    made = _read_json(folder / EXTRACTION)
+    source = made.get("source") if isinstance(made, dict) else None
+    path = source.get("path") if isinstance(source, dict) else None
+    return path if isinstance(path, str) else None
 
 
 def _read_json(path: Path) -> Any:
@@ -235,7 +246,7 @@ def _write_frames(
                 continue
             depth, camera = moment.depth, moment.intrinsics
         except MessageError as error:
-            left_out[str(error)] += 1
+            left_out[re.sub(r" of \d+ bytes", "", str(error))] += 1  # one entry for all of a kind
             continue
         points = int(np.count_nonzero(depth <= MAX_DEPTH_M))
         if points < options.min_points:

@@ -30,8 +30,13 @@ POINTS, SCAN = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
 ROS1_FIELDS = {"D": "d", "K": "k", "R": "r", "P": "p"}  # of CameraInfo
 METADATA, STORAGE_SUFFIXES = "metadata.yaml", frozenset({".mcap", ".db3"})
-# A bag is in the order of reception: how much later than its image another message may arrive.
-LATE_NS = 500_000_000
+# Messages are read in the order of their reception. A measurement may be received up to this much
+# later than the image that it belongs to.
+LATE_S = 0.5
+LATE_NS = round(LATE_S * 1e9)
+# Measurements are kept at most this long after their reception, whatever their stamps say: the
+# sensor's clock may be ahead of the camera's, or behind.
+KEPT_NS = 10_000_000_000
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,9 @@ class Moment:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is a bag by its name: an .mcap, .db3 or .bag file, or a folder of the former.
+    """Whether a path looks like a bag, by names alone.
 
-    A folder is one with or without its metadata.yaml.
+    That is an .mcap, .db3 or .bag file, or a folder with a metadata.yaml or an .mcap or .db3 file.
     """
     if path.is_dir():
         return (path / METADATA).is_file() or bool(_storage_files(path))
@@ -80,7 +85,7 @@ def read_contents(path: Path) -> Contents:
     """
     with _opened(path) as reader:
         topics = {name: (info.msgtype or "", info.msgcount) for name, info in reader.topics.items()}
-        duration_s = reader.duration / 1e9 if topics else 0.0
+        duration_s = max(reader.duration, 0) / 1e9 if topics else 0.0  # no message: below 0
     files = _storage_files(path) if path.is_dir() else [path]
     cut = tuple(file.name for file in files if file.suffix == ".mcap" and is_cut(file))
     if cut and not topics:
@@ -130,6 +135,7 @@ def read_moments(
     wanted = [topic for topic in (image, info, *tolerances_ns) if topic]
     waiting: deque[tuple[int, Message]] = deque()
     found: dict[str, deque[tuple[int, Message]]] = {topic: deque() for topic in tolerances_ns}
+    received: dict[str, deque[int]] = {topic: deque() for topic in tolerances_ns}
     latest_info = None
 
     def moment(message: Message) -> Moment:
@@ -149,10 +155,13 @@ def read_moments(
         elif topic == info:
             latest_info = message
         else:
-            found[topic].append((stamp_ns(message), message))
+            kept, at = found[topic], received[topic]
+            kept.append((stamp_ns(message), message))
+            at.append(time_ns)
             oldest = stamp_ns(waiting[0][1]) if waiting else stamp_ns(message)
-            while found[topic][0][0] < oldest - 2 * LATE_NS:
-                found[topic].popleft()
+            while kept and (kept[0][0] < oldest - 2 * LATE_NS or at[0] < time_ns - KEPT_NS):
+                kept.popleft()
+                at.popleft()
     for _, message in waiting:
         yield moment(message)
 
@@ -164,7 +173,7 @@ def stamp_ns(message: Message) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[AnyReader]:
-    """`AnyReader` whose faults, while opening, are told in one line."""
+    """An open `AnyReader`; if it cannot be opened, a DataError says why in one line."""
     if path.exists() and not is_bag(path):
         raise DataError(
             f"{path} is no ROS bag: that is a folder with metadata.yaml, or with .mcap or .db3 "
@@ -206,7 +215,7 @@ def _reader(paths: Sequence[Any]) -> AnyReader:
 
 
 def _check_definitions(reader: AnyReader) -> None:
-    """Refuse a bag whose own definitions of the messages that are read here are not ROS's."""
+    """Refuse a bag in which a message type that is read here is defined otherwise than in ROS."""
     known, found = _ros2_types().fielddefs, reader.typestore.fielddefs
     waiting, checked = [IMAGE, COMPRESSED, CAMERA_INFO, POINTS, SCAN, TRANSFORMS], set()
     while waiting:

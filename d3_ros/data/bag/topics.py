@@ -44,7 +44,7 @@ def find_topics(
     sensor: str | None = None,
     kind: SensorKind | None = None,
 ) -> CameraTopics:
-    """The topics that were asked for, and what belongs to them by name or by being the only one.
+    """The topics of a camera: those asked for; others by their name, or if only one topic fits.
 
     Args:
         contents: of the bag.

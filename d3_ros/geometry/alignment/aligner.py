@@ -22,9 +22,9 @@ from d3_ros.geometry.alignment.settings import AlignmentSettings
 from d3_ros.geometry.alignment.uncertainty import ErrorModel, LeftOut, range_at
 from d3_ros.types import DepthFit
 
-# Most held-out points; the second number is for points so many that they are thinned anyway.
+# Most held-out points; the second number where there are more than `max_points`.
 MAX_HELD_OUT, MAX_HELD_OUT_DENSE = 64, 256
-# Up to so many points, the image guides the detail; more show the edges themselves.
+# Up to so many points, the image guides the detail; more points show the edges themselves.
 GUIDED_POINTS = 3000
 # 95 % of a normal distribution lie above its mean minus so many standard deviations.
 ONE_SIDED_95 = 1.645
@@ -44,7 +44,7 @@ class ScaleAligner:
         TypeError: a setting is unknown.
     """
 
-    # Whether points along which metres do not rise with relative depth are refused.
+    # Whether to refuse points whose metres do not rise with relative depth.
     _needs_slope = False
 
     def __init__(
@@ -162,7 +162,7 @@ class ScaleAligner:
         )
 
     def _split(self, points: Points, rng: np.random.Generator) -> tuple[Points, Points]:
-        """Held-out points, and all others in random order: their last ones are a fair sample."""
+        """Held-out points, and the others in random order, so that the last ones are a sample."""
         count, settings = len(points), self.settings
         shuffled = rng.permutation(count)
         most = MAX_HELD_OUT if count <= settings.max_points else MAX_HELD_OUT_DENSE

@@ -19,11 +19,12 @@ from d3_ros.geometry.camera import project, ray_map
 from d3_ros.geometry.rigid import inverse_rigid
 from d3_ros.types import CameraIntrinsics
 
-# A carried point is contradicted when none of so many measured points next to it, within so many
-# of their spacings, is alike: in log depth, or in what the global fit lacks there.
+# The measured points beside a carried one are its NEIGHBOURS nearest within REACH_SPACINGS point
+# spacings. They contradict it when none of them agrees with it: depth, or depth over that of the
+# global fit, differs by less than ALIKE (logarithm).
 NEIGHBOURS, REACH_SPACINGS, ALIKE = 2, 2.0, 0.1
-# What the global fit lacks at a point changes by less than this (log depth) while the network sees
-# the same thing there; a change that all points share is one of the fit.
+# While the network sees the same thing at a carried point, its depth over that of the global fit
+# changes by less than this (logarithm). The median change of all points comes from the fit itself.
 SAME_RESIDUAL = 0.15
 # If fewer carried points than this agree with the measured ones, the camera's pose has jumped.
 LEAST_AGREEING = 0.5
@@ -52,7 +53,7 @@ class CameraView:
 @dataclass(frozen=True)
 class _Memory:
     """Points in the fixed frame: `xyz` (N, 3) metres, `stamp` (N,) of the measurement, seconds,
-    `residual` (N,) log of their depth over that of the global fit, then."""
+    `residual` (N,) log of measured depth over depth by the global fit at that time."""
 
     xyz: np.ndarray
     stamp: np.ndarray
@@ -126,7 +127,7 @@ class CarriedPoints:
         return seen[kept]
 
     def remember(self, view: CameraView, measured: Points, fit: GlobalFit, stamp: float) -> None:
-        """Add the points of this frame to those that `seen_from` gave.
+        """Store this frame's points beside the earlier ones that `seen_from` has kept.
 
         Args:
             view: of this frame.

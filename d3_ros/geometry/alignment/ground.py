@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from d3_ros.geometry.alignment.aligner import ScaleAligner
-from d3_ros.geometry.ground import floor_depth
+from d3_ros.geometry.ground import MAX_TILT_RAD, MIN_SHARE, floor_depth
 from d3_ros.types import CameraIntrinsics, CameraMounting, DepthFit
 
 # One floor pixel in so many columns and rows is enough for two numbers.
@@ -31,7 +31,9 @@ class GroundAligner:
             lies on one plane, and bending the rest to it would be a guess.
     """
 
-    def __init__(self, max_tilt_rad: float = 0.26, min_share: float = 0.03, **settings: Any):
+    def __init__(
+        self, max_tilt_rad: float = MAX_TILT_RAD, min_share: float = MIN_SHARE, **settings: Any
+    ):
         self._floor = {"max_tilt_deg": float(np.rad2deg(max_tilt_rad)), "min_share": min_share}
         self._aligner = _FloorScale(**{**settings, "local_correction": False})
 

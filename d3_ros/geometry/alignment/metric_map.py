@@ -40,7 +40,7 @@ class MetricMap:
     def log_depth(
         self, relative: np.ndarray, top: int = 0, height: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Log of metres by the global fit, and with the field, of relative depth (h, W).
+        """Relative depth (h, W) to two arrays of log metres: by the fit alone, and with the field.
 
         Args:
             relative: of an image, or of a band of one.
@@ -50,7 +50,7 @@ class MetricMap:
         by_fit = relative * np.float32(self.fit.affine.scale)
         by_fit += np.float32(self.fit.affine.shift)
         if self.fit.domain != "log":
-            # Behind the camera becomes nearer than anything, in disparity farther.
+            # A value <= 0 becomes the nearest depth, in the domain of disparity the farthest.
             np.maximum(by_fit, np.float32(LEAST_AFFINE), out=by_fit)
             by_fit = np.asarray(cv2.log(by_fit, dst=by_fit))
             if self.fit.domain == "disparity":

@@ -27,18 +27,19 @@ STEP_POWER, STEP_OFFSET = 0.3, 0.01
 RANGE_POWER, RANGE_OFFSET, WINDOW = 0.385, 0.01, 9
 # The smaller side of the rectangle around the points.
 EXTENT_POWER, EXTENT_OFFSET = -0.1, 0.05
-# Mean error of the left-out points around the nearest point, so many of them. It says nothing about
-# pixels outside the rectangle around all points: over `OUTSIDE` beyond it, it turns to
-# `ERROR_OUTSIDE`.
+# Mean error of the LEFT_OUT_AROUND left-out points around the nearest point. It says nothing about
+# pixels outside the rectangle around all points: within the distance OUTSIDE of the rectangle it
+# changes to ERROR_OUTSIDE.
 ERROR_POWER, ERROR_OFFSET, LEFT_OUT_AROUND = 0.598, 0.003, 6
 OUTSIDE, ERROR_OUTSIDE = 0.05, 0.129
-# The left-out points of a frame calibrate it: a quantile of their error over what is expected of
-# them, against the usual one. Few points count less: `USUAL_WEIGHT` points are as usual.
+# The left-out points of a frame calibrate it: sigma is multiplied by the QUANTILE of actual over
+# expected error at them, relative to its usual value USUAL_QUANTILE. With n points, the factor is
+# taken to the power n / (n + USUAL_WEIGHT): few points change little.
 QUANTILE, USUAL_QUANTILE, QUANTILE_OFFSET, USUAL_WEIGHT = 0.68, 0.75, 0.05, 8.0
 # More than `MANY` points show their own errors well, and less of what lies at edges between them:
 # sigma grows with their number to this power, up to `MOST` points.
 MANY, MOST, MANY_POWER = 100, 2000, 0.06
-# Left-out points that are believed less than this are outliers.
+# Left-out points whose weight is below this are outliers of the sensor.
 BELIEVED = 0.5
 LEAST_ERROR, MOST_ERROR = 1e-3, 3.0
 # Pixels are looked at in steps of this many.
@@ -60,10 +61,10 @@ LEAST_WEIGHT = 1e-6
 
 @dataclass(frozen=True)
 class LeftOut:
-    """M points that were predicted without themselves.
+    """M sensor points and the error of a prediction at each, made without that point if possible.
 
-    `rows`, `columns`, `depth`: where they are, in pixels and metres. `error`: relative to the
-    sensor's depth, finite. `weight`: how far each point is believed, 0 to 1.
+    `rows`, `columns`: pixels. `depth`: the sensor's, metres. `error`: |predicted - depth| / depth,
+    finite. `weight`: how far each point is believed, 0 to 1.
     """
 
     rows: np.ndarray
@@ -104,8 +105,8 @@ class ErrorModel:
 
     `points`: N of the sensor's. `left_out`: (N,) mean error of the left-out points around each.
     `guess`: nothing is known away from the points. `age_s`: of the fit, 0 when measured.
-    `lost_error`: relative error by which a held fit is worse without its local correction.
-    `log_factor`: by how much the frame's errors are larger than usual.
+    `lost_error`: relative error that is added to a held fit without its local correction.
+    `log_factor`: logarithm of this frame's errors over the usual ones; see `calibrated`.
     """
 
     points: Points

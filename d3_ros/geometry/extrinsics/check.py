@@ -24,18 +24,20 @@ MAX_TURN_DEG, MAX_SHIFT_M = 3.0, 0.10
 MIN_EDGES, MIN_FRAMES = 100, 2
 # More edges than these are thinned.
 MAX_EDGES = 30_000
-# An axis of the image is checked when its edges weigh this much.
+# An axis of the image (u or v) is checked when the edges across it have this total weight.
 MIN_WEIGHT = 25.0
-# A mean displacement of the edges below this, in degrees and in gaps between the sensor's points,
-# is no error: the measurement is not finer.
+# A smaller mean displacement of the edges is no error, because the measurement is not finer: in
+# degrees, and as a share of the gap between the two sensor points beside an edge.
 TOLERANCE_DEG, TOLERANCE_GAPS = 0.2, 0.5
 # An uncertainty above this, or above a gap, is too much to call a calibration right.
 MAX_UNCERTAINTY_DEG = 0.75
 # Held-out edges must fit better by this many standard errors.
 MIN_T = 2.0
-# The other kind of error is told, too, when its offset gains this share on held-out edges.
+# The best correction of the other kind (turn or shift) is reported, too, when it improves the fit
+# of held-out edges by this share of what the first one does.
 SIMILAR = 0.8
-# Frames are judged in blocks, because neighbours in time show the same things.
+# Frames are grouped into blocks, because neighbours in time show the same things. Then: folds of
+# the cross-validation, and bootstrap samples.
 BLOCKS, FOLDS, RESAMPLES = 20, 20, 300
 
 
@@ -43,7 +45,7 @@ BLOCKS, FOLDS, RESAMPLES = 20, 20, 300
 class ExtrinsicsCheck:
     """What edges say about `T_camera_sensor`.
 
-    frames, edges: that were seen.
+    frames, edges: number of frames with depth edges, and of these edges.
     score: 1 when no small offset fits better, 0 when the calibration fits as by chance. Right
         calibrations have 0.9 and more.
     kind, offset: the correction that fits best, either a turn or a shift; (6,) radians about and
@@ -79,7 +81,10 @@ class ExtrinsicsCheck:
 
 @dataclass(frozen=True)
 class _Search:
-    """Scores of all parts of a recording at all offsets of one kind; offset 0 is no motion."""
+    """Scores of U parts of a recording at M offsets of one kind (turns, or shifts).
+
+    A part is one strip of the image in one block of frames. The first offset is no motion.
+    """
 
     offsets: np.ndarray  # (M, 6)
     scores: np.ndarray  # (U, M)
@@ -158,7 +163,7 @@ def _t_value(gains: np.ndarray) -> float:
 
 
 def _held_out_gains(search: _Search, folds: np.ndarray) -> np.ndarray:
-    """(U,) by how much each part fits better at the offset that the other folds found."""
+    """(U,) how much better each part scores at the best offset of the other folds than at none."""
     without = (folds != np.arange(folds.max() + 1)[:, None]).astype(np.float64)
     found = search.best(without)[folds]
     return search.scores[np.arange(len(folds)), found] - search.scores[:, 0]
@@ -252,7 +257,10 @@ def _angle(offsets: np.ndarray, metric: np.ndarray) -> np.ndarray:
 
 
 def _score(search: _Search, turns: _Search, metric: np.ndarray) -> float:
-    """1 for the best fit, 0 for that of turns by more than half of what was searched."""
+    """How well the calibration fits: 1 as well as the best offset, 0 no better than by chance.
+
+    Chance is the mean score of turns that move the edges by more than half of `MAX_TURN_DEG`.
+    """
     totals = turns.scores.sum(axis=0)
     chance = totals[_angle(turns.offsets, metric) > MAX_TURN_DEG / 2].mean()
     here = search.scores[:, 0].sum()

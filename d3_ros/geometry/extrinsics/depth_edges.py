@@ -18,8 +18,8 @@ from d3_ros.types import CameraIntrinsics
 
 # More points than these are thinned: it keeps the search for neighbours below 0.1 s.
 MAX_POINTS = 40_000
-# Among so many nearest directions a neighbour is looked for, up to this distance (tangent of the
-# angle), with the direction across stretched by this factor.
+# A point's neighbour is looked for among its NEIGHBOURS nearest directions, at most REACH away
+# (tangent of the angle). Distances across the searched direction count STRETCH times.
 NEIGHBOURS, REACH, STRETCH = 8, 0.05, 4.0
 # An edge between points farther apart than this (tangent) is not well known, and weighs less.
 PRECISE = 0.01
@@ -127,7 +127,7 @@ def _jumps(
     for side in range(4):
         opposite = (side + 2) % 4
         there = np.isfinite(lengths[side])
-        # The surface goes on as it came: inverse depth falls as it fell from the other neighbour.
+        # Without a jump, inverse depth falls on as it fell from the neighbour on the other side.
         with np.errstate(invalid="ignore"):
             slope = (inverse[found[opposite]] - inverse) / lengths[opposite]
         slope = np.where(np.isfinite(lengths[opposite]), np.maximum(slope, 0.0), 0.0)

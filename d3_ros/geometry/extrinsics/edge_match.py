@@ -12,9 +12,9 @@ from d3_ros.geometry.extrinsics.depth_edges import depth_edges
 from d3_ros.geometry.extrinsics.image_edges import edge_strength
 from d3_ros.types import CameraIntrinsics
 
-# Edges of one frame beyond these are left out, by chance.
+# Most edges of one frame; of more, a random sample of this size is used.
 MAX_EDGES = 4000
-# A frame's edges are judged in strips of the image, which count as separate witnesses.
+# The image is cut into this many upright strips. Each is scored as an observation of its own.
 STRIPS = 16
 # Steps of the numerical derivative: radians and metres.
 STEP = 1e-3

@@ -186,7 +186,8 @@ def _fetch_file(source: HubSource, commit: str, file: RepoSibling, path: Path) -
 def _select(source: HubSource, siblings: list[RepoSibling]) -> list[RepoSibling]:
     for pattern in source.patterns:
         if not any(fnmatch(file.rfilename, pattern) for file in siblings):
-            raise DataError(f"{source.repo} has no {pattern} at revision {source.revision}")
+            revision = source.revision or "main"
+            raise DataError(f"{source.repo} has no {pattern} at revision {revision}")
     return [
         file
         for file in siblings

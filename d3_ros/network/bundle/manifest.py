@@ -17,7 +17,7 @@ from d3_ros.network.model.task_spec import TaskSpec
 from d3_ros.types import TASKS, Task
 
 FORMAT = 1
-# Each is refused, and named, by versions of d3_ros that know only what came before it.
+# A d3_ros that does not know a format refuses the bundle and names the format.
 FORMAT_WITH_ONNX = 2
 FORMAT_WITH_SKIPS = 3
 FORMATS = (FORMAT, FORMAT_WITH_ONNX, FORMAT_WITH_SKIPS)
@@ -179,7 +179,8 @@ def _parse_onnx(content: Any, tasks: set[str], where: str) -> tuple[OnnxExport, 
         _require(entry["codec"] in get_args(Codec), where, "codec must be vae or tiny")
         _require(entry["precision"] in ONNX_PRECISIONS, where, "precision is unknown")
         _require(isinstance(own, list) and bool(own), where, "tasks must be a list")
-        _require(all(task in tasks for task in own), where, "tasks must be those of the bundle")
+        known = all(isinstance(task, str) and task in tasks for task in own)
+        _require(known, where, "tasks must be those of the bundle")
         _require(_are_integers([multiple, opset], 2), where, "holds no whole numbers")
         _require(1 <= multiple <= 256, where, "size_multiple must be from 1 to 256")
         _require(_is_number(tolerance) and 0 < tolerance < 1, where, "tolerance must be in (0, 1)")
@@ -188,7 +189,8 @@ def _parse_onnx(content: Any, tasks: set[str], where: str) -> tuple[OnnxExport, 
             where,
             "versions must map packages to texts",
         )
-        exports.append(OnnxExport(**{**entry, "tasks": tuple(own)}))
+        whole = {"size_multiple": int(multiple), "opset": int(opset)}  # JSON may have 8.0
+        exports.append(OnnxExport(**{**entry, **whole, "tasks": tuple(own)}))
     kinds = [(export.codec, export.precision) for export in exports]
     _require(len(set(kinds)) == len(kinds), where, "names a codec and precision twice")
     return tuple(exports)

@@ -40,8 +40,8 @@ from d3_ros.network.inference.specialise import EXACT, SpecialisedNetwork, speci
 from d3_ros.types import Task
 
 OPSET = 18
-# The exporter records which way a UNet takes at the size that it sees; at a latent size that its
-# levels do not divide evenly, it takes the way that is right for every size.
+# Tracing records the code path for one latent size. At a size that a UNet's levels do not divide
+# evenly, that is the path which is right for every size.
 TRACED_LATENT = (21, 28)
 # (batch, height, width) of latents, no two alike at any level of a UNet.
 SIMPLIFIED_FOR = ((1, 12, 20), (2, 26, 33), (3, 41, 9))
@@ -153,8 +153,9 @@ def added_export(
     codec: Codec,
     tasks: Sequence[Task] | None,
 ) -> Iterator[ExportJob]:
-    """A copy of a bundle, to which the caller adds an export; it takes its place at the end.
+    """Yields a job for the caller to write graphs into, in a copy of the bundle.
 
+    At the end the copy becomes `output`, or replaces the bundle; after an error it is removed.
     Arguments and errors are those of `export_bundle`.
     """
     onnx = _import_onnx()

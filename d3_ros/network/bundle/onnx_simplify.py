@@ -17,7 +17,7 @@ from d3_ros.network.inference.onnx_runtime import ERRORS_ONLY
 
 OnnxModel: TypeAlias = Any
 OnnxNode: TypeAlias = Any
-# What a constant may pass, on its way to a matrix product, without losing a batch axis of one.
+# Operators between a constant and a matrix product that keep a batch axis of size one.
 KEEPS_BATCH = ("Reshape", "Transpose", "Mul", "Cast")
 LARGEST_CONSTANT = 256  # numbers; what is larger is a weight
 
@@ -142,9 +142,10 @@ def _drop_repeated_constants(model: OnnxModel) -> None:
 
 
 def _fix_shapes(model: OnnxModel, examples: Sequence[np.ndarray]) -> None:
-    """What follows from shapes alone, and is the same for every input, becomes a constant.
+    """Replace by constants what follows from shapes alone and is the same for every example.
 
-    So do the targets of `Reshape` whose sizes are constant, copied (0), or one left over (-1).
+    A target shape of `Reshape` becomes constant, too, where each of its sizes is a constant, the
+    size of the data's same axis (0), or, for at most one, inferred by the operator (-1).
     """
     from onnx import numpy_helper
 
@@ -274,7 +275,7 @@ def _drop_divisions_by_one(model: OnnxModel) -> None:
 
 
 def _bypass(graph: Any, useless: Callable[[OnnxNode], bool]) -> None:
-    """Remove nodes; what read their output reads their first input. The graph's output stays."""
+    """Remove useless nodes, whose readers get their first input; the graph's outputs stay."""
     outputs = {output.name for output in graph.output}
     renamed: dict[str, str] = {}
     nodes = []

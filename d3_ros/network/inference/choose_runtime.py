@@ -74,7 +74,7 @@ def _usable_export(
     precision = "fp32" if dtype == "auto" else dtype
     exports = [e for e in manifest.onnx if (e.codec, e.precision) == (codec, precision)]
     if optimisations is not None:
-        return None, "its graphs are specialised already"
+        return None, "its graphs are specialised already (specialise: false needs PyTorch)"
     if find_spec("onnxruntime") is None:
         return None, "onnxruntime is not installed"
     if not exports:

@@ -30,11 +30,6 @@ class LatencyState:
     target_ms: float
     changes: int
 
-    @property
-    def met(self) -> bool:
-        """False when even the median is slower than the target."""
-        return not self.latency_ms > self.target_ms
-
 
 class SizeController:
     """Chooses among sizes by the latency of the frames so far.

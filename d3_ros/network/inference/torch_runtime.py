@@ -153,7 +153,8 @@ class HostLink:
     def upload(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """N times (H, W, 3) uint8 of any strides, perhaps read-only -> (N, H, W, 3) on the device.
 
-        The buffer behind it is used again by the next upload: `download` in between.
+        All uploads share one host buffer, which a copy may still be reading on return; on the CPU
+        the result is the buffer. So call `download`, which waits, before the next upload.
         """
         shape = (len(images), *images[0].shape)
         if self._staging.shape != shape:

@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 up to a sixteenth or a thirty-second of the picture: features of photographs.
 
-The network that a codec's decoders look at the picture with may begin with these layers. Their
-weights were trained to name what is on photographs (ImageNet), so they know textures and things
-that rendered frames do not show. `training/loop/pretrained_backbone.py` brings the weights; a
-bundle has them like all others. Batch normalisation is part of the convolutions.
+A codec with skips may compute the picture's features with these layers. They were trained to
+classify photographs (ImageNet), so they know textures and things that rendered frames do not show.
+`training/loop/pretrained_backbone.py` brings the weights; a bundle stores them like all others.
+Batch normalisation is part of the convolutions.
 
 Source: EfficientNet, arXiv 1905.11946, in its "Lite" form: ReLU6, no squeeze and excitation.
 """
@@ -25,7 +25,7 @@ STAGES = (
     (5, 2, 192, 6, 4),
     (3, 1, 320, 6, 1),
 )
-LEVEL_STAGES = (0, 1, 2, 4, 6)  # the stage whose answer is the last of its size
+LEVEL_STAGES = (0, 1, 2, 4, 6)  # the last stage of each size; its output is that level's features
 LEVEL_CHANNELS = tuple(STAGES[stage][2] for stage in LEVEL_STAGES)
 
 

@@ -87,8 +87,8 @@ class D3Network(nn.Module):
         """(B, 3, h, w) image in [-1, 1] -> (B, c, h/f, w/f) latent, the posterior's mode, scaled.
 
         The official code draws a sample of the posterior; the mode keeps inference noise-free.
-        Behind a TinyCodec with skips, the picture's features follow as further channels, and
-        stay behind the latents that are predicted from it.
+        A TinyCodec with skips appends the picture's features as further channels.
+        `predict_latent` hands them on unchanged, and the decoder uses them.
         """
         encoded = self.vae.encode(image)
         if isinstance(self.vae, TinyCodec):

@@ -1,9 +1,8 @@
-"""What a decoder computes is bent into depth by an exponential: near depths have a finer scale.
+"""An exponential from the decoder's output to depth, which gives near depths a finer scale.
 
-Where a picture has depths from 0.2 to 10 m, a hundredth of the range is 0.1 m: one per cent of the
-depth at the far end, and half of it at the near end. Behind the curve, an error of what the decoder
-computes is about as large a part of the depth everywhere. The depth itself stays linear, as all
-that follows expects.
+In a picture with depths from 0.2 to 10 m, an error of a hundredth of the range is 0.1 m: 1 % of the
+depth at the far end, 50 % of it at the near end. With the curve, an error of the decoder is about
+the same share of the depth everywhere. What follows the curve sees linear depth, as without it.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import math
 
 import torch
 
-FARTHEST = 1.5  # of what is bent, in [0, 1]
-LEAST_CURVE, MOST_CURVE = 0.1, 6.0  # below, rounding would show
+FARTHEST = 1.5  # of the range [-1, 1] as a share; the curve goes on straight beyond it
+LEAST_CURVE, MOST_CURVE = 0.1, 6.0  # below the least, rounding would show
 MOST_BEYOND = 1e6  # so that any answer gives a finite depth
 
 
 def bent(answer: torch.Tensor, curve: float) -> torch.Tensor:
-    """What a decoder computed, about [-1, 1] -> depth, about [-1, 1], float32, of any shape.
+    """A decoder's output, about [-1, 1] -> depth, about [-1, 1], float32, of the same shape.
 
     `curve` is the logarithm of how much finer the scale is at the near end than at the far end,
     `LEAST_CURVE` to `MOST_CURVE`; 0 leaves the answer as it is, with its type. -1 and 1 stay where

@@ -1,9 +1,9 @@
 """Makes the edges of a depth image steeper, without another network: a shock filter.
 
-Between an object and what is behind it a network answers with a slope some pixels wide, and a cloud
-has flying points there. Each pass moves a pixel towards the nearest or the farthest of its
-neighbours: which of them, its own place against the mean around it says. A plane has no such side
-and stays. (Osher and Rudin, Feature-oriented image enhancement using shock filters, 1990.)
+Between an object and its background a network predicts a slope some pixels wide, which gives flying
+points in a cloud. Each pass moves a pixel towards its farthest neighbour if it is farther than the
+mean around it, and towards its nearest neighbour if it is nearer. On a plane a pixel equals that
+mean and stays. (Osher and Rudin, Feature-oriented image enhancement using shock filters, 1990.)
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 AROUND = 5  # side of the square over which the mean is taken, pixels
 STEP = 0.5  # of the way to the neighbour, in a pass
-FIRMNESS = 4.0  # a pixel that is off the mean by this part of the neighbours' range moves fully
-LEAST_RANGE = 0.12  # of the neighbours, in [-1, 1]: where it is smaller, little moves
+FIRMNESS = 4.0  # a pixel 1 / FIRMNESS of the neighbours' range off the mean moves by the full step
+LEAST_RANGE = 0.12  # depth range of the neighbours, of 2; where it is smaller, pixels move little
 TINY = 1e-4
-# AROUND and LEAST_RANGE were chosen on the 17 frames of `field`: edges become sharper while depth
-# from 100 measured points stays as good. A wider mean or a smaller range costs metres.
+# AROUND and LEAST_RANGE were chosen on the 17 frames of the data set `field` (docs/data.md): edges
+# become sharper, and metric depth from 100 sensor points stays as good. A wider mean or a smaller
+# range makes it worse.
 
 
 def steeper(depth: torch.Tensor, passes: int) -> torch.Tensor:

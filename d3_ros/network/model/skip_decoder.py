@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from d3_ros.network.model.backbone import LEVEL_CHANNELS, Backbone
 
-FEATURE_SCALE = 0.1  # a backbone's features deviate by about 10
+FEATURE_SCALE = 0.1  # a backbone's features have a spread of about 10
 SQUEEZE = 3.0  # the decoder's input is squeezed into (-3, 3), as AutoencoderTiny's is
 
 

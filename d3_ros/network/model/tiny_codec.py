@@ -43,7 +43,7 @@ class CodecConfig:
     `depth_components`: depths that the decoder proposes for each pixel; more than one needs skips.
     `backbone`: the name of the network that the picture's U-Net begins with (backbone.py), if any.
     `sharpening`: passes of edge_sharpening.py over the depth. Training does not see them.
-    `depth_curve`: of depth_curve.py, by which near depths have a finer scale; 0 is none.
+    `depth_curve`: how much finer the scale of near depths is, see depth_curve.py; 0: no curve.
     """
 
     latent_channels: int
@@ -106,7 +106,7 @@ class CodecConfig:
             raise ValueError("depth_curve needs skips")
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON object to write; what is not used is left out, as before it was there."""
+        """The JSON object to write, without the keys of optional features that are not used."""
         content = {"_class_name": TinyCodec.__name__, **asdict(self)}
         if not self.skips:
             del content["skips"], content["depth_components"]
@@ -194,7 +194,7 @@ class TinyCodec(nn.Module):
             mean, deviation = self.statistics(task)
             answer = self.decoders[task]((latent - mean) / deviation)
         elif task == "depth" and self.config.depth_components > 1:
-            # Neither the spreads nor the places of the others are needed.
+            # The depths and the weights; the spreads are not needed.
             count = 2 * self.config.depth_components
             answer = heaviest(self._decode_skips(latent, task, count), self.config.depth_components)
         else:

@@ -89,7 +89,7 @@ class Camera:
         self._hear_latched_camera_info()
 
     def unsubscribe(self) -> None:
-        """Hear no more; a frame that is in the network publishes nothing."""
+        """Unsubscribe; a frame that is still in work publishes nothing."""
         self.state.active_since = math.inf
         self._hears_latched = False
         while self._subscriptions:

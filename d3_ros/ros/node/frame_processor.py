@@ -49,7 +49,7 @@ WAITING = "wait for its turn, camera_info and sensor depth"
 NETWORK = "network"
 WORKING = "all work"  # without what was done meanwhile for other cameras
 
-# Depth and normals are compared with each other this seldom: it is for the diagnostics only.
+# Least time between two comparisons of depth and normals, which only the diagnostics need.
 COMPARISON_PERIOD_S = 1.0
 
 
@@ -103,7 +103,7 @@ class FrameProcessor:
         self.extrinsics_watch.reset()
 
     def ready_in(self, image: ReceivedImage) -> float:
-        """Seconds until an image need not wait any longer for what belongs to it; <= 0: now."""
+        """Seconds that an image may wait for camera_info and sensor depth; <= 0: process it now."""
         if self._inputs.are_complete_for(image.message):
             return 0.0
         return image.at + self._state.settings.input.wait - time.monotonic()
@@ -126,8 +126,7 @@ class FrameProcessor:
     def fail(self, error: Exception) -> None:
         """Log and count an image of which nothing can be published.
 
-        Where a signal has ended ROS in the middle of an image, ROS refuses something, and nothing
-        is wrong.
+        Unexpected errors after a signal has ended ROS are no fault, and are passed over.
         """
         if isinstance(error, D3Error):
             self._log.error(str(error))
@@ -189,12 +188,11 @@ class FrameProcessor:
 
     def _complete(self, frame: NodeFrame, prediction: D3Prediction, network_ms: float) -> None:
         started = time.perf_counter()
+        if self._is_of_the_past(frame):  # its fit must not get into a scale that was reset
+            return
         view = self._read_view(frame)
         depth = self._pipeline.finish(replace(frame.request, view=view), prediction)
-        active_since = self._state.active_since
-        if frame.image.at < active_since:
-            if active_since == math.inf:  # else the counts have begun anew
-                self._statistics.dropped()
+        if self._is_of_the_past(frame):
             return
         if "normals" in frame.tasks:
             self._compare_with_normals(depth, frame.request.intrinsics)
@@ -217,6 +215,15 @@ class FrameProcessor:
             age_s=(self._clock.now().nanoseconds - stamp_ns(frame.header)) * 1e-9,
             scale=report,
         )
+
+    def _is_of_the_past(self, frame: NodeFrame) -> bool:
+        """Whether the camera was deactivated, and perhaps activated again, since the image came."""
+        active_since = self._state.active_since
+        if frame.image.at >= active_since:
+            return False
+        if active_since == math.inf:  # else the counts have begun anew
+            self._statistics.dropped()
+        return True
 
     def _decoded(self, image: ReceivedImage, settings: NodeSettings) -> np.ndarray:
         """(H, W, 3) uint8 RGB; not to be written to."""

@@ -63,7 +63,7 @@ def load_network(settings: NodeSettings, say: Callable[[str], object]) -> D3Pred
 
 @contextmanager
 def _told(say: Callable[[str], object]) -> Iterator[None]:
-    """What the package logs meanwhile about the network goes to `say`."""
+    """While the block runs, hand every log line of `d3_ros.network` to `say`."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -1,8 +1,8 @@
 """Keeps the node's network running: steps down where it fails, and up again later.
 
-A step is a precision and a processing size. Too little memory leads to the next step at once;
-answers that are not finite and unexpected errors do after some in a row. After a while the step
-above is tried again, each time later.
+A step is a precision and a processing size. An error of the device (too little memory) leads to the
+next step at once. Output with NaN or infinity and unexpected errors do so after several failures in
+a row. After a while the step above is tried again; the time until then doubles with every try.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LoadedPredictor(Predictor, Protocol):
 
     @property
     def precision(self) -> str:
-        """fp32, fp16 or bf16."""
+        """fp32, fp16, bf16 or int8."""
         ...
 
     @property
@@ -171,42 +171,47 @@ class NetworkGuard:
         at_once = isinstance(error, DeviceError)
         if not at_once and self._failures < self._fallback.failures:
             return False
-        below = self._step_below(error, image_size)
-        if not self._fallback.enabled or below is None or time.monotonic() < self._no_step_until:
+        candidates = self._steps_below(error, image_size)
+        if not self._fallback.enabled or time.monotonic() < self._no_step_until:
             return False
-        self._failures = 0
+        if candidates:
+            self._failures = 0
+            # What failed must not keep the network's memory through its local variables.
+            traceback.clear_frames(error.__traceback__)
         why = _in_words(error)
-        self._warn(f"stepping down to {_described(below)}: {why}")
-        # What failed must not keep the network's memory through its local variables.
-        traceback.clear_frames(error.__traceback__)
-        try:
-            self._use(below)
-        except Exception as fault:
-            self._warn(f"cannot step down: {_in_words(fault)}")
+        for below in candidates:
+            self._warn(f"stepping down to {_described(below)}: {why}")
+            try:
+                self._use(below)
+            except Exception as fault:
+                self._warn(f"cannot step down: {_in_words(fault)}")
+                continue
+            self._steps.append(below)
+            self._reasons.append(f"stepped down to {_described(below)}: {why}")
+            self._retry_at = self._next_retry()
+            return True
+        if candidates:
             self._no_step_until = time.monotonic() + max(self._retry_s, 1.0)
             self._no_load_until = float("-inf")  # the step that it stays at may be loaded at once
-            return False
-        self._steps.append(below)
-        self._reasons.append(f"stepped down to {_described(below)}: {why}")
-        self._retry_at = self._next_retry()
-        return True
+        return False
 
-    def _step_below(self, error: Exception, image_size: tuple[int, int]) -> NodeSettings | None:
+    def _steps_below(self, error: Exception, image_size: tuple[int, int]) -> list[NodeSettings]:
+        """The steps that may avoid the error, the best first; a model may lack the first."""
         present = self._steps[-1]
         if len(self._steps) > MOST_STEPS:
-            return None
+            return []
         if isinstance(error, NonFiniteError):
             wider = WIDER.get(self._precision)
-            return replace(present, dtype=wider) if wider else None
+            return [replace(present, dtype=wider)] if wider else []
+        below = []
         if isinstance(error, DeviceError) and self._precision == "fp32":
-            return replace(present, dtype="fp16")
-        if self._predictor is None:
-            return None
-        sides = self._predictor.processing_size("depth", image_size)
-        smaller = tuple(max(SMALLEST_SIDE, round(side * SHRINK / 64) * 64) for side in sides)
-        if smaller[0] * smaller[1] >= sides[0] * sides[1]:
-            return None
-        return replace(present, processing_size=f"{smaller[0]}x{smaller[1]}")
+            below.append(replace(present, dtype="fp16"))  # ONNX Runtime needs graphs in fp16
+        if self._predictor is not None:
+            sides = self._predictor.processing_size("depth", image_size)
+            smaller = tuple(max(SMALLEST_SIDE, round(side * SHRINK / 64) * 64) for side in sides)
+            if smaller[0] * smaller[1] < sides[0] * sides[1]:
+                below.append(replace(present, processing_size=f"{smaller[0]}x{smaller[1]}"))
+        return below
 
     def _try_the_step_above(self) -> None:
         if time.monotonic() < self._retry_at:

@@ -136,7 +136,10 @@ class PredictorNode(LenientParameters, LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything, so that the node can be configured again."""
-        return self._attempt("error processing", self._release, "unconfigured", ERROR)
+        failure = self._failure
+        result = self._attempt("error processing", self._release, "unconfigured", ERROR)
+        self._failure = failure or self._failure  # diagnostics go on telling what went wrong
+        return result
 
     def start(self) -> None:
         """Configure and activate."""
@@ -272,7 +275,7 @@ class PredictorNode(LenientParameters, LifecycleNode):
         return response
 
     def _watch(self) -> None:
-        """Once a second: look after what no message tells, and publish the diagnostics."""
+        """Once a second: check the inputs' publishers, and publish the diagnostics."""
         session = self._session
         if self._failure:
             report = diagnostics.plain_report(diagnostics.ERROR, self._failure)

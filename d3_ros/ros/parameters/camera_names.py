@@ -9,7 +9,7 @@ _CAMERA_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
 def top_names(parameters: Iterable[str]) -> set[str]:
-    """What a camera's name would be confused with: the first parts of the parameters' names."""
+    """First parts of the parameters' names (`depth` of `depth.encoding`): no camera's name."""
     return {name.partition(".")[0] for name in parameters}
 
 

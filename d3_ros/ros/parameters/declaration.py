@@ -17,7 +17,7 @@ ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrid
 
 
 class LenientParameters:
-    """Mixin of a node: what rclpy refuses of parameters for reasons that users do not see."""
+    """Mixin of a node: accepts parameter values that rclpy refuses without a reason for users."""
 
     def declare_parameters(
         self, namespace: str, parameters: Sequence[tuple[Any, ...]], *rest: Any, **more: Any

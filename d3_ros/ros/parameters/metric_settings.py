@@ -7,6 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from d3_ros.geometry.fusion import BLEND_PX, TOLERANCE
+from d3_ros.geometry.ground import MAX_TILT_RAD, MIN_SHARE
 from d3_ros.geometry.rigid import rigid_transform
 from d3_ros.geometry.sparse_depth import HIDDEN_RATIO, MAX_RANGE_M, MIN_RANGE_M
 from d3_ros.ros.parameters.parameter_row import check_range
@@ -119,14 +121,14 @@ class FusionSettings:
         False, "Output the measurement itself where a sensor measured and the prediction agrees"
     )
     tolerance: float = setting(
-        0.1,
+        TOLERANCE,
         "Largest |prediction - sensor| / sensor of pixels that agree. Pixels within 2 sigma of the "
         "prediction's expected error agree, too",
         low=0.001,
         high=1.0,
     )
     blend: int = setting(
-        12,
+        BLEND_PX,
         "Width of the border in which measured depth is blended into predicted depth",
         low=0,
         high=200,
@@ -155,12 +157,12 @@ class GroundSettings:
         "are then looked up in tf. Empty: camera_height and camera_tilt are used",
     )
     max_tilt: float = setting(
-        0.26,
+        MAX_TILT_RAD,
         "Largest angle between the normal of a floor pixel and the upward direction",
         low=0.01,
         high=0.8,
         unit="rad",
     )
     min_share: float = setting(
-        0.03, "Smallest share of the image that must be floor", low=0.001, high=1.0
+        MIN_SHARE, "Smallest share of the image that must be floor", low=0.001, high=1.0
     )

@@ -66,8 +66,8 @@ class ImageSettings:
     )
     mask: str = setting(
         "",
-        "Pixels that show the robot itself: NaN in all outputs, and sensor depth on them is not "
-        "used. The path of a PNG of the full image, not black where to ignore, or a rectangle "
+        "Pixels that show the robot itself: no depth, normal or point, and sensor depth on them is "
+        "not used. The path of a PNG of the full image, not black where to ignore, or a rectangle "
         "x y width height in pixels of the full image; empty: none",
         when="configure",
     )
@@ -293,7 +293,10 @@ def settings_from(values: Mapping[str, object], camera: str = "") -> NodeSetting
 
 
 def is_per_camera(name: str) -> bool:
-    """Whether each of several cameras may have a parameter of its own: those of a group."""
+    """Whether one of several cameras may override a parameter, as `front.depth.encoding` does.
+
+    It may override every parameter of a group, but for `fallback.*` and `input.*`.
+    """
     return "." in name and not name.startswith(("fallback.", "input."))
 
 

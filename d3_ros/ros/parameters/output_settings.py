@@ -138,7 +138,8 @@ class PointsSettings:
 
     normals: bool = setting(
         False,
-        "Give the points of ~/points normals; doubles their size and needs the normals network",
+        "Give the points of ~/points normals, which doubles their size; where the model predicts "
+        "no normals, they are derived from the metric depth",
     )
     sigma: bool = setting(
         False,

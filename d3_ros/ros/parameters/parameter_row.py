@@ -28,8 +28,8 @@ class ParameterError(D3Error):
 class ParameterRow:
     """One parameter: its ROS name, default and description.
 
-    `common`: for a parameter of one camera, the name of the parameter of all cameras whose value
-    it replaces. Such a parameter may be unset (None), and is at the start.
+    `common`: for a parameter of one camera (`front.depth.encoding`), the name of the common one
+    that it overrides (`depth.encoding`). Such a parameter may be unset (None), and is at the start.
     """
 
     name: str

@@ -54,7 +54,7 @@ class PictureTextures:
     by_role: Mapping[str, tuple[Path, ...]]
 
     def draw(self, role: str, rng: np.random.Generator) -> Texture | None:
-        """A texture of a random picture; None where the role has none, or a drawn one is due.
+        """A texture of a random picture; None if the role has none, else with chance 1 - `SHARE`.
 
         Raises:
             DataError: the picture cannot be read.
@@ -130,7 +130,7 @@ def _linear(file: Path) -> np.ndarray:
 
 
 def _varied(picture: np.ndarray, spread: bool, rng: np.random.Generator) -> Texture:
-    """A square of the picture in another light; what repeats on a surface has no seams."""
+    """A random square of the picture, relit; mirrored to repeat without seams, unless `spread`."""
     side = round(min(picture.shape[:2]) * (1.0 if spread else rng.uniform(0.4, 1.0)))
     y = int(rng.integers(picture.shape[0] - side + 1))
     x = int(rng.integers(picture.shape[1] - side + 1))

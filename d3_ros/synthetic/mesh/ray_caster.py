@@ -92,11 +92,12 @@ class RayCaster:
         return _Hits(index, point, normal.astype(np.float32), uv, material, distance)
 
     def clear(self, view: Viewpoint, camera: CameraIntrinsics, *, given: bool) -> bool:
-        """Whether a camera at `view` has a sensible picture: not inside or right before a thing.
+        """Whether a camera at `view` is neither inside an object nor right in front of one.
 
-        A `given` camera, the user's own, may see the floor below it as near as it is, and to the
-        sides as wide as it does. For a random one the rule is simpler, and stays as it was when
-        the series of frames that models were trained on were drawn.
+        `given`: the user gave the camera or its mounting. Then surfaces may be as near as half the
+        camera's height, so that a low camera may see the floor, and distances are measured along
+        the rays, so that a wide lens is not refused. For a random camera they are z-depth; another
+        rule would change the frames of every seed.
         """
         small = camera.resized(16, 12)
         pose = look_at(view)
@@ -186,9 +187,9 @@ class RayCaster:
         number: int,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Light that arrives without a detour, (N, 3), and its mirror image, (N, 3).
+        """Direct light at N hits, (N, 3), and its specular highlight, (N, 3), with soft shadows.
 
-        Each of the four samples of a pixel asks one light.
+        Each of a pixel's four samples uses one light, chosen by its `number`.
         """
         lights = self.scene.lights
         light = lights[number % len(lights)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from d3_ros.data.plain_folder import read_intrinsics
+from d3_ros.data.plain_folder import INTRINSICS, read_intrinsics
 from d3_ros.errors import DataError, one_line
 from d3_ros.geometry.camera import lens_distortion
 from d3_ros.synthetic.mesh.scenes import Viewpoint
@@ -114,16 +114,16 @@ def read_camera(path: Path) -> CameraIntrinsics:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.suffix == ".json":
-        cameras = read_intrinsics(path.parent)
+        cameras = read_intrinsics(path.parent) if path.name == INTRINSICS else {}
         if not cameras:
-            raise DataError(f"{path} names no camera; it must be called intrinsics.json")
+            raise DataError(f"{path} names no camera; it must be called {INTRINSICS}")
         return next(iter(cameras.values()))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return _calibration(content)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path}: not a ROS camera calibration ({type(error).__name__}: {one_line(error)}): "
             "it needs image_width, image_height, camera_matrix and distortion_coefficients"

@@ -22,10 +22,13 @@ MOST_STAGES = 4
 class RenderedSet:
     """A folder of rendered frames, `data/NAME`, as `python -m d3_ros render` would write it.
 
-    `size` (height, width) in pixels; the last `test` frames are kept for validation. `height_m`
-    and `tilt_deg` are ranges of the camera's mounting, `intrinsics` fx, fy, cx, cy in pixels; None:
-    whatever suits the scene. `assets`: folders of pictures and names of installed packages, for
-    half of the surfaces that they fit.
+    size: (height, width) in pixels.
+    test: how many frames, the last ones, are kept for validation.
+    height_m, tilt_deg: ranges (low, high) of the camera's height above the floor and of its
+        downward tilt. None: as the scene has it.
+    intrinsics: fx, fy, cx, cy in pixels. None: a random camera for each frame.
+    assets: folders of pictures, or names of installed packages with pictures. Half of the
+        materials that the pictures suit are taken from them.
     """
 
     name: str
@@ -46,6 +49,8 @@ class RenderedSet:
             raise DataError(f"render: {self.name} must have more than {self.test} frames")
         if (self.height_m is None) != (self.tilt_deg is None):
             raise DataError(f"render: give {self.name} both height_m and tilt_deg, or neither")
+        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
+            raise DataError(f"render: {self.name}: fx and fy of intrinsics must be positive")
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 1 <= len(self.stages) <= MOST_STAGES:
             raise DataError(f"stages: a recipe has 1 to {MOST_STAGES}, not {len(self.stages)}")
-        for what, names in (("render", [one.name for one in self.render]), ("stages", self.stages)):
+        folders = [Path(stage).stem for stage in self.stages]
+        for what, names in (("render", [one.name for one in self.render]), ("stages", folders)):
             if len(set(names)) < len(names):
                 raise DataError(f"{what}: two have one name")
+        if DATA in folders:
+            raise DataError(f"stages: none may be called {DATA}: the rendered sets are there")
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -104,7 +112,7 @@ def load_stages(recipe: Recipe, folder: Path, workdir: Path) -> dict[str, TrainC
         start = config.model.start
         if start == START and recipe.start is not None:
             start = recipe.start.bundle
-        elif start is not None and Path(start).parts[0] in stages:
+        elif start and Path(start).parts[0] in stages:
             start = str(workdir / start)
         elif config.model.new is None:
             raise DataError(

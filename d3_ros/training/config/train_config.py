@@ -59,7 +59,8 @@ class TaskShares:
 class Stage:
     """Steps of a run at one image size (height, width). None: the size of the bundle.
 
-    With `more_sizes`, each step draws one of them or `size`. A size may stand there several times.
+    With `more_sizes`, each step draws one of these sizes or `size`. A size that is listed twice is
+    drawn twice as often.
     """
 
     size: tuple[Side, Side] | None
@@ -171,7 +172,7 @@ class TrainConfig:
                 )
         for task in TASKS:
             count = self.micro_batch * self.tasks.share(task)
-            if count % 1:
+            if abs(count - round(count)) > 1e-9:  # 25 x 0.28 is 7.000000000000001
                 raise DataError(
                     f"tasks.{task}: its share of micro_batch {self.micro_batch} must be a whole "
                     f"number of images, not {count:g}"

@@ -21,9 +21,9 @@ def augmented(
     the depth of the crop, before it is resized.
     """
     height, width = frame.rgb.shape[:2]
-    # Small crops only: the network should learn that a robot's floor is below.
+    # A crop keeps most of the frame: the network should learn that a robot's floor is below.
     zoom = rng.uniform(0.75, 1.0) if rng.random() < 0.5 else 1.0
-    # Of the frame as much as has the aspect ratio of `size`, give or take a little.
+    # The largest window with the aspect ratio of `size`; then each side shrinks by up to 7 %.
     seen_w = min(width, height * size[1] / size[0])
     seen_h = min(height, width * size[0] / size[1])
     crop_w = round(seen_w * zoom * rng.uniform(0.93, 1.0))
@@ -77,7 +77,7 @@ def bordered(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
 
 
 def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1] in another light, by another camera: colour, texture, noise."""
+    """The (H, W, 3) float32 image in [0, 1] with random light, colours, blur, noise and JPEG."""
     white = np.exp(rng.normal(0, 0.2, 3))
     exposure = rng.normal(-1.2, 0.4) if rng.random() < 0.2 else rng.normal(-0.15, 0.35)
     pools = _pools_of_light(rgb, rng) if rng.random() < 0.35 else None
@@ -110,10 +110,11 @@ def relit(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def filtered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) mixed with what a random linear filter of up to 7 pixels makes of it.
+    """The (H, W, 3) float32 image blended with a random convolution of itself, up to 7 x 7 pixels.
 
-    Shapes stay, textures and colours become others: the network shall not read depth from them
-    (random convolutions, arXiv 2007.13003). A channel's mean and contrast stay.
+    Shapes stay, but textures and colours change, so that the network does not learn to read depth
+    from them (random convolutions, arXiv 2007.13003). The convolved image gets the mean and the
+    contrast of the original, channel by channel.
     """
     size = int(rng.choice([1, 3, 5, 7]))
     kernels = rng.normal(0, 1, (3, 3, size, size)).astype(np.float32)

@@ -82,12 +82,12 @@ def run_batches(
 
 
 class ManySizes:
-    """The same frames at several image sizes, of which each batch draws one; a `SampleSource`.
+    """A `SampleSource` of the same frames at several image sizes. Each batch draws one size.
 
     Args:
-        sources: one per size; a size that comes twice is drawn twice as often.
-        in_a_row: so many batches, one after the other, draw one size: those of a step, so that no
-            process waits for another one.
+        sources: one per size. A size that is listed twice is drawn twice as often.
+        in_a_row: number of successive batches that share one draw: the batches of a step, so that
+            all processes compute the same size at the same time.
     """
 
     def __init__(self, sources: Sequence[SampleSource], in_a_row: int) -> None:
@@ -97,7 +97,10 @@ class ManySizes:
         return len(self._sources[0])
 
     def plan(self, seed: int, batch: int, count: int) -> list[int]:
-        """Indices of batch number `batch`: those of the first size's frames, then of the next's."""
+        """Indices of batch number `batch`, as `SampleSource.plan`.
+
+        Index i is frame i % len(self) at the size of source i // len(self).
+        """
         draw = np.random.default_rng([seed, 2, batch // self._in_a_row])
         first = int(draw.integers(len(self._sources))) * len(self)
         return [first + index for index in self._sources[0].plan(seed, batch, count)]

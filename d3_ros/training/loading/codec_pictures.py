@@ -33,7 +33,9 @@ class CodecPictures(Protocol):
     held_out: Sequence[torch.Tensor]
 
     def draw(self, step: int) -> tuple[Batch, torch.Tensor]:
-        """The batch of a step, and (B,) bool: a random half. Both follow from seed and step.
+        """The batch of a step, and a (B,) bool mask that is True for a random half of its images.
+
+        Both depend on the seed and the step alone.
 
         Raises:
             DataError: a file is missing or damaged; the message names it.

@@ -237,7 +237,7 @@ class Dataset:
 
 
 class _FrameCache:
-    """Decoded frames, as many as fit. The first ones stay."""
+    """Decoded frames up to a limit of memory. A frame that no longer fits is not kept."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._frames: dict[tuple[str, bool, str], LabelledFrame] = {}

@@ -46,8 +46,8 @@ def crop(
 ) -> torch.Tensor:
     """(H, W, 3) uint8 -> (3, *size) float32 in [-1, 1].
 
-    With `rng` it is a random window of at least `smallest` of the image's sides, perhaps mirrored,
-    and relit. Without it is the whole image.
+    With `rng`: a random window, mirrored half of the time and relit. Its sides are at least the
+    share `smallest` (0 to 1) of the image's sides. Without `rng`: the whole image.
     """
     image = rgb.astype(np.float32) / 255
     if rng is not None:

@@ -22,21 +22,22 @@ from d3_ros.training.loop.pretrained_backbone import load_pretrained, pretrained
 from d3_ros.training.loop.small_network import he_initialise
 from d3_ros.types import Task
 
-FAINT = 0.1  # deviation of a new random weight, of what He initialisation gives
-OFFSET = 0.1  # of a further depth's place at first, in [-1, 1]
-LOG_WEIGHT = -1.0  # of a further depth at first; the first one's is 0
-LOG_SPREAD = -2.0  # of all depths at first
+FAINT = 0.1  # factor that makes the random weights of a new last layer small
+# How the depths of a mixture begin. The first depth is the heaviest; the others differ from it.
+OFFSET = 0.1  # added to the other depths, whose range is [-1, 1]
+LOG_WEIGHT = -1.0  # of the other depths; that of the first is 0
+LOG_SPREAD = -2.0  # of all depths
 
 
 def add_skips(network: D3Network, config: SkipConfig) -> D3Network:
     """The network with a TinyCodec of `config` in its VAE's place. Seed torch before.
 
-    Answers stay the same but for a pixel at the picture's border, where AutoencoderTiny filled
-    zeros in between two layers that are one now.
+    Answers stay the same, except in the outermost pixels: there AutoencoderTiny pads with zeros
+    between two convolutions that are merged into one here.
 
     Raises:
-        DataError: its VAE is not an AutoencoderTiny of one width, its decoder has blocks where one
-            with skips has none, or the backbone's weights are not installed.
+        DataError: the VAE is not an AutoencoderTiny of one width and three sizes or more, its
+            decoder has residual blocks at full size, or the backbone's weights are not installed.
     """
     if not isinstance(network.vae, AutoencoderTiny):
         raise DataError("model.skips: the start's VAE must be an AutoencoderTiny")
@@ -140,7 +141,7 @@ def initialise_skips(codec: TinyCodec) -> None:
 
 
 def _begin_with_photographs(picture: PictureFeatures) -> None:
-    """Give a backbone its weights, which then stay as they are unless somebody lets them learn."""
+    """Load a backbone's pretrained weights and freeze them; `model.train_backbone` trains them."""
     if picture.backbone is None:
         return
     load_pretrained(picture.backbone, pretrained_file())
@@ -161,10 +162,11 @@ def separate_depths(out: nn.Conv2d, count: int) -> None:
 
 
 def _at_half_size(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Doubling and two 3 x 3 convolutions as one at half size: (4 outputs, c, 3, 3), to unfold.
+    """Upsampling by 2 (nearest) and two 3 x 3 convolutions, as one 3 x 3 convolution before it.
 
-    The two are a 5 x 5 convolution. Of the doubled picture it sees, around either pixel of a pair,
-    the same three pixels of the picture at half size.
+    `first` is (m, c, 3, 3), `second` (outputs, m, 3, 3). The result is (4 outputs, c, 3, 3): its
+    four values of an output are a block of 2 x 2 pixels, as `pixel_shuffle` wants them. The two
+    convolutions together are one of 5 x 5 pixels, which covers 3 x 3 pixels before the upsampling.
     """
     both = torch.zeros(len(second), first.shape[1], 5, 5)
     for row in range(3):
@@ -201,7 +203,7 @@ def _wider(unet: DiffusersModel, more: int) -> DiffusersModel:
 
 
 def _fill(new: torch.Tensor, old: torch.Tensor) -> None:
-    """Old weights into larger new ones: what was there does not see what is added."""
+    """Copy the weights `old` into the larger `new`. The old outputs ignore the new inputs."""
     if new.ndim == 1:
         new.zero_()
         new[: len(old)] = old

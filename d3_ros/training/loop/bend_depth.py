@@ -1,4 +1,4 @@
-"""Gives the depth of a small network a curve, with answers that change as little as can be."""
+"""Sets the depth curve of a small network, and adapts its weights so that depth changes little."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ KEPT = (-0.8, 0.8)  # depths that stay: the ends of what `data.depth_share: 0.8`
 
 @torch.no_grad()
 def bend_depth(codec: TinyCodec, curve: float) -> None:
-    """Set the codec's `depth_curve`; its depth decoder answers on the new scale from here on.
+    """Set the codec's `depth_curve`; from then on its depth decoder answers on the curved scale.
 
-    The last layer is corrected by a straight line, so that two depths stay as they were. Those
-    between them come out nearer, until training has mended it.
+    An affine correction of the last layer keeps the two depths `KEPT` as they were. Depths between
+    them come out too near until training has corrected them.
 
     Raises:
         DataError: the codec has another curve already, or no skips.

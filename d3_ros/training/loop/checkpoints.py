@@ -58,6 +58,12 @@ def latest(output: Path) -> Path | None:
     return max((output / FOLDER).glob("step_*"), default=None)
 
 
+def steps_done(output: Path) -> int | None:
+    """Steps at the newest whole checkpoint; None: there is none."""
+    newest = latest(output)
+    return None if newest is None else int(newest.name.rpartition("_")[2])
+
+
 def save(
     accelerator: Accelerator, output: Path, state: TrainingState, ema: EMAModel | None
 ) -> Path:
@@ -112,7 +118,8 @@ def resume(accelerator: Accelerator, output: Path, ema: EMAModel | None) -> Trai
     """Load the newest checkpoint of `output` into the run. Without one, the state is a new run's.
 
     Raises:
-        DataError: the checkpoint is of a run with another network or other settings.
+        DataError: the checkpoint cannot be read, or does not fit the network or the optimiser.
+            Other settings of its run are not compared.
     """
     folder = latest(output)
     if folder is None:

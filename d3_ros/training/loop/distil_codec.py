@@ -26,6 +26,7 @@ from d3_ros.training.distillation.codec_losses import codec_losses, codec_target
 from d3_ros.training.loading.codec_pictures import CodecPictures, open_pictures
 from d3_ros.training.loop.add_skips import initialise_skips
 from d3_ros.training.loop.checkpoints import CHECKPOINT_ERRORS, all_finite, removed_on_failure
+from d3_ros.training.loop.same_settings import check_settings, keep_settings
 from d3_ros.training.loop.schedule import learning_rate_factor
 from d3_ros.training.loop.small_network import he_initialise
 from d3_ros.training.objectives.task_losses import weighted_sum
@@ -47,6 +48,8 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
     """
     if (output / BUNDLE).exists():
         raise DataError(f"{output / BUNDLE} exists: remove it, or choose another output folder")
+    if not config.data:  # as the shipped configuration has it: it would mean the current folder
+        raise DataError("data is empty: give data=FOLDER, the folder of the pictures")
     device = choose_device(config.device)
     teacher = specialise(load_bundle(config.model, device=device).network)
     _check_size(config, teacher)
@@ -60,6 +63,8 @@ def distil(config: CodecTrainConfig, output: Path) -> Path:
         codec.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     start = _resume(output, codec, average, optimizer)
+    check_settings(config, output, start or None, print)
+    keep_settings(config, output)
     if start == 0:
         _measure_statistics(config, teacher, codec, pictures)
         average.load_state_dict(codec.state_dict())

@@ -11,6 +11,7 @@ not those that score best on them.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,10 @@ def finetune_config(
         unets = load_bundle(model).network.unets.values()
         large = max(sum(p.numel() for p in unet.parameters()) for unet in unets) > LARGE_UNET
         config = find_config("finetune_lora.yaml" if large else "finetune.yaml")
-    start = [f"name={output.name}", f"model.start={model}", f"data={data}"]
+    # As texts: YAML would take 20240501 for a number.
+    texts = {"name": output.name, "model.start": model}
+    start = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in texts.items()]
+    start.append(f"data={data}")
     return load_config(config, [*start, *settings])
 
 

@@ -48,6 +48,9 @@ class Muon(torch.optim.AdamW):
             loss = super().step(closure)
         finally:
             self.param_groups = groups
+        overflowed = getattr(self, "found_inf", None)  # set by the loss scaler of fp16
+        if overflowed is not None and bool(overflowed):
+            return loss
         for group in groups:
             if group["matrices"]:
                 self._step_matrices(group)
@@ -75,9 +78,9 @@ class Muon(torch.optim.AdamW):
 
 
 def shared_orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """`orthogonal` of each matrix. Processes that train together compute a part each.
+    """`orthogonal` of each matrix. In distributed training each process computes a part of them.
 
-    All of it would take a process on a CPU a sixth of a step of d3_nano.
+    On a CPU, computing all of them in every process would take a sixth of a step of d3_nano.
     """
     if not (dist.is_available() and dist.is_initialized()):
         if matrices and matrices[0].device.type != "cpu":
@@ -129,13 +132,13 @@ def _owners(matrices: Sequence[torch.Tensor], processes: int) -> list[int]:
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The nearest semi-orthogonal matrices, about, of (m, n) or (k, m, n) matrices.
+    """About the nearest semi-orthogonal matrix to an (m, n) matrix, or to each of (k, m, n).
 
-    In bfloat16, or in float32 on a CPU that has no instructions for bfloat16: there it takes a
-    tenth of the time.
+    The result is bfloat16. On a CPU without instructions for bfloat16 it is float32, which takes a
+    tenth of the time there.
 
-    Their singular values are 0.7 to 1.2, since the quintic Newton-Schulz iteration is cut short.
-    The direction is what matters.
+    Singular values are 0.7 to 1.2 instead of 1, since the quintic Newton-Schulz iteration ends
+    early. Only the direction of the update matters.
     """
     a, b, c = COEFFICIENTS
     x = matrix.to(torch.bfloat16 if has_bfloat16(matrix.device) else torch.float32)

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
-from d3_ros.errors import D3Error
+from d3_ros.errors import D3Error, DataError
 from d3_ros.imaging.image_file import write_whole
 from d3_ros.network.bundle.lookup import MANIFEST, find_bundle
 from d3_ros.synthetic.dataset import VIEWS_PER_SCENE, check_kinds, render_folder, render_scene
@@ -22,7 +22,7 @@ from d3_ros.synthetic.mesh.picture_textures import PictureTextures, find_picture
 from d3_ros.synthetic.mesh.rig import Mounting, Rig
 from d3_ros.training.config.recipe_config import DATA, Recipe, RenderedSet, load_recipe, load_stages
 from d3_ros.training.config.recipes import RECIPE
-from d3_ros.training.config.train_config import Stage, TrainConfig
+from d3_ros.training.config.train_config import Stage, TrainConfig, load_config
 from d3_ros.training.loop import checkpoints
 from d3_ros.training.loop.pretrained_backbone import pretrained_file
 from d3_ros.training.loop.profile import profile, step_seconds
@@ -55,6 +55,7 @@ def run_recipe(
     for one in recipe.render:
         check_kinds(one.kinds)
         _pictures(one)
+        _rig(one)
     stages = load_stages(recipe, path.parent, workdir)
     _check_start(recipe)
     for config in stages.values():
@@ -146,7 +147,7 @@ def _rig(one: RenderedSet) -> Rig:
 
 
 def _render_time(todo: list[RenderedSet]) -> str:
-    """How long the sets take on all cores, as a scene of the first is now timed."""
+    """Estimated time of the sets on all cores, as text, from timing one scene of the first set."""
     if not todo:
         return ""
     one = todo[0]
@@ -160,15 +161,17 @@ def _render_time(todo: list[RenderedSet]) -> str:
 
 
 def _run_seconds(config: TrainConfig, first: TrainConfig) -> float | None:
-    """Seconds of all steps of a stage of the recipe; None: not timed.
+    """Estimated seconds of all steps of a stage of the recipe; None: not timed.
 
-    It is timed with the network that the first stage makes, since its own start may not be there
-    yet. A step's time goes with its pixels.
+    A step is timed with the first stage's network, since the stage's own start may not exist yet.
+    The time of a step is taken to be proportional to its number of pixels.
     """
-    model = replace(
-        first.model, train_vae=config.model.train_vae, train_unet=config.model.train_unet
-    )
-    config = replace(config, model=model)
+    train_vae, train_unet = config.model.train_vae, config.model.train_unet
+    try:
+        model = replace(first.model, train_vae=train_vae, train_unet=train_unet)
+        config = replace(config, model=model)
+    except DataError:  # the first stage's network cannot be trained as this one's
+        return None
     each = step_seconds(config, profile(config))
     if each is None:
         return None
@@ -189,8 +192,7 @@ def _pixels(stage: Stage) -> float:
 
 
 def _steps_done(output: Path) -> int:
-    newest = checkpoints.latest(output)
-    return 0 if newest is None else int(newest.name.rpartition("_")[2])
+    return checkpoints.steps_done(output) or 0
 
 
 def _finished(output: Path, config: TrainConfig) -> bool:
@@ -210,9 +212,11 @@ def _check_start(recipe: Recipe) -> None:
 
 
 def _note(recipe: Recipe, folder: Path) -> dict[str, object]:
-    """The recipe and its stages, as they are in the files."""
-    texts = {file: (folder / file).read_text(encoding="utf-8") for file in recipe.stages}
-    return {"recipe": json.loads(json.dumps(asdict(recipe))), "stages": texts}
+    """The recipe and its stages as they were read, with what they inherit."""
+    stages = {file: asdict(load_config(folder / file)) for file in recipe.stages}
+    note = {"recipe": asdict(recipe), "stages": stages}
+    told: dict[str, object] = json.loads(json.dumps(note, default=str))
+    return told
 
 
 def _check_workdir(recipe: Recipe, folder: Path, workdir: Path) -> None:

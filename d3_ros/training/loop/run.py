@@ -22,6 +22,7 @@ from d3_ros.training.loading.datasets import MixedSource, open_source
 from d3_ros.training.loading.latents import LatentCache
 from d3_ros.training.loop import checkpoints
 from d3_ros.training.loop.muon import new_optimizer
+from d3_ros.training.loop.same_settings import check_settings, keep_settings
 from d3_ros.training.loop.start import caption_encoder, load_teacher, start_from
 from d3_ros.training.objectives.forward import forward_module
 from d3_ros.training.objectives.pretraining import scale_latents
@@ -75,6 +76,8 @@ def prepare(config: TrainConfig, output: Path) -> Run:
     accelerator = start_accelerator(config, output)
     start = start_from(config)
     config, network = start.config, start.network
+    if accelerator.is_main_process:
+        check_settings(config, output, checkpoints.steps_done(output), accelerator.print)
     teacher = None
     if config.model.teacher is not None:
         teacher = load_teacher(config.model.teacher, config.dtype)
@@ -91,7 +94,7 @@ def prepare(config: TrainConfig, output: Path) -> Run:
         # One update every few steps stands for as many: its decay is raised to their number.
         decay = config.ema.decay**config.ema.every
         ema = EMAModel(learned_weights(network), decay=decay, foreach=True)
-    return Run(
+    run = Run(
         config=config,
         output=output,
         accelerator=accelerator,
@@ -107,6 +110,9 @@ def prepare(config: TrainConfig, output: Path) -> Run:
         test=open_source(config.data, config.size, "test"),
         state=checkpoints.resume(accelerator, output, ema),
     )
+    if accelerator.is_main_process:
+        keep_settings(config, output)
+    return run
 
 
 def start_accelerator(config: TrainConfig, output: Path) -> Accelerator:

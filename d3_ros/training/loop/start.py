@@ -52,15 +52,10 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
         DataError, D3Error: the start is not there, or lacks a task.
     """
     model, trained = config.model, config.tasks.trained
-    if model.new is not None:
-        torch.manual_seed(config.seed)
-        start = Start(build_network(model.new, config.size), None, config)
-    elif (folder := _stable_diffusion(model)) is not None:
-        config = config.settled(OFFICIAL_SIZE)
-        network = _from_stable_diffusion(folder, trained, config.size, blank)
-        start = Start(network, SD_LICENSE, config)
-    else:
-        start = _from_bundle(config)
+    try:
+        start = _built(config, blank)
+    except ValueError as error:  # of the network's own checks
+        raise DataError(f"model or stages: {one_line(error, 200)}") from error
     if not isinstance(start.network.vae, TinyCodec):
         for key in ("sharpening", "depth_curve", "bundle_depth_curve"):
             if getattr(model, key) is not None:
@@ -77,10 +72,32 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
         for task in trained:
             with torch.no_grad():
                 start.network.timesteps[task].fill_(model.timesteps.of(task))
+    _check_sizes(start)
     if blank:
         start.network.to("meta")
+    torch.manual_seed(config.seed)  # of LoRA's matrices
     _freeze(start.network, config)
     return start
+
+
+def _built(config: TrainConfig, blank: bool) -> Start:
+    model = config.model
+    if model.new is not None:
+        torch.manual_seed(config.seed)
+        return Start(build_network(model.new, config.size), None, config)
+    if (folder := _stable_diffusion(model)) is not None:
+        config = config.settled(OFFICIAL_SIZE)
+        network = _from_stable_diffusion(folder, config.tasks.trained, config.size, blank)
+        return Start(network, SD_LICENSE, config)
+    return _from_bundle(config)
+
+
+def _check_sizes(start: Start) -> None:
+    multiple = start.network.size_multiple
+    for stage in start.config.stages:
+        for size in filter(None, (stage.size, *stage.more_sizes)):
+            if size[0] % multiple or size[1] % multiple:
+                raise DataError(f"stages: sizes must be multiples of {multiple}, not {list(size)}")
 
 
 def freeze_vae(network: D3Network, model: ModelConfig) -> None:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 MAX_COSINE = 1 - 1e-4  # the angle's slope is infinite at cosine 1
 MIN_VARIANCE = 1e-8  # of a prediction in [0, 1]; below it there is nothing to fit
-MIXTURE_SLOPES = (0.5, 2.0)  # of a prediction's fit to its target, within which it is corrected
-LOG_SPREADS = (-4.5, 0.5)  # of a mixture in [-1, 1]: from a hundredth to nearly all of it
+MIXTURE_SLOPES = (0.5, 2.0)  # limits of the scale that fits a mixture's depths to the target
+LOG_SPREADS = (-4.5, 0.5)  # limits of the logs of a mixture's spreads; its depths are in [-1, 1]
 
 
 def masked_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -81,10 +81,11 @@ def local_shift_invariant_l1(
     unit: torch.Tensor | float,
     tiles: int,
 ) -> torch.Tensor:
-    """As `scale_shift_invariant_l1`, but with a shift of its own in each of tiles x tiles tiles.
+    """L1 (B,) as `scale_shift_invariant_l1`, but with a separate shift in each tile.
 
-    The scale is the whole picture's. So a box stands out before its wall by as much as it should,
-    wherever the two together are.
+    The image is cut into `tiles` x `tiles` tiles. Rows and columns that are left over do not count.
+    The scale is fitted once, to the whole image. So the loss judges differences of depth within a
+    tile, for example between a box and the wall behind it, and not how far away both are.
     """
     height, width = (side // tiles * tiles for side in prediction.shape[1:])
 
@@ -115,9 +116,9 @@ def laplace_mixture(
     """Mean negative log likelihood (B,) of targets under a mixture of Laplace distributions.
 
     `mixture` is (B, 3 k, h, w): k depths, k log weights, k logs of their spread. `answer` and
-    `target` are (B, h, w), about [-1, 1]. The depths are first corrected as the answer's own
-    least-squares fit to the target says, within bounds: where all of a picture is a little too near
-    or too far, its edges shall count all the same.
+    `target` are (B, h, w), about [-1, 1]. First the depths are mapped by the least-squares fit of
+    `answer` to `target`, with its scale limited to `MIXTURE_SLOPES`. So edges still count in an
+    image that as a whole is a little too near or too far.
     """
     depths, weights, spreads = mixture.chunk(3, dim=1)
     with torch.no_grad():

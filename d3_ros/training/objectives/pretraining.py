@@ -109,6 +109,8 @@ def label_maps(batch: Batch, network: D3Network) -> dict[Task, torch.Tensor]:
     """
     if batch.depth_target is None or batch.normals_target is None:
         raise DataError("objective autoencoder: the frames must have depth and normals")
+    if "normals" not in network.specs:
+        raise DataError("objective autoencoder: model.start must predict normals, too")
     axes = network.specs["normals"].axes
     assert axes is not None
     signs = batch.normals_target.new_tensor(axes)[:, None, None]
@@ -182,11 +184,14 @@ def validate_autoencoder(
         here = F.interpolate((sample.depth > 0).float()[None, None], tuple(size))[0, 0] > 0
         error = ((answer - stacked) / 2).abs().mean(dim=1)
         scores["image_error"].append(float(error[0].mean()))
-        scores["depth_error"].append(float(error[1][here].mean()))
+        if here.any():
+            scores["depth_error"].append(float(error[1][here].mean()))
         vectors, wanted = (x[2].permute(1, 2, 0).numpy() for x in (answer, stacked))
         valid = np.linalg.norm(wanted, axis=2) > 0.5
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-6)
-        scores["normals_deg"].append(float(metrics.normal_angles(vectors, wanted, valid).mean()))
+        if valid.any():
+            angles = metrics.normal_angles(vectors, wanted, valid)
+            scores["normals_deg"].append(float(angles.mean()))
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
 

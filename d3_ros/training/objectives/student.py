@@ -119,5 +119,5 @@ class Student(nn.Module):
 
 
 def task_rows(count: int, share: float) -> list[int]:
-    """Indices, evenly spread over `count` images, of those that a task with this share has."""
+    """Indices of a task's images in a batch of `count`: the `share` (0 to 1), evenly spread."""
     return [i for i in range(count) if int((i + 1) * share + 1e-9) > int(i * share + 1e-9)]

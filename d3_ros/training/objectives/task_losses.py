@@ -17,7 +17,7 @@ from d3_ros.training.loading.sample import Batch
 from d3_ros.training.objectives import losses
 from d3_ros.types import Task
 
-LEAST_UNIT = 0.05  # of the mean depth: the smallest unit of a pixel's error
+LEAST_UNIT = 0.05  # smallest depth, as a share of the mean, that divides a pixel's error
 TILES = 8  # of the local loss, along each axis
 
 

@@ -1,7 +1,7 @@
 """How far metres may rise where the image is farther than every sensor point.
 
-There the global fit is a guess: a network whose floor is a little too flat gives the wall behind it
-many times its depth. Of a fit that predicts the points well more is believed.
+There the global fit extrapolates: if the network's floor is a little too flat, the wall behind it
+comes out at many times its depth. A fit that predicts the points well may rise farther.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The limit is the left-out error of the fit times its reach in log depth: e^0.6 = 1.8 times the
-# farthest point's depth for a fit that is wrong by 10 %.
+# Reach of the limit (log depth) times the left-out error of the fit: a fit that is wrong by 10 %
+# may rise to e^0.6 = 1.8 times the depth of the farthest point.
 ERROR_TIMES_REACH = 0.06
 LEAST_ERROR = 1e-4
 

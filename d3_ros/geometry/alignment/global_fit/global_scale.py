@@ -36,13 +36,12 @@ class FrameScale:
     """A frame's global fit.
 
     `fit`: in the chosen domain, smoothed, and with `local_correction` limited beyond the points.
-    `published`: scale and shift in metres, without that limit. `follows`: whether metres follow
-    the relative depth. `note`: what a user should know, or empty.
+    `published`: scale and shift in metres, without that limit. `note`: what a user should know, or
+    empty.
     """
 
     fit: GlobalFit
     published: AffineFit
-    follows: bool
     note: str
 
 
@@ -96,7 +95,7 @@ class GlobalScale:
             in_metres = smoothed.get("depth")
             published = in_metres.affine if in_metres else fit.tangent(points.relative)
             told = f"{note}: elsewhere is a guess" if note else ""
-            return FrameScale(self._limited(fit, points), published, True, told)
+            return FrameScale(self._limited(fit, points), published, told)
         told = note or "sensor depth does not rise with relative depth"
         if fits["log"].significance < -SIGNIFICANT and not one_depth:
             told = "sensor depth falls where relative depth rises (negative scale)"
@@ -109,7 +108,7 @@ class GlobalScale:
 
     def _by_points_alone(self, fit: GlobalFit, points: Points, why: str) -> FrameScale:
         note = f"{why}: metres come from the sensor points alone"
-        return FrameScale(self._limited(fit, points), fit.tangent(points.relative), False, note)
+        return FrameScale(self._limited(fit, points), fit.tangent(points.relative), note)
 
     def _limited(self, fit: GlobalFit, points: Points) -> GlobalFit:
         """The fit, held back beyond the farthest of its points."""

@@ -1,9 +1,9 @@
-"""Detail from the points alone: each pixel takes what the smooth field lacks at its nearest point.
+"""Detail from the points alone: each pixel takes the residual of its nearest point.
 
-The field is smooth, and it is fitted to a few hundred points; a LiDAR has tens of thousands. The
-nearest points come from a discrete Voronoi diagram. Their residuals are averaged over a window that
-is as large as the distance to the point, so that the result is straight from point to point. The
-detail fades where points are far, and it stops at depth edges.
+The residual is the point's log depth minus that of the smooth field, which is fitted to a few
+hundred points; a LiDAR has tens of thousands. The nearest points come from a discrete Voronoi
+diagram. Their residuals are averaged over a window as large as the distance to the point, so that
+the result is straight from point to point. It fades far from points and stops at depth edges.
 
 Held-out points choose the style: how wide the window is in x and in y (a LiDAR's lines are dense
 along themselves and far apart), and how much of the network's own detail stays.
@@ -37,7 +37,9 @@ FADE_FROM, FADE_TO = 1.0, 3.0
 RADII = (1, 2, 4)
 # Difference of log depth between a pixel and its nearest point that is an edge.
 EDGE = 0.05
+# Fewer held-out points choose no style.
 MIN_JUDGES = 100
+# Samples with less trust are left out.
 MIN_TRUST = 0.1
 # Log depth; a held-out point that is off by more may itself be an outlier.
 ERROR_CAP = 0.5
@@ -57,9 +59,9 @@ class Style:
 
 # The style where no points choose one: right for points all over the image.
 PLAIN = Style()
-# Where no points choose a style, this share of the detail does not use the network, whose edges may
-# be false. The share falls to zero where the network misses the points by much less than
-# `ALONE_RESIDUAL` (log depth); a share below `MIN_ALONE_SHARE` is taken for zero.
+# Where no points choose a style, this share of the detail is interpolated from the points without
+# the network, whose edges may be false. The share falls to zero where the field misses the points
+# by much less than `ALONE_RESIDUAL` (log depth); below `MIN_ALONE_SHARE` it is taken for zero.
 ALONE_SHARE, ALONE_RESIDUAL, MIN_ALONE_SHARE = 0.15, 0.0005, 0.01
 STYLES = tuple(
     Style(x, y, detail, denoise)

@@ -23,10 +23,10 @@ from d3_ros.geometry.alignment.parallel import together
 # from the largest on: then the field is smooth and they stand out.
 NOISES = (0.1, 0.03, 0.01, 0.003)
 CANDIDATES = tuple(product(PRIORS, NOISES))
-# How many points, drawn from all over the image, find outliers; and how many neighbouring points
-# compare priors.
+# Outliers are found with WEIGHING_POINTS points drawn from the whole image; priors are compared at
+# REVIEW_POINTS points of one part of it.
 WEIGHING_POINTS, REVIEW_POINTS = 112, 220
-# How many points tell how well the regression predicts, each left out in turn.
+# At so many points the error of the regression is measured, each left out in turn.
 JUDGES = 200
 # Another prior takes over when its mean log-likelihood per point is better by this.
 PRIOR_HYSTERESIS = 0.03
@@ -52,8 +52,8 @@ class Regression:
     """Posterior mean sum_i alpha_i k(., anchor_i) under `prior`.
 
     `held_out`: predicted residual at the held-out points. `left_out`: errors at a sample of the
-    other points, each predicted without itself. `judge_errors`: the same of the last points, each
-    predicted from all others; none where held-out points do not join. `noise`: standard deviation
+    other points, each predicted without itself. `judge_errors`: leave-one-out errors at the last
+    `JUDGES` anchors; empty where the held-out points are no anchors. `noise`: standard deviation
     of the points, in log depth. `weight` (N,) in (0, 1]: the precision of each point, relative to
     that of a good one. `trust` (N,) in (0, 1]: the same, lenient with points that may lie on small
     objects.
@@ -246,9 +246,9 @@ def _weigh_points(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight and trust in (0, 1] of every point, and the judges' errors, each left out.
 
-    Starts with little weight where the global fit is far off and with noise so large that the rest
-    of the outliers stand out of a smooth field, and sharpens from there; a point that the field
-    comes to explain gets its weight back.
+    At first, points far off the global fit have little weight, and the noise is large: the field is
+    smooth, and other outliers stand out. Then the noise gets smaller step by step. A point that the
+    field comes to explain gets its weight back.
     """
     among = upper_covariance(prior, features[judges])
     y, alone = residual[judges], loner[judges]

@@ -174,7 +174,7 @@ def _believe_small_objects(guide: Guide, samples: Samples) -> Samples:
 
 
 def _standard_error(differences: np.ndarray) -> float:
-    """The smallest mean of paired differences that is significant; 0 for equal errors."""
+    """`SIGNIFICANT_ERRORS` standard errors of the mean of (N,) differences; 0 if all are equal."""
     return SIGNIFICANT_ERRORS * float(np.std(differences)) / len(differences) ** 0.5
 
 

@@ -33,8 +33,8 @@ from d3_ros.geometry.alignment.uncertainty import LeftOut
 
 # A point is doubted when the regression gives it less weight than this.
 DOUBTED = 0.5
-# Among dense points, a doubted one is kept when at least so many other points within so many
-# spacings (pixels of the mean distance between points) are within this of its log depth.
+# Where points are dense, a doubted one is kept if NEIGHBOURS_THAT_CONFIRM others agree with it:
+# within CONFIRM_REACH spacings of the points, their log depth differs by less than the tolerance.
 NEIGHBOURS_THAT_CONFIRM, CONFIRM_REACH, CONFIRM_TOLERANCE = 2, 1.5, 0.05
 # Pixels around doubted points that are looked at in one go, to bound the memory.
 PIXELS_AT_ONCE = 2_000_000
@@ -59,8 +59,10 @@ class LocalFit:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the detail is made of: `samples`, all points but the held-out ones, and `judges` (M,),
-    those. `loo_base` (M,): log depth of the smooth field there, predicted without them.
+    """What the detail is computed from.
+
+    `samples`: the points that are not held out. `judges`: the M held-out points. `loo_base` (M,):
+    log depth of the smooth field there, predicted without them. `regression`: the field's.
     `dense`: whether the regression saw thinned points.
     """
 

@@ -1,9 +1,8 @@
-"""How far from the sensor's points the correction by them is believed.
+"""Fades the local correction away from the sensor's points, down to the global fit.
 
 Points of a 2-D scanner say much about the metres along their row and little about the floor below
-it: left-out points judge the correction between points, never beyond them. Away from the points it
-fades, and what stays is the global fit, which follows the network. It fades sooner where the points
-lie on a line than where they cover a part of the image.
+it. Left-out points cannot show that: they judge the correction between points, never beyond them.
+It fades sooner where the points lie on a line than where they cover a part of the image.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from d3_ros.geometry.alignment.local.detail import enlarge
 from d3_ros.geometry.alignment.points import Points
 
 # In units of the image's longer side: the correction is whole within `MARGIN` of a point. Then it
-# falls to 1 / e within `LEAST_REACH` and `TIMES_EXTENT` of the points' own extent more. The three
-# were chosen on `field`, for a row and for the lower half of the image.
+# falls to 1 / e within `LEAST_REACH` plus `TIMES_EXTENT` times the points' own extent. The three
+# were chosen on the data set `field` (docs/data.md), for a row and for the lower half of the image.
 MARGIN, LEAST_REACH, TIMES_EXTENT = 0.05, 0.2, 4.0
 # The extent of evenly spread points is so many times their standard deviation.
 DEVIATIONS = 12.0**0.5

@@ -68,9 +68,10 @@ def diagram_of(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) ->
 
 
 def hand_on(diagram: Diagram, samples: Samples, leaving: np.ndarray) -> Diagram:
-    """The diagram without the samples that leave, (N,) bool.
+    """The diagram without the samples where `leaving`, (N,) bool, is true.
 
-    All cells of a leaving sample go to the one sample nearest to it that stays.
+    All cells of a leaving sample go to the staying sample nearest to it. Where there is none within
+    `REACH`, the cells' distance becomes infinite.
     """
     leavers = np.flatnonzero(leaving)
     if len(leavers) == 0:

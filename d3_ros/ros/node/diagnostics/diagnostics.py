@@ -41,9 +41,11 @@ class CameraFigures:
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """How the network runs, and why not as the parameters ask for (empty where it does).
+    """How the network runs.
 
-    `fault`: an unexpected exception in the inference thread; empty without.
+    `step`: precision and processing size, in words. `reason`: why these are not what the parameters
+    ask for; empty where they are. `fault`: an unexpected exception in the inference thread; empty
+    without.
     """
 
     step: str

@@ -47,8 +47,8 @@ class StageTimes:
 
     def clear(self) -> None:
         """Forget all times."""
-        self.frames.clear()
-        self.frames.append({})
+        # A new deque: another thread may add to the old one now, which must not become empty.
+        self.frames = deque([{}], maxlen=self.frames.maxlen)
 
     def percentiles(self) -> dict[str, tuple[float, float]]:
         """Stage -> (p50, p95) in milliseconds over the frames that went through it."""

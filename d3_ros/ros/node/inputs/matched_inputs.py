@@ -111,7 +111,7 @@ class InputBuffer:
             self._awaited_until_ns.clear()
 
     def are_complete_for(self, image: Image | CompressedImage) -> bool:
-        """Whether it makes no sense to wait any longer for what belongs to an image.
+        """Whether the messages that belong to an image have come, or are not worth waiting for.
 
         The first image waits for a calibration; later ones do not, since a camera without
         camera_info will not get one. A sensor is waited for where its next message is likely to be

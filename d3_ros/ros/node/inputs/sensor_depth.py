@@ -46,7 +46,7 @@ class SensorDepth:
 
 
 class _UnusableError(D3Error):
-    """A sensor's message does not fit this image. That is no fault: the status says so, no log."""
+    """A sensor's message cannot be used for this image: reported in the status, but not logged."""
 
 
 class SensorReader:
@@ -205,7 +205,7 @@ class SensorReader:
         if given is not None:
             self._refuse_other_time(sensor, header, camera, *still)
             return given
-        # Before tf is asked, which has no transforms for the time of a sensor long silent.
+        # First by the larger limit: tf may have no transforms any more for an old message.
         self._refuse_other_time(sensor, header, camera, *max(still, moved, key=lambda x: x[1]))
         found = self._transforms.lookup(camera, header, settings.fixed_frame, TF_WAIT_S)
         self._refuse_other_time(sensor, header, camera, *(moved if found.follows_motion else still))

@@ -115,7 +115,7 @@ class OutputPublishers:
             )
 
     def publish(self, frame: NodeFrame, depth: DepthFrame, scale: ScaleReport) -> int:
-        """Publish what is wanted and known of a frame; return the number of messages."""
+        """Publish the wanted messages that this frame can fill; return how many were sent."""
         now, rates = time.monotonic(), max_rates(frame.settings)
         messages = FrameMessages(frame, depth, scale, self._buffers)
         sent: set[str] = set()
