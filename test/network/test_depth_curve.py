@@ -115,7 +115,7 @@ def test_a_curve_needs_skips_and_is_written_only_where_it_is_used() -> None:
 
 def test_onnx_bends_as_pytorch_does(tmp_path: Path) -> None:
     network = skip_network()
-    network.vae.config = replace(network.vae.config, depth_curve=3.0, sharpening=2)
+    network.vae.config = replace(network.vae.config, depth_curve=3.0, sharpening=2, near_margin=0.1)
     start = write_bundle(tmp_path / "b", network, name="b", license="MIT", source="test")
     folder, _ = export_bundle(start, tmp_path / "onnx")
     rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -124,3 +124,26 @@ def test_onnx_bends_as_pytorch_does(tmp_path: Path) -> None:
         for runtime in ("torch", "onnx")
     )
     np.testing.assert_allclose(by_onnx, by_torch, rtol=0, atol=1e-4)
+
+
+def test_a_margin_keeps_what_is_nearer_than_the_near_end() -> None:
+    """An affine map that leaves the far end where it is; off by default, and not for normals."""
+    network = skip_network()
+    codec = network.vae
+    assert isinstance(codec, TinyCodec)
+    latent = network.encode(torch.rand(1, 3, 32, 48) * 2 - 1)
+    with torch.no_grad():
+        plain = {task: codec.decode(latent, task) for task in ("depth", "normals")}
+        codec.config = replace(codec.config, near_margin=0.2)
+        kept = {task: codec.decode(latent, task) for task in ("depth", "normals")}
+    torch.testing.assert_close(kept["normals"], plain["normals"], rtol=0, atol=0)
+    torch.testing.assert_close(kept["depth"], plain["depth"] * 0.8 + 0.2)
+    # In [0, 1]: the near end is at 0.2, the far end at 1; half a range nearer is not yet clipped.
+    for before, after in ((-1.0, 0.2), (1.0, 1.0), (-1.5, 0.0)):
+        assert (before * 0.8 + 0.2) / 2 + 0.5 == pytest.approx(after)
+    assert codec.config.as_json()["near_margin"] == 0.2
+    assert CodecConfig.from_json(codec.config.as_json()) == codec.config
+    assert "near_margin" not in replace(codec.config, near_margin=0.0).as_json()
+    for wrong in (-0.1, 0.6, "a"):
+        with pytest.raises(ValueError, match="near_margin must be 0 to 0"):
+            replace(codec.config, near_margin=wrong)

@@ -534,10 +534,12 @@ def test_a_small_network_gets_skips_and_learns(
     torch.testing.assert_close(after[kept], begun[kept])
     curves = ["model.depth_curve=2", "model.bundle_depth_curve=1.5"]
     more = [*given(tmp_path / "first" / LAST, True), "model.sharpening=3", *curves]
+    more.append("model.near_margin=0.2")
     second = small_config(frames, *more)
     everything = load_bundle(_last(second, tmp_path / "second")).network
     assert isinstance(everything.vae, TinyCodec)
     assert (everything.vae.config.sharpening, everything.vae.config.depth_curve) == (3, 1.5)
+    assert everything.vae.config.near_margin == 0.2
     assert codec_only.network.vae.config.sharpening == 0
     assert (everything.unets["unet"].state_dict()[kept] != begun[kept]).any()
     if backbone:

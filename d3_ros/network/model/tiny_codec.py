@@ -27,6 +27,7 @@ from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heav
 from d3_ros.types import TASKS, Task
 
 CHANNELS: dict[Task, int] = {"depth": 1, "normals": 3}
+MOST_MARGIN = 0.5  # at the near end of depth, as a share of its range
 MOST_SHARPENING = 16
 
 
@@ -44,6 +45,8 @@ class CodecConfig:
     `backbone`: the name of the network that the picture's U-Net begins with (backbone.py), if any.
     `sharpening`: passes of edge_sharpening.py over the depth. Training does not see them.
     `depth_curve`: how much finer the scale of near depths is, see depth_curve.py; 0: no curve.
+    `near_margin`: share of the range of depth that is kept free at the near end, after sharpening.
+    What is nearer than the near end, as a floor right before a low camera, is then not clipped.
     """
 
     latent_channels: int
@@ -56,6 +59,7 @@ class CodecConfig:
     backbone: str | None = None
     sharpening: int = 0
     depth_curve: float = 0.0
+    near_margin: float = 0.0
 
     # D3Network reads these from a VAE's configuration; the latents of a codec are scaled already.
     scaling_factor = 1.0
@@ -104,6 +108,9 @@ class CodecConfig:
             raise ValueError(f"depth_curve must be 0, or {LEAST_CURVE:g} to {MOST_CURVE:g}")
         if self.depth_curve and not self.skips:
             raise ValueError("depth_curve needs skips")
+        margin = self.near_margin
+        if not isinstance(margin, int | float) or not 0 <= margin <= MOST_MARGIN:
+            raise ValueError(f"near_margin must be 0 to {MOST_MARGIN:g}")
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object to write, without the keys of optional features that are not used."""
@@ -112,7 +119,7 @@ class CodecConfig:
             del content["skips"], content["depth_components"]
         if self.backbone is None:
             del content["backbone"]
-        for later in ("sharpening", "depth_curve"):
+        for later in ("sharpening", "depth_curve", "near_margin"):
             if not content[later]:
                 del content[later]
         return content
@@ -127,7 +134,7 @@ class CodecConfig:
         names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or content.get("_class_name") != TinyCodec.__name__:
             raise ValueError(f"_class_name is not {TinyCodec.__name__}")
-        for later in ("backbone", "sharpening", "depth_curve"):
+        for later in ("backbone", "sharpening", "depth_curve", "near_margin"):
             if later not in content:
                 names.remove(later)
         if "skips" not in content:
@@ -184,10 +191,14 @@ class TinyCodec(nn.Module):
 
         With skips, the latent carries the features of its picture, as `encode` gave them. Of
         several proposed depths the answer is the one that has the greatest weight. Depth is
-        sharpened.
+        sharpened, and gets its margin at the near end.
         """
         answer = self._decoded(latent, task)
-        return steeper(answer, self.config.sharpening) if task == "depth" else answer
+        if task != "depth":
+            return answer
+        answer = steeper(answer, self.config.sharpening)
+        margin = self.config.near_margin
+        return answer * (1.0 - margin) + margin if margin else answer
 
     def _decoded(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
         if self.picture is None:

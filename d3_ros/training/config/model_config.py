@@ -15,6 +15,7 @@ Layers = Annotated[int, Range(1, 64)]
 Components = Annotated[int, Range(1, 8)]  # depths that are proposed for a pixel
 Curve = Annotated[float, Range(0.1, 6)]  # by how much near depths have a finer scale, a logarithm
 Sharpening = Annotated[int, Range(0, 16)]  # passes that make edges of depth steeper
+Margin = Annotated[float, Range(0, 0.5)]  # share of the range of depth
 BackboneName: TypeAlias = Literal["efficientnet_lite0"]
 TimestepValue = Annotated[float, Range(0, 999)]
 
@@ -128,6 +129,8 @@ class ModelConfig:
         looked at it. None: as many as the bundle has.
     depth_curve: give near depths of a small network a finer scale than far ones: the logarithm of
         how much finer. None: as the bundle has it.
+    near_margin: share of the range of a small network's depth that is kept free at the near end,
+        so that what is nearer is not clipped; training does not see it. None: as the bundle has it.
     bundle_depth_curve: the `depth_curve` of the bundles that training writes, where it differs from
         the one trained with: real frames may want a straighter scale than rendered ones. None: the
         same.
@@ -148,6 +151,7 @@ class ModelConfig:
     skips: SkipConfig | None = None
     sharpening: Sharpening | None = None
     depth_curve: Curve | None = None
+    near_margin: Margin | None = None
     bundle_depth_curve: Curve | None = None
     train_unet: bool = True
     train_backbone: bool = False

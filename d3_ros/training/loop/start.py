@@ -57,7 +57,7 @@ def start_from(config: TrainConfig, *, blank: bool = False) -> Start:
     except ValueError as error:  # of the network's own checks
         raise DataError(f"model or stages: {one_line(error, 200)}") from error
     if not isinstance(start.network.vae, TinyCodec):
-        for key in ("sharpening", "depth_curve", "bundle_depth_curve"):
+        for key in ("sharpening", "depth_curve", "near_margin", "bundle_depth_curve"):
             if getattr(model, key) is not None:
                 where = model.start or "a new model"
                 raise DataError(f"model.{key}: {where} has no small codec (model.skips)")
@@ -210,6 +210,8 @@ def _from_bundle(config: TrainConfig) -> Start:
 def _adapt_codec(codec: TinyCodec, model: ModelConfig, trained: tuple[Task, ...]) -> None:
     if model.sharpening is not None:
         codec.config = replace(codec.config, sharpening=model.sharpening)
+    if model.near_margin is not None:
+        codec.config = replace(codec.config, near_margin=model.near_margin)
     if model.depth_curve is not None:
         if "depth" not in trained:
             raise DataError("model.depth_curve: train depth, too (tasks.depth), or leave it out")
