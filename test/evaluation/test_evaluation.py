@@ -435,10 +435,10 @@ def test_the_shipped_bundle_scores_what_its_card_says(test_data: Path) -> None:
 
     nano = D3Predictor.from_pretrained(ROOT / "models" / "d3_nano", device="cpu", dtype="fp32")
     means = mean_scores(evaluate(nano, FrameSet(test_data / "room"), points=100))
-    assert means["affine_depth.abs_rel"] == pytest.approx(0.1763, abs=0.002)
-    assert means["affine_depth.delta1"] == pytest.approx(0.7665, abs=0.004)
+    assert means["affine_depth.abs_rel"] == pytest.approx(0.1795, abs=0.002)
+    assert means["affine_depth.delta1"] == pytest.approx(0.7455, abs=0.004)
     assert means["sparse_fit.abs_rel"] < means["affine_depth.abs_rel"]
     tables = FrameSet(test_data / "osd", intrinsics=(525.0, 525.0, 319.5, 239.5))
     means = mean_scores(evaluate(nano, tables, points=100))
-    assert means["affine_depth.abs_rel"] == pytest.approx(0.0349, abs=0.0005)
-    assert means["normals.mean_deg"] == pytest.approx(9.76, abs=0.2)
+    assert means["affine_depth.abs_rel"] == pytest.approx(0.0357, abs=0.0005)
+    assert means["normals.mean_deg"] == pytest.approx(9.36, abs=0.2)

@@ -32,11 +32,11 @@ def _abs_rel(relative: np.ndarray, metric: np.ndarray) -> float:
     return abs_rel(affine_depth(relative, metric), metric, metric > 0)
 
 
-# Bounds: what the shipped bundle reaches (0.0323, 0.2190), plus a tenth at most. The median depth
+# Bounds: what the shipped bundle reaches (0.0340, 0.2157), plus a tenth at most. The median depth
 # scores 0.188 on average over osd and 0.465 over room.
 @pytest.mark.parametrize(
     ("picture", "depth", "bound"),
-    [("osd/rgb/20.jpg", "osd/depth/20.png", 0.0355), ("room/rgb/4.png", "room/depth/4.png", 0.241)],
+    [("osd/rgb/20.jpg", "osd/depth/20.png", 0.0374), ("room/rgb/4.png", "room/depth/4.png", 0.237)],
 )
 def test_depth_of_real_frames(
     nano: D3Predictor, test_data: Path, picture: str, depth: str, bound: float
@@ -64,7 +64,7 @@ def test_depth_and_normals_of_the_rendered_walk(nano: D3Predictor) -> None:
     prediction = nano(rgb)
     assert prediction.depth is not None
     assert prediction.normals is not None
-    assert _abs_rel(prediction.depth, metric) < 0.114  # 0.1034 and a tenth
+    assert _abs_rel(prediction.depth, metric) < 0.116  # 0.1058 and a tenth
     # The floor at the bottom of the picture looks up (y down), everything else at the camera.
     floor = np.nanmean(prediction.normals[-20:], axis=(0, 1))
     assert floor[1] < -0.5
