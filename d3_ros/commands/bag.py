@@ -277,9 +277,10 @@ def _check_calibration(args: argparse.Namespace) -> int:
 
 def _folder_calibration(args: argparse.Namespace) -> np.ndarray | None:
     """T_camera_sensor as given, (4, 4); options that a folder does not read are refused."""
+    from d3_ros.data.bag.camera import BagCameraOptions
+
     given = camera_options(args)
-    default = type(given)(given.path, T_camera_sensor=given.T_camera_sensor)
-    if given != default:
+    if given != BagCameraOptions(given.path, T_camera_sensor=given.T_camera_sensor):
         raise D3Error(
             f"{args.bag} is a folder of frames, of which --frames and --extrinsics are read: the "
             "other options are for a bag. Intrinsics come from its intrinsics.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -64,3 +66,17 @@ def test_ready_messages_have_the_sizes_of_the_nodes() -> None:
         node.destroy_node()
     finally:
         rclpy.shutdown()
+
+
+def test_the_benchmark_has_a_domain_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A robot's own domain, which the shell names, must not get the benchmark's images."""
+    pytest.importorskip("rclpy", reason="needs ROS 2's client library")
+    from rclpy.node import Node
+
+    from d3_ros.bench import node_thread
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    before = dict(os.environ)
+    with node_thread._spinning(lambda: Node("alone"), lambda node: None):
+        assert os.environ["ROS_DOMAIN_ID"] != "7"
+    assert dict(os.environ) == before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import array
 from collections.abc import Iterator
+from queue import SimpleQueue
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from std_msgs.msg import Header
 
 from d3_ros.data.played_frame import PlayedFrame
 from d3_ros.demo.player import schedule
-from d3_ros.demo.recorder import organised_points, pixels_from_image, plain_values
+from d3_ros.demo.recorder import Recorder, organised_points, pixels_from_image, plain_values
 from d3_ros.errors import MessageError
 from d3_ros.geometry.point_cloud import pack_cloud
 from d3_ros.messages.camera_info import camera_info_from_intrinsics, intrinsics_from_camera_info
@@ -158,3 +160,13 @@ def test_state_messages_become_plain_values() -> None:
     expected = {"level": 1, "message": "m", "rate (Hz)": "3"}
     assert plain_values(status) == expected
     assert plain_values(DiagnosticArray(status=[status])) == {"n": expected}
+
+
+def test_a_recorder_that_cannot_write_says_why() -> None:
+    """Its second thread would end in silence, and the report lack its scores."""
+    recorder = Recorder.__new__(Recorder)
+    recorder.fault, recorder._all_depth, recorder._to_save = "", False, SimpleQueue()
+    recorder._recording = Mock(forget=Mock(side_effect=OSError(28, "No space left on device")))
+    recorder._to_save.put((1, "", None))
+    recorder._save_all()
+    assert "No space left on device" in recorder.fault

@@ -138,9 +138,6 @@ def test_a_margin_keeps_what_is_nearer_than_the_near_end() -> None:
         kept = {task: codec.decode(latent, task) for task in ("depth", "normals")}
     torch.testing.assert_close(kept["normals"], plain["normals"], rtol=0, atol=0)
     torch.testing.assert_close(kept["depth"], plain["depth"] * 0.8 + 0.2)
-    # In [0, 1]: the near end is at 0.2, the far end at 1; half a range nearer is not yet clipped.
-    for before, after in ((-1.0, 0.2), (1.0, 1.0), (-1.5, 0.0)):
-        assert (before * 0.8 + 0.2) / 2 + 0.5 == pytest.approx(after)
     assert codec.config.as_json()["near_margin"] == 0.2
     assert CodecConfig.from_json(codec.config.as_json()) == codec.config
     assert "near_margin" not in replace(codec.config, near_margin=0.0).as_json()

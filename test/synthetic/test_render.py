@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from helpers.paths import SAMPLE_WALK
 
 from d3_ros.__main__ import main
-from d3_ros.errors import DataError
+from d3_ros.errors import D3Error, DataError
 from d3_ros.geometry.camera import ray_map
 from d3_ros.types import CameraIntrinsics
 
@@ -616,3 +617,12 @@ def test_letters_are_written_on_8_bits_alone(monkeypatch: pytest.MonkeyPatch) ->
         assert image.dtype == np.float32
         assert 0 <= image.min() < image.max() <= 1
     assert set(written) == {np.dtype(np.uint8)}
+
+
+def test_a_rendering_process_that_is_killed_is_one_line() -> None:
+    said = "was killed, perhaps for lack of memory: give fewer --jobs"
+    with (
+        pytest.raises(D3Error, match=said),
+        render_dataset._processes(1, render_dataset._start) as pool,
+    ):
+        pool.submit(os._exit, 1).result()

@@ -465,7 +465,9 @@ def test_another_network_does_not_take_a_checkpoint(
     assert not (output / "configuration.json").exists()
 
 
-def test_settings_of_a_run_that_goes_on(frames: Path, whole: Path, tmp_path: Path) -> None:
+def test_settings_of_a_run_that_goes_on(
+    frames: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some may change in a run that is not finished, those of the machine in any."""
     config = small_config(frames)
     said: list[str] = []
@@ -481,6 +483,13 @@ def test_settings_of_a_run_that_goes_on(frames: Path, whole: Path, tmp_path: Pat
         check_settings(small_config(frames, "seed=9"), whole, 2, said.append)
     check_settings(small_config(frames, "seed=9"), whole, None, said.append)  # a run that begins
     keep_settings(config, tmp_path)
+    # A relative path of the same data is no change; other data are told.
+    monkeypatch.chdir(frames.parent)
+    said.clear()
+    check_settings(small_config(Path(frames.name)), tmp_path, 2, said.append)
+    assert not said
+    check_settings(small_config(tmp_path), tmp_path, 2, said.append)
+    assert said == [f"{tmp_path}: goes on with other settings than before: data.datasets"]
     (tmp_path / "configuration.json").write_text("{")
     with pytest.raises(DataError, match=r"configuration\.json is damaged"):
         check_settings(config, tmp_path, 2, said.append)

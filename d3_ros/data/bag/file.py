@@ -134,8 +134,8 @@ def read_moments(
     """
     wanted = [topic for topic in (image, info, *tolerances_ns) if topic]
     waiting: deque[tuple[int, Message]] = deque()
-    found: dict[str, deque[tuple[int, Message]]] = {topic: deque() for topic in tolerances_ns}
-    received: dict[str, deque[int]] = {topic: deque() for topic in tolerances_ns}
+    # Stamp, time of reception and message.
+    found: dict[str, deque[tuple[int, int, Message]]] = {topic: deque() for topic in tolerances_ns}
     latest_info = None
 
     def moment(message: Message) -> Moment:
@@ -155,13 +155,11 @@ def read_moments(
         elif topic == info:
             latest_info = message
         else:
-            kept, at = found[topic], received[topic]
-            kept.append((stamp_ns(message), message))
-            at.append(time_ns)
+            kept = found[topic]
+            kept.append((stamp_ns(message), time_ns, message))
             oldest = stamp_ns(waiting[0][1]) if waiting else stamp_ns(message)
-            while kept and (kept[0][0] < oldest - 2 * LATE_NS or at[0] < time_ns - KEPT_NS):
+            while kept and (kept[0][0] < oldest - 2 * LATE_NS or kept[0][1] < time_ns - KEPT_NS):
                 kept.popleft()
-                at.popleft()
     for _, message in waiting:
         yield moment(message)
 
@@ -288,9 +286,11 @@ def _ros2_types() -> Typestore:
     return get_typestore(Stores.ROS2_HUMBLE)
 
 
-def _nearest(items: deque[tuple[int, Message]], stamp: int, tolerance_ns: int) -> Message | None:
+def _nearest(
+    items: deque[tuple[int, int, Message]], stamp: int, tolerance_ns: int
+) -> Message | None:
     """The message whose stamp is nearest, if it is within the tolerance."""
     if not items:
         return None
-    when, message = min(items, key=lambda pair: abs(pair[0] - stamp))
+    when, _, message = min(items, key=lambda item: abs(item[0] - stamp))
     return message if abs(when - stamp) <= tolerance_ns else None

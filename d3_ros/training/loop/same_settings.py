@@ -19,8 +19,10 @@ OF_THE_MACHINE = (
     *("workers", "worker_processes", "threads", "micro_batch", "gradient_checkpointing"),
     *("latent_cache", "data.cache_gb", "every", "checkpoint_every", "device", "name", "license"),
 )
-# These may change in a run that is not finished: remedies for one that diverges or is too short.
+# These may change in a run that is not finished: folders that were moved, and the remedies for a
+# run that diverges or is too short.
 ADJUSTABLE = (
+    *("data.datasets", "model.start"),
     *("stages", "steps", "optimizer.learning_rate", "optimizer.clip_norm"),
     *("optimizer.warmup_steps", "learning_rate", "clip_norm", "warmup_steps"),
 )
@@ -73,8 +75,20 @@ def keep_settings(config: TrainConfig | CodecTrainConfig, output: Path) -> None:
 
 
 def _plain(config: TrainConfig | CodecTrainConfig) -> Any:
-    """The settings as JSON has them."""
-    return json.loads(json.dumps(asdict(config), default=str))
+    """The settings as JSON has them; a folder's path does not depend on the current folder."""
+    plain = json.loads(json.dumps(asdict(config), default=str))
+    if isinstance(config, TrainConfig):
+        for dataset in plain["data"]["datasets"]:
+            dataset["path"] = _resolved(dataset["path"])
+        plain["model"]["start"] = _resolved(plain["model"]["start"])
+    else:
+        plain |= {key: _resolved(plain[key]) for key in ("data", "model")}
+    return plain
+
+
+def _resolved(path: str | None) -> str | None:
+    """The whole path of a folder that is there; a bundle's name stays."""
+    return str(Path(path).resolve()) if path and Path(path).is_dir() else path
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
