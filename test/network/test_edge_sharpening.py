@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from helpers.skip_network import skip_network
@@ -38,6 +42,27 @@ def test_planes_and_nothing_stay() -> None:
     noise = torch.rand(2, 1, 20, 30, generator=torch.Generator().manual_seed(0))
     assert steeper(noise, 0) is noise
     torch.testing.assert_close(steeper(noise, 3)[1:], steeper(noise[1:], 3))
+
+
+class Sharpening(torch.nn.Module):
+    """Three passes, to be exported."""
+
+    def forward(self, depth: torch.Tensor) -> torch.Tensor:
+        return steeper(depth, 3)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's, of its age
+def test_the_exported_graph_answers_the_same(tmp_path: Path) -> None:
+    """It pools where PyTorch compares shifted views."""
+    path = tmp_path / "graph.onnx"
+    noise = torch.rand(2, 1, 20, 30, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.onnx.export(
+        Sharpening(), (noise,), str(path), input_names=["depth"], opset_version=18, dynamo=False
+    )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {"depth": noise.numpy()})
+    np.testing.assert_allclose(answer, steeper(noise, 3).numpy(), rtol=0, atol=1e-5)
+    assert {"MaxPool", "AveragePool"} <= {node.op_type for node in onnx.load(path).graph.node}
 
 
 def sharpened(codec: TinyCodec, passes: int) -> TinyCodec:

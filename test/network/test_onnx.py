@@ -293,7 +293,7 @@ def test_weights_that_are_not_finite(copy: Path) -> None:
     predictor = D3Predictor.from_pretrained(copy, "cpu", runtime="onnx")
     assert isinstance(predictor.runtime, OnnxRuntime)
     run = predictor.runtime._run
-    predictor.runtime._run = lambda name, values: run(name, values * np.nan)  # type: ignore
+    predictor.runtime._run = lambda name, values: run(name, [part * np.nan for part in values])  # type: ignore
     with pytest.raises(NonFiniteError, match="depth is not finite in fp32"):
         predictor(picture())
 
@@ -322,7 +322,8 @@ def test_int8_steps_do_not_follow_a_few_extreme_values(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     images = [np.random.default_rng(seed).uniform(-1, 1, (1, 3, 64, 64)) for seed in range(2)]
     images[1][0, 0, 0, 0] = 100
-    answers = quantised(model, [image.astype(np.float32) for image in images], tmp_path)
+    inputs = [{"image": image.astype(np.float32)} for image in images]
+    answers = quantised(model, inputs, tmp_path)
     weights = {one.name: numpy_helper.to_array(one) for one in answers.graph.initializer}
     steps = [
         float(weights[node.input[1]])

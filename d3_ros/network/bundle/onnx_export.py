@@ -37,9 +37,11 @@ from d3_ros.network.bundle.manifest import (
 from d3_ros.network.bundle.onnx_simplify import simplify
 from d3_ros.network.inference.image_transform import to_network
 from d3_ros.network.inference.specialise import EXACT, SpecialisedNetwork, specialise
+from d3_ros.network.model.tiny_codec import TinyCodec
 from d3_ros.types import Task
 
 OPSET = 18
+ENCODED = ("latent", "features")  # what the encoder gives; features where the codec has skips
 # Tracing records the code path for one latent size. At a size that a UNet's levels do not divide
 # evenly, that is the path which is right for every size.
 TRACED_LATENT = (21, 28)
@@ -59,9 +61,16 @@ class _Encoder(nn.Module):
         super().__init__()
         self.network, self.dtype = network, dtype
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 3, h, w) float32 image in [-1, 1] -> (N, c, h/f, w/f) latent."""
-        return self.network.encode(image.to(self.dtype)).float()
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, 3, h, w) float32 image in [-1, 1] -> (N, c, h/f, w/f) latent.
+
+        A codec with skips gives its features of the image, (N, c0, h/2, w/2), as a second tensor.
+        """
+        codec = self.network.vae
+        if not isinstance(codec, TinyCodec):
+            return (self.network.encode(image.to(self.dtype)).float(),)
+        latent, features = codec.encode_apart(image.to(self.dtype))
+        return (latent.float(),) if features is None else (latent.float(), features.float())
 
 
 class _TaskGraph(nn.Module):
@@ -69,10 +78,15 @@ class _TaskGraph(nn.Module):
         super().__init__()
         self.network, self.task, self.dtype = network, task, dtype
 
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent -> (N, 3 or 1, h, w) float32: depth about [0, 1], normals about [-1, 1]."""
+    def forward(self, latent: torch.Tensor, *features: torch.Tensor) -> torch.Tensor:
+        """`_Encoder`'s answer -> (N, 3 or 1, h, w) float32: depth about [0, 1], normals [-1, 1]."""
         latents = self.network.predict_latents(latent.to(self.dtype), (self.task,))
-        decoded = self.network.decode_tasks(latents)[self.task].float()
+        codec = self.network.vae
+        if features and isinstance(codec, TinyCodec):
+            parts = latents[self.task], features[0].to(self.dtype)
+            decoded = codec.decode_apart(*parts, self.task).float()
+        else:
+            decoded = self.network.decode_tasks(latents)[self.task].float()
         return decoded / 2 + 0.5 if self.task == "depth" else decoded
 
 
@@ -165,8 +179,11 @@ def added_export(
         raise DataError(f"{origin} has no task {min(unknown)}")
     dtype = torch.float16 if precision == "fp16" else torch.float32
     network = load_bundle(origin, dtype=dtype, codec=codec).network
-    # The memory order of channels is the runtime's own business.
-    network = specialise(network, [name for name in EXACT if name != "channels_last"])
+    left_out = {"channels_last"}  # the memory order of channels is the runtime's own business
+    if precision == "int8" and isinstance(network.vae, TinyCodec):
+        # With few channels, INT8 computes nine products sooner than it interleaves four results.
+        left_out.add("upsampling")
+    network = specialise(network, [name for name in EXACT if name not in left_out])
     export = OnnxExport(
         codec=codec,
         precision=precision,
@@ -202,39 +219,57 @@ def traced_graphs(
     dtype = next(network.parameters()).dtype
     height, width = (side * network.size_multiple for side in TRACED_LATENT)
     encoder, image = _Encoder(network, dtype), torch.zeros(1, 3, height, width)
-    yield ONNX_ENCODER, _traced(encoder, image, "image", "latent")
     with torch.inference_mode():
-        latent = encoder(image)
+        parts = dict(zip(ENCODED, encoder(image), strict=False))
+    yield ONNX_ENCODER, _traced(encoder, {"image": image}, [*parts])
     for task in tasks:
         graph = _TaskGraph(network, task, dtype)
-        yield f"{task}.onnx", _traced(graph, latent.clone(), "latent", task)
+        yield f"{task}.onnx", _traced(graph, {n: part.clone() for n, part in parts.items()}, [task])
 
 
-def _traced(module: nn.Module, example: torch.Tensor, given: str, answer: str) -> OnnxModel:
-    """The ONNX model of a module, with weights, for any batch and size."""
+def _traced(
+    module: nn.Module, examples: Mapping[str, torch.Tensor], answers: Sequence[str]
+) -> OnnxModel:
+    """The ONNX model of a module, with weights, for any batch and size.
+
+    `examples`: its inputs, each (1, c, h, w) for a latent of `TRACED_LATENT`.
+    """
     onnx = _import_onnx()
     axes = {0: "batch", 2: "height", 3: "width"}
+    named = {
+        name: {axis: axes[axis] if number == 0 else f"{name}_{axes[axis]}" for axis in axes}
+        for number, name in enumerate(examples)
+    }
+    outer = {name: {axis: f"{name}_{axes[axis]}_out" for axis in axes} for name in answers}
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         # The exporter warns of each shape that it takes as constant; a test compares other sizes.
         warnings.simplefilter("ignore")
         path = Path(scratch) / "graph.onnx"
         torch.onnx.export(
             module.eval(),
-            (example,),
+            (*examples.values(),),
             str(path),
-            input_names=[given],
-            output_names=[answer],
-            dynamic_axes={given: axes, answer: {k: f"{v}_out" for k, v in axes.items()}},
+            input_names=[*examples],
+            output_names=[*answers],
+            dynamic_axes=named | outer,
             opset_version=OPSET,
             dynamo=False,
         )
         model = onnx.load(path)
-    scale, channels = example.shape[2] // TRACED_LATENT[0], example.shape[1]
     simplify(
         model,
-        [np.zeros((n, channels, h * scale, w * scale), np.float32) for n, h, w in SIMPLIFIED_FOR],
+        [
+            {name: _zeros_of(example, *latent) for name, example in examples.items()}
+            for latent in SIMPLIFIED_FOR
+        ],
     )
     return model
+
+
+def _zeros_of(example: torch.Tensor, count: int, height: int, width: int) -> np.ndarray:
+    """An input like `example`, for `count` latents of that size."""
+    scale = example.shape[2] // TRACED_LATENT[0]
+    return np.zeros((count, example.shape[1], height * scale, width * scale), np.float32)
 
 
 def save_graph(model: OnnxModel, path: Path, weights: WeightFile) -> None:

@@ -20,6 +20,7 @@ from d3_ros.network.bundle.onnx_export import (
     save_graph,
     traced_graphs,
 )
+from d3_ros.network.bundle.onnx_simplify import Inputs
 from d3_ros.network.inference.onnx_runtime import to_input
 from d3_ros.types import Task
 
@@ -72,7 +73,9 @@ def export_int8(
     ):
         size = job.network.specs[job.export.tasks[0]].processing_size
         weights, work, check = WeightFile(file), Path(scratch), save_check(job)
-        inputs = [to_input(rgb, size)[None] for rgb in (*images, check["image"])]
+        inputs: list[Inputs] = [
+            {"image": to_input(rgb, size)[None]} for rgb in (*images, check["image"])
+        ]
         fitted = len(images) - max(1, round(len(images) * HELD_OUT_SHARE))
         exact_latents, latents = inputs, inputs
         losses: dict[Task, float] = {}
@@ -86,7 +89,8 @@ def export_int8(
                 exact_latents, latents = exact, ours
                 continue
             task = next(task for task in job.export.tasks if name == f"{task}.onnx")
-            each = [float(np.abs(a - b).mean()) for a, b in zip(ours, exact, strict=True)]
+            pairs = zip(ours, exact, strict=True)
+            each = [float(np.abs(a[task] - b[task]).mean()) for a, b in pairs]
             losses[task] = float(np.mean(each[fitted:-1]))
             differences[task] = each[-1]
         worst = max(losses, key=lambda task: losses[task])
@@ -100,12 +104,12 @@ def export_int8(
     return job.bundle, job.export, losses
 
 
-def quantised(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> OnnxModel:
+def quantised(model: OnnxModel, inputs: Sequence[Inputs], work: Path) -> OnnxModel:
     """The model with quantise-dequantise pairs, whose ranges are those of `inputs`.
 
     Args:
-        model: of one input; its nodes have names.
-        inputs: what it will be given, (N, c, h, w) float32 each.
+        model: any; its nodes have names.
+        inputs: what it will be given, by name, (N, c, h, w) float32 each.
         work: folder for files in between.
     """
     import onnx
@@ -118,15 +122,13 @@ def quantised(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> Onn
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            name = model.graph.input[0].name
-            self._feeds = [{name: values} for values in inputs]
-            self._left = iter(self._feeds)
+            self._left = iter(inputs)
 
         def __len__(self) -> int:
-            return len(self._feeds)
+            return len(inputs)
 
         def set_range(self, start_index: int, end_index: int) -> None:
-            self._left = iter(self._feeds[start_index:end_index])
+            self._left = iter(inputs[start_index:end_index])
 
         def get_next(self) -> Any:
             return next(self._left, None)
@@ -159,12 +161,12 @@ def quantised(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> Onn
     return onnx.load(path)
 
 
-def _answers(model: OnnxModel, inputs: Sequence[np.ndarray], work: Path) -> list[np.ndarray]:
+def _answers(model: OnnxModel, inputs: Sequence[Inputs], work: Path) -> list[Inputs]:
     import onnx
     import onnxruntime
 
     path = work / "answers.onnx"
     onnx.save(model, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return [session.run(None, {name: values})[0] for values in inputs]
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(None, {**given}), strict=True)) for given in inputs]

@@ -17,21 +17,24 @@ from d3_ros.network.inference.onnx_runtime import ERRORS_ONLY
 
 OnnxModel: TypeAlias = Any
 OnnxNode: TypeAlias = Any
+Inputs: TypeAlias = Mapping[str, np.ndarray]
 # Operators between a constant and a matrix product that keep a batch axis of size one.
 KEEPS_BATCH = ("Reshape", "Transpose", "Mul", "Cast")
 LARGEST_CONSTANT = 256  # numbers; what is larger is a weight
 
 
-def simplify(model: OnnxModel, examples: Sequence[np.ndarray]) -> None:
+def simplify(model: OnnxModel, examples: Sequence[Inputs]) -> None:
     """Rewrite a model in place.
 
     Args:
-        model: with one input.
-        examples: inputs of different batch, height and width. What is the same for all of them is
-            taken to be the same for every input.
+        model: any.
+        examples: its inputs by name, of different batch, height and width. What is the same for all
+            of them is taken to be the same for every input.
     """
     _split_transposed_convolutions(model)
+    _keep_width_in_group_norms(model, examples[0])
     _fix_shapes(model, examples)
+    _look_sizes_up_at_once(model)
     _drop_unused(model)
     _drop_repeated_constants(model)
     _drop_divisions_by_one(model)
@@ -141,7 +144,7 @@ def _drop_repeated_constants(model: OnnxModel) -> None:
     )
 
 
-def _fix_shapes(model: OnnxModel, examples: Sequence[np.ndarray]) -> None:
+def _fix_shapes(model: OnnxModel, examples: Sequence[Inputs]) -> None:
     """Replace by constants what follows from shapes alone and is the same for every example.
 
     A target shape of `Reshape` becomes constant, too, where each of its sizes is a constant, the
@@ -173,6 +176,69 @@ def _fix_shapes(model: OnnxModel, examples: Sequence[np.ndarray]) -> None:
         graph.initializer.append(numpy_helper.from_array(array, name))
     made = constants.keys()
     _set_nodes(graph, [node for node in graph.node if not made & {*node.output}])
+
+
+def _keep_width_in_group_norms(model: OnnxModel, example: Inputs) -> None:
+    """A group norm of an image joins a group's channels with the height, not with the width too.
+
+    Exported is: reshape to (N, groups, the rest), normalise, reshape to the shape that it had. With
+    the width as an axis of its own, `_fix_shapes` finds a constant for the shape of before.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    numbers = _numbers(graph)
+    made_by = {node.output[0]: node for node in graph.node}
+    norms = [node for node in graph.node if node.op_type == "InstanceNormalization"]
+    found = []
+    for reshape in filter(None, (made_by.get(norm.input[0]) for norm in norms)):
+        target = numbers.get(reshape.input[1]) if reshape.op_type == "Reshape" else None
+        if target is not None and len(target) == 3 and target[0] == 0 and target[2] == -1:
+            found.append((reshape, int(target[1])))
+    shapes = {reshape.input[0]: f"{reshape.input[0]}_norm_shape" for reshape, _ in found}
+    ranks = {name: len(shape[0]) for name, shape in _values(model, [], shapes, [example]).items()}
+    for reshape, groups in found:
+        if ranks[shapes[reshape.input[0]]] == 4:
+            reshape.input[1] = f"{reshape.output[0]}_target"
+            whole = np.array([0, groups, -1, 0], np.int64)
+            graph.initializer.append(numpy_helper.from_array(whole, reshape.input[1]))
+
+
+def _look_sizes_up_at_once(model: OnnxModel) -> None:
+    """One size of a shape, as a vector of one number: one operator instead of three."""
+    from onnx import helper
+
+    graph = model.graph
+    numbers = _numbers(graph)
+    made_by = {node.output[0]: node for node in graph.node}
+
+    def looked_up(node: OnnxNode) -> OnnxNode:
+        gather = made_by.get(node.input[0]) if node.op_type == "Unsqueeze" else None
+        if gather is None or gather.op_type != "Gather":
+            return node
+        shape, index = made_by.get(gather.input[0]), numbers.get(gather.input[1])
+        if shape is None or shape.op_type != "Shape" or shape.attribute:
+            return node
+        if index is None or index.ndim or index < 0:
+            return node
+        names = [shape.input[0]], [node.output[0]]
+        return helper.make_node("Shape", *names, node.name, start=int(index), end=int(index) + 1)
+
+    _set_nodes(graph, [looked_up(node) for node in graph.node])
+
+
+def _numbers(graph: Any) -> dict[str, np.ndarray]:
+    """The values of constants, by name; without weights."""
+    from onnx import numpy_helper
+
+    large = _large(graph)
+    tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in large}
+    tensors |= {
+        node.output[0]: node.attribute[0].t
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
 
 
 def _computed_from_shapes(graph: Any) -> set[str]:
@@ -208,7 +274,7 @@ def _values(
     model: OnnxModel,
     names: Sequence[str],
     shapes: Mapping[str, str],
-    examples: Sequence[np.ndarray],
+    examples: Sequence[Inputs],
 ) -> dict[str, list[np.ndarray]]:
     """For each example the tensors `names`, and the shapes of other tensors, by their new names."""
     import onnx
@@ -244,8 +310,7 @@ def _values(
     session = onnxruntime.InferenceSession(
         probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    given = model.graph.input[0].name
-    answers = [session.run(wanted, {given: example}) for example in examples]
+    answers = [session.run(wanted, {**example}) for example in examples]
     return {name: [answer[i] for answer in answers] for i, name in enumerate(wanted)}
 
 
@@ -262,15 +327,8 @@ def _large(graph: Any) -> dict[str, Any]:
 
 
 def _drop_divisions_by_one(model: OnnxModel) -> None:
-    from onnx import numpy_helper
-
     graph = model.graph
-    scalars = {
-        node.output[0]: numpy_helper.to_array(node.attribute[0].t)
-        for node in graph.node
-        if node.op_type == "Constant" and node.attribute[0].name == "value"
-    }
-    ones = {name for name, value in scalars.items() if value.ndim == 0 and value == 1}
+    ones = {name for name, value in _numbers(graph).items() if value.ndim == 0 and value == 1}
     _bypass(graph, lambda node: node.op_type == "Div" and node.input[1] in ones)
 
 

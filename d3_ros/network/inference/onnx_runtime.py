@@ -39,6 +39,7 @@ PROVIDERS: Mapping[str, str] = {
     "coreml": "CoreMLExecutionProvider",
 }
 ERRORS_ONLY = 3  # ONNX Runtime's log level
+BAND_ROWS = 48  # of an image, worked on together
 
 
 class OnnxRuntime:
@@ -122,13 +123,14 @@ class OnnxRuntime:
 
     def _decode(self, images: np.ndarray, tasks: Sequence[Task]) -> dict[Task, np.ndarray]:
         """(N, 3, h, w) in [-1, 1] -> per task (N, c, h, w), depth about [0, 1]."""
-        latent = self._run("encode", images)
-        return {task: self._run(task, latent) for task in tasks}
+        encoded = self._run("encode", [images])
+        return {task: self._run(task, encoded)[0] for task in tasks}
 
-    def _run(self, name: str, values: np.ndarray) -> np.ndarray:
+    def _run(self, name: str, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         session = self._sessions[name]
+        names = [given.name for given in session.get_inputs()]
         try:
-            return session.run(None, {session.get_inputs()[0].name: values})[0]
+            return session.run(None, dict(zip(names, values, strict=True)))
         except Exception as error:
             if "alloc" in str(error).lower() or "out of memory" in str(error).lower():
                 raise DeviceError(
@@ -180,18 +182,17 @@ def to_depth(output: np.ndarray, size: Size) -> np.ndarray:
 def to_normals(output: np.ndarray, size: Size, axes: tuple[int, int, int]) -> np.ndarray:
     """(3, h, w) about [-1, 1] -> (*size, 3) float32 unit vectors in the optical frame.
 
-    The same as `image_transform.to_normals`. Channel by channel is four times as fast in NumPy.
+    The same as `image_transform.to_normals`, band by band: what is between stays in the cache.
     """
-    channels = [_resize(channel, size) for channel in output]
-    length = np.zeros(size, np.float32)
-    for channel in channels:
-        np.clip(channel, -1, 1, out=channel)
-        length += channel * channel
-    np.sqrt(length, out=length)
-    length[length < SHORTEST_NORMAL] = np.nan
-    for channel, sign in zip(channels, axes, strict=True):
-        channel /= sign * length
-    return cv2.merge(channels)
+    vectors = _resize(cv2.merge([*output]), size)
+    for top in range(0, size[0], BAND_ROWS):
+        band = vectors[top : top + BAND_ROWS]
+        np.clip(band, -1, 1, out=band)
+        squares = cv2.transform(cv2.multiply(band, band), np.ones((1, 3), np.float32))
+        length = cv2.sqrt(squares, dst=squares)
+        length[length < SHORTEST_NORMAL] = np.nan
+        cv2.divide(band, cv2.merge([sign * length for sign in axes]), dst=band)
+    return vectors
 
 
 def _resize(image: np.ndarray, size: Size) -> np.ndarray:

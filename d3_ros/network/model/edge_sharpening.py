@@ -31,14 +31,22 @@ def steeper(depth: torch.Tensor, passes: int) -> torch.Tensor:
     for _ in range(passes):
         far, near = _most(depth), -_most(-depth)
         extent = far - near
-        side = (FIRMNESS * _above_mean(depth) / (extent + TINY)).clamp(-1, 1)
-        share = STEP * extent * extent / (extent * extent + LEAST_RANGE**2)
-        depth = depth + share * (side.relu() * (far - depth) - (-side).relu() * (depth - near))
+        side = FIRMNESS * _above_mean(depth) / (extent + TINY)
+        square = extent * extent
+        share = STEP * square / (square + LEAST_RANGE**2)
+        to_far, to_near = side.clamp(0, 1), side.clamp(-1, 0)
+        depth = depth + share * (to_far * (far - depth) + to_near * (depth - near))
     return depth
 
 
 def _most(image: torch.Tensor) -> torch.Tensor:
-    """The largest of the 3 x 3 values around each pixel; twenty times as fast as max_pool2d."""
+    """The largest of the 3 x 3 values around each pixel.
+
+    PyTorch computes shifted views twenty times as fast as max_pool2d on a CPU; for ONNX Runtime
+    the pooling is one operator instead of eleven.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return F.max_pool2d(image, 3, stride=1, padding=1)
     image = F.pad(image, (1, 1, 1, 1), mode="replicate")
     rows = reduce(torch.maximum, _shifted(image, 3, -2))
     return reduce(torch.maximum, _shifted(rows, 3, -1))
@@ -47,16 +55,16 @@ def _most(image: torch.Tensor) -> torch.Tensor:
 def _above_mean(image: torch.Tensor) -> torch.Tensor:
     """How far each pixel is above the mean around it; 0 at the border, where that is not known."""
     border = AROUND // 2
-    rows = reduce(torch.add, _shifted(image, AROUND, -2))
-    mean = reduce(torch.add, _shifted(rows, AROUND, -1)) * (1.0 / AROUND**2)
+    if torch.onnx.is_in_onnx_export():
+        mean = F.avg_pool2d(image, AROUND, stride=1)
+    else:
+        rows = reduce(torch.add, _shifted(image, AROUND, -2))
+        mean = reduce(torch.add, _shifted(rows, AROUND, -1)) * (1.0 / AROUND**2)
     inner = image[..., border:-border, border:-border] - mean
     return F.pad(inner, (border, border, border, border))
 
 
 def _shifted(image: torch.Tensor, count: int, axis: int) -> list[torch.Tensor]:
-    """`count` views of the image, each one pixel further along `axis` (-1 or -2), all of one size.
-
-    Their ends are counted from behind: so an exported graph needs not work out any shape.
-    """
+    """`count` views of one size, each one pixel further along `axis` (-1 or -2)."""
     cuts = [slice(start, start - count + 1 or None) for start in range(count)]
     return [image[..., cut] if axis == -1 else image[..., cut, :] for cut in cuts]

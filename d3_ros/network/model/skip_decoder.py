@@ -64,7 +64,9 @@ class PictureFeatures(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, h, w) image -> (B, c0, h/2, w/2) features, (B, c, h/f, w/f) for the latent."""
-        levels = [self.entry(F.pixel_unshuffle(image, 2))]
+        # The same as self.entry(F.pixel_unshuffle(image, 2)), without moving any pixel.
+        weight, bias = F.pixel_shuffle(self.entry.weight, 2), self.entry.bias
+        levels = [F.conv2d(image, weight, bias, stride=2, padding=2)]
         if self.backbone is not None:
             seen = self.backbone(image)
             sides = [
@@ -117,9 +119,10 @@ class SkipDecoder(nn.Module):
         self.out = nn.Conv2d(skips, 4 * outputs, 3, padding=1)
 
     def forward(self, latent: torch.Tensor, features: torch.Tensor, count: int) -> torch.Tensor:
-        """(B, c, h, w) latent, (B, skips, h', w') features -> (B, count, 2 h', 2 w').
+        """(B, c, h, w) latent, (B, skips, h', w') features -> (B, 4 count, h', w').
 
-        `count`: only that many of the outputs are computed, from the first on.
+        The answer is folded: each output has four channels, its pixels 2 x 2. `unfolded` gives them
+        their place. `count`: only that many of the outputs are computed, from the first on.
         """
         inner = self.layers(torch.tanh(latent / SQUEEZE) * SQUEEZE)
         hidden = inner + self.skip(features)
@@ -128,10 +131,13 @@ class SkipDecoder(nn.Module):
         weight, bias = self.out.weight, self.out.bias
         if count * 4 < len(weight):
             assert bias is not None
-            answer = F.conv2d(hidden, weight[: 4 * count], bias[: 4 * count], padding=1)
-        else:
-            answer = self.out(hidden)
-        return F.pixel_shuffle(answer, 2)
+            return F.conv2d(hidden, weight[: 4 * count], bias[: 4 * count], padding=1)
+        return self.out(hidden)
+
+
+def unfolded(answer: torch.Tensor) -> torch.Tensor:
+    """A `SkipDecoder`'s answer (B, 4 c, h, w) -> (B, c, 2 h, 2 w)."""
+    return F.pixel_shuffle(answer, 2)
 
 
 class Residual(nn.Module):
@@ -147,12 +153,22 @@ class Residual(nn.Module):
         return hidden + self.second(F.relu(self.first(F.relu(hidden))))
 
 
-def heaviest(mixture: torch.Tensor, components: int) -> torch.Tensor:
-    """k depths and k log weights, (B, 2 k or more, h, w) -> (B, 1, h, w): the heaviest's depth."""
-    depths, weights = mixture[:, :components], mixture[:, components : 2 * components]
-    answer, most = depths[:, :1], weights[:, :1]
-    for number in range(1, components):
-        weight = weights[:, number : number + 1]
-        answer = torch.where(weight > most, depths[:, number : number + 1], answer)
+def heaviest(mixture: torch.Tensor, components: int, folded: bool = False) -> torch.Tensor:
+    """The depth of the greatest weight in each pixel.
+
+    Args:
+        mixture: k depths and k log weights, (B, 2 k or more, h, w).
+        components: k.
+        folded: the mixture is a `SkipDecoder`'s answer, with four channels for each output.
+
+    Returns:
+        (B, 1, h, w), or (B, 4, h, w) where it is folded.
+    """
+    each = 4 if folded else 1
+    depths, weights, *_ = mixture.split(components * each, dim=1)
+    answer, most = depths[:, :each], weights[:, :each]
+    for start in range(each, components * each, each):
+        weight = weights[:, start : start + each]
+        answer = torch.where(weight > most, depths[:, start : start + each], answer)
         most = torch.maximum(weight, most)
     return answer

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from d3_ros.network.model.backbone import BACKBONE, LEVEL_CHANNELS
 from d3_ros.network.model.depth_curve import LEAST_CURVE, MOST_CURVE, bent
 from d3_ros.network.model.edge_sharpening import steeper
-from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heaviest
+from d3_ros.network.model.skip_decoder import PictureFeatures, SkipDecoder, heaviest, unfolded
 from d3_ros.types import TASKS, Task
 
 CHANNELS: dict[Task, int] = {"depth": 1, "normals": 3}
@@ -179,12 +179,18 @@ class TinyCodec(nn.Module):
 
         With skips, the picture's features follow behind the `latent_channels`.
         """
+        latent, features = self.encode_apart(image)
+        if features is None:
+            return latent
+        return torch.cat([latent, F.pixel_unshuffle(features, self._folding)], dim=1)
+
+    def encode_apart(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`encode`, but the picture's features, (B, c0, h/2, w/2), apart; None without skips."""
         mean, deviation = self.statistics("image")
         if self.picture is None:
-            return self.encoder(image) * deviation + mean
+            return self.encoder(image) * deviation + mean, None
         features, inward = self.picture(image)
-        latent = (self.encoder(image) + inward) * deviation + mean
-        return torch.cat([latent, F.pixel_unshuffle(features, self._folding)], dim=1)
+        return (self.encoder(image) + inward) * deviation + mean, features
 
     def decode(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
         """(B, c, h, w) latent of a task -> (B, 1 or 3, h·f, w·f), about [-1, 1].
@@ -193,23 +199,38 @@ class TinyCodec(nn.Module):
         several proposed depths the answer is the one that has the greatest weight. Depth is
         sharpened, and gets its margin at the near end.
         """
-        answer = self._decoded(latent, task)
+        return self.decode_apart(*self._apart(latent), task)
+
+    def decode_apart(
+        self, latent: torch.Tensor, features: torch.Tensor | None, task: Task
+    ) -> torch.Tensor:
+        """`decode` for what `encode_apart` gave, the latent replaced by the task's."""
+        answer = self._decoded(latent, features, task)
         if task != "depth":
             return answer
         answer = steeper(answer, self.config.sharpening)
         margin = self.config.near_margin
         return answer * (1.0 - margin) + margin if margin else answer
 
-    def _decoded(self, latent: torch.Tensor, task: Task) -> torch.Tensor:
+    def _apart(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.picture is None:
+            return latent, None
+        channels = self.config.latent_channels
+        return latent[:, :channels], F.pixel_shuffle(latent[:, channels:], self._folding)
+
+    def _decoded(
+        self, latent: torch.Tensor, features: torch.Tensor | None, task: Task
+    ) -> torch.Tensor:
+        if features is None:
             mean, deviation = self.statistics(task)
             answer = self.decoders[task]((latent - mean) / deviation)
         elif task == "depth" and self.config.depth_components > 1:
             # The depths and the weights; the spreads are not needed.
-            count = 2 * self.config.depth_components
-            answer = heaviest(self._decode_skips(latent, task, count), self.config.depth_components)
+            components = self.config.depth_components
+            mixture = self._decode_skips(latent, features, task, 2 * components)
+            answer = unfolded(heaviest(mixture, components, folded=True))
         else:
-            answer = self._decode_skips(latent, task, CHANNELS[task])
+            answer = unfolded(self._decode_skips(latent, features, task, CHANNELS[task]))
         return bent(answer, self.config.depth_curve) if task == "depth" else answer
 
     def decode_with_mixture(
@@ -219,7 +240,7 @@ class TinyCodec(nn.Module):
         if task == "depth" and self.config.depth_components > 1:
             mixture = self.depth_mixture(latent)
             return heaviest(mixture, self.config.depth_components), mixture
-        return self._decoded(latent, task), None
+        return self._decoded(*self._apart(latent), task), None
 
     def depth_mixture(self, latent: torch.Tensor) -> torch.Tensor:
         """(B, 3 k, h·f, w·f) of a depth latent: k depths, k log weights, k logs of their spread.
@@ -227,14 +248,17 @@ class TinyCodec(nn.Module):
         Only with several `depth_components`. See skip_decoder.py.
         """
         count = self.config.depth_components
-        answer = self._decode_skips(latent, "depth", 3 * count)
+        own, features = self._apart(latent)
+        assert features is not None  # several depths need skips
+        answer = unfolded(self._decode_skips(own, features, "depth", 3 * count))
         return torch.cat([bent(answer[:, :count], self.config.depth_curve), answer[:, count:]], 1)
 
-    def _decode_skips(self, latent: torch.Tensor, task: Task, count: int) -> torch.Tensor:
+    def _decode_skips(
+        self, latent: torch.Tensor, features: torch.Tensor, task: Task, count: int
+    ) -> torch.Tensor:
+        """The folded answer of a `SkipDecoder`."""
         mean, deviation = self.statistics(task)
-        channels = self.config.latent_channels
-        features = F.pixel_shuffle(latent[:, channels:], self._folding)
-        return self.decoders[task]((latent[:, :channels] - mean) / deviation, features, count)
+        return self.decoders[task]((latent - mean) / deviation, features, count)
 
     @property
     def _folding(self) -> int:
