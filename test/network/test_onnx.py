@@ -107,6 +107,58 @@ def test_tasks_that_share_a_unet_keep_their_own_constants(tmp_path: Path) -> Non
     assert_same_as_torch(folder, 2e-4)
 
 
+def test_tasks_that_share_a_unet_go_through_it_together(exported: Path, tmp_path: Path) -> None:
+    """One image and all tasks: one graph. Several images, or one task: a graph for each task."""
+    network = tiny_network(shared_unet=True)
+    folder = write_bundle(tmp_path / "s", network, name="s", license="", source="")
+    export_bundle(folder)
+    predictor = D3Predictor.from_pretrained(folder, "cpu", runtime="onnx")
+    runtime, ran = predictor.runtime, list[str]()
+    assert isinstance(runtime, OnnxRuntime)
+    run = runtime._run
+
+    def noted(name: str, values: Any) -> Any:
+        ran.append(name)
+        return run(name, values)
+
+    runtime._run = noted  # type: ignore[method-assign]
+    predictor(picture())
+    assert ran == ["encode", "joint"]
+    predictor(picture(), tasks=("normals",))
+    assert ran[2:] == ["encode", "normals"]
+    predictor.predict_batch([picture(seed=1), picture(seed=2)])
+    assert ran[4:] == ["encode", "depth", "normals"]
+
+    entry = json.loads((folder / "bundle.json").read_text())["onnx"][0]
+    assert entry["joint"] is True
+    assert "joint" not in json.loads((exported / "bundle.json").read_text())["onnx"][0]
+    assert not (exported / "onnx" / "vae_fp32" / "joint.onnx").exists()
+    edit_manifest(folder, lambda content: content["onnx"][0].update(joint=1))
+    assert "joint must be true or false" in fault(folder)
+    edit_manifest(folder, lambda content: content["onnx"][0].update(joint=True))
+    (folder / "onnx" / "vae_fp32" / "joint.onnx").write_bytes(b"no graph")
+    rehash(folder, "onnx/vae_fp32/joint.onnx")
+    assert "joint.onnx cannot be loaded" in fault(folder)
+
+
+def test_a_joint_graph_that_answers_wrongly_is_found_by_the_self_check(tmp_path: Path) -> None:
+    import onnx
+
+    network = tiny_network(shared_unet=True)
+    folder = write_bundle(tmp_path / "s", network, name="s", license="", source="")
+    export_bundle(folder)
+    path = folder / "onnx" / "vae_fp32" / "joint.onnx"
+    graph = onnx.load(path, load_external_data=False)
+    first, second = graph.graph.output
+    names = {first.name: second.name, second.name: first.name}
+    for node in graph.graph.node:  # the tasks are swapped
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    path.write_bytes(graph.SerializeToString())
+    rehash(folder, "onnx/vae_fp32/joint.onnx")
+    assert "the self-check of" in fault(folder, DeviceError)
+
+
 def test_half_precision_is_close(exported: Path) -> None:
     exact, half = (
         D3Predictor.from_pretrained(exported, "cpu", dtype, runtime="onnx")

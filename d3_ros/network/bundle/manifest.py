@@ -30,6 +30,7 @@ CODEC_FILES = frozenset({f"{CODEC}/{CONFIG}", f"{CODEC}/{WEIGHTS}"})
 Precision = Literal["fp32", "fp16", "int8"]
 ONNX_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 ONNX_WEIGHTS, ONNX_CHECK, ONNX_ENCODER = "weights.bin", "check.npz", "encode.onnx"
+ONNX_JOINT = "joint.onnx"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class OnnxExport:
     """The ONNX graphs of a bundle for one codec and precision, in a folder of their own.
 
     The folder holds `encode.onnx` (image to latent), one graph per task (latent to output), their
-    weights in `weights.bin`, and `check.npz`: an image and the answers that PyTorch gave.
+    weights in `weights.bin`, and `check.npz`: an image and the answers that PyTorch gave. With
+    `joint`, `joint.onnx` computes all tasks of one image, in one pass through the UNet they share.
     `tolerance` is the largest mean absolute difference from those answers that is accepted on
     another machine. `size_multiple`: image sides must be multiples of it. `versions`: of the
     packages that exported it.
@@ -50,6 +52,7 @@ class OnnxExport:
     tolerance: float
     opset: int
     versions: Mapping[str, str]
+    joint: bool = False
 
     @property
     def folder(self) -> str:
@@ -60,7 +63,15 @@ class OnnxExport:
     def files(self) -> set[str]:
         """Its files, relative to the bundle."""
         graphs = {ONNX_ENCODER, *(f"{task}.onnx" for task in self.tasks)}
+        graphs |= {ONNX_JOINT} if self.joint else set()
         return {f"{self.folder}/{name}" for name in graphs | {ONNX_WEIGHTS, ONNX_CHECK}}
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object to write; `joint` only where it is true."""
+        content = asdict(self)
+        if not self.joint:
+            del content["joint"]
+        return content
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class Manifest:
             "license": self.license,
             "source": self.source,
             "tasks": {task: _task_as_json(spec) for task, spec in self.tasks.items()},
-            **({"onnx": [asdict(export) for export in self.onnx]} if self.onnx else {}),
+            **({"onnx": [export.as_json() for export in self.onnx]} if self.onnx else {}),
             "sha256": dict(self.sha256),
         }
 
@@ -173,7 +184,7 @@ def _parse_onnx(content: Any, tasks: set[str], where: str) -> tuple[OnnxExport, 
     exports = []
     for entry in content:
         _require(isinstance(entry, dict), where, "holds something that is not a JSON object")
-        _check_keys(entry, set(OnnxExport.__dataclass_fields__), set(), where)
+        _check_keys(entry, {*OnnxExport.__dataclass_fields__} - {"joint"}, {"joint"}, where)
         own, multiple, tolerance = entry["tasks"], entry["size_multiple"], entry["tolerance"]
         versions, opset = entry["versions"], entry["opset"]
         _require(entry["codec"] in get_args(Codec), where, "codec must be vae or tiny")
@@ -182,6 +193,7 @@ def _parse_onnx(content: Any, tasks: set[str], where: str) -> tuple[OnnxExport, 
         known = all(isinstance(task, str) and task in tasks for task in own)
         _require(known, where, "tasks must be those of the bundle")
         _require(_are_integers([multiple, opset], 2), where, "holds no whole numbers")
+        _require(isinstance(entry.get("joint", False), bool), where, "joint must be true or false")
         _require(1 <= multiple <= 256, where, "size_multiple must be from 1 to 256")
         _require(_is_number(tolerance) and 0 < tolerance < 1, where, "tolerance must be in (0, 1)")
         _require(

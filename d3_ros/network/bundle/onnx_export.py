@@ -28,6 +28,7 @@ from d3_ros.network.bundle.lookup import MANIFEST
 from d3_ros.network.bundle.manifest import (
     ONNX_CHECK,
     ONNX_ENCODER,
+    ONNX_JOINT,
     ONNX_WEIGHTS,
     Codec,
     OnnxExport,
@@ -74,20 +75,29 @@ class _Encoder(nn.Module):
 
 
 class _TaskGraph(nn.Module):
-    def __init__(self, network: SpecialisedNetwork, task: Task, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: SpecialisedNetwork, tasks: Sequence[Task], dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.network, self.task, self.dtype = network, task, dtype
+        self.network, self.tasks, self.dtype = network, tuple(tasks), dtype
 
-    def forward(self, latent: torch.Tensor, *features: torch.Tensor) -> torch.Tensor:
-        """`_Encoder`'s answer -> (N, 3 or 1, h, w) float32: depth about [0, 1], normals [-1, 1]."""
-        latents = self.network.predict_latents(latent.to(self.dtype), (self.task,))
+    def forward(self, latent: torch.Tensor, *features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`_Encoder`'s answer -> per task (N, 3 or 1, h, w) float32.
+
+        Depth is about [0, 1], normals about [-1, 1].
+        """
+        latents = self.network.predict_latents(latent.to(self.dtype), self.tasks)
         codec = self.network.vae
         if features and isinstance(codec, TinyCodec):
-            parts = latents[self.task], features[0].to(self.dtype)
-            decoded = codec.decode_apart(*parts, self.task).float()
+            seen = features[0].to(self.dtype)
+            decoded = {task: codec.decode_apart(latents[task], seen, task) for task in self.tasks}
         else:
-            decoded = self.network.decode_tasks(latents)[self.task].float()
-        return decoded / 2 + 0.5 if self.task == "depth" else decoded
+            decoded = self.network.decode_tasks(latents)
+        answers = [decoded[task].float() for task in self.tasks]
+        return tuple(
+            answer / 2 + 0.5 if task == "depth" else answer
+            for task, answer in zip(self.tasks, answers, strict=True)
+        )
 
 
 class WeightFile:
@@ -192,6 +202,7 @@ def added_export(
         tolerance=TOLERANCES[precision],
         opset=OPSET,
         versions={"torch": torch.__version__, "onnx": onnx.__version__},
+        joint=has_joint_graph(network, chosen),
     )
     target = origin if output is None else output
     with appearing_folder(target, replace=output is None) as copy:
@@ -215,7 +226,7 @@ def added_export(
 def traced_graphs(
     network: SpecialisedNetwork, tasks: Sequence[Task]
 ) -> Iterator[tuple[str, OnnxModel]]:
-    """Yields the file name and the ONNX model of the encoder, then of each task."""
+    """Yields the file name and the ONNX model of the encoder, of each task, and of all together."""
     dtype = next(network.parameters()).dtype
     height, width = (side * network.size_multiple for side in TRACED_LATENT)
     encoder, image = _Encoder(network, dtype), torch.zeros(1, 3, height, width)
@@ -223,19 +234,35 @@ def traced_graphs(
         parts = dict(zip(ENCODED, encoder(image), strict=False))
     yield ONNX_ENCODER, _traced(encoder, {"image": image}, [*parts])
     for task in tasks:
-        graph = _TaskGraph(network, task, dtype)
+        graph = _TaskGraph(network, (task,), dtype)
         yield f"{task}.onnx", _traced(graph, {n: part.clone() for n, part in parts.items()}, [task])
+    if has_joint_graph(network, tasks):
+        graph = _TaskGraph(network, tasks, dtype)
+        copies = {name: part.clone() for name, part in parts.items()}
+        yield ONNX_JOINT, _traced(graph, copies, tasks, one_image=True)
+
+
+def has_joint_graph(network: SpecialisedNetwork, tasks: Sequence[Task]) -> bool:
+    """Whether several tasks go through one UNet, which then takes them as one batch."""
+    return len(tasks) > 1 and len({network.specs[task].unet for task in tasks}) == 1
 
 
 def _traced(
-    module: nn.Module, examples: Mapping[str, torch.Tensor], answers: Sequence[str]
+    module: nn.Module,
+    examples: Mapping[str, torch.Tensor],
+    answers: Sequence[str],
+    one_image: bool = False,
 ) -> OnnxModel:
-    """The ONNX model of a module, with weights, for any batch and size.
+    """The ONNX model of a module, with weights, for any size.
 
-    `examples`: its inputs, each (1, c, h, w) for a latent of `TRACED_LATENT`.
+    Args:
+        module: gives a tuple of `answers`.
+        examples: its inputs, each (1, c, h, w) for a latent of `TRACED_LATENT`.
+        answers: names of its outputs.
+        one_image: the model is for batches of one; otherwise for any batch.
     """
     onnx = _import_onnx()
-    axes = {0: "batch", 2: "height", 3: "width"}
+    axes = {2: "height", 3: "width"} if one_image else {0: "batch", 2: "height", 3: "width"}
     named = {
         name: {axis: axes[axis] if number == 0 else f"{name}_{axes[axis]}" for axis in axes}
         for number, name in enumerate(examples)
@@ -259,8 +286,11 @@ def _traced(
     simplify(
         model,
         [
-            {name: _zeros_of(example, *latent) for name, example in examples.items()}
-            for latent in SIMPLIFIED_FOR
+            {
+                name: _zeros_of(example, 1 if one_image else count, *latent)
+                for name, example in examples.items()
+            }
+            for count, *latent in SIMPLIFIED_FOR
         ],
     )
     return model

@@ -147,7 +147,9 @@ class ShortPromptAttention(nn.Module):
         rows = self._tasks.rows
         if len(matrix[rows]) == 1:
             return F.linear(states, matrix[rows][0], None if bias is None else bias[rows][0])
-        answer = states @ self._tasks.per_image(matrix, len(states)).mT
+        answer = states @ self._tasks.per_image(matrix, len(states)).transpose(
+            1, 2
+        )  # not .mT: exported
         if bias is None:
             return answer
         return answer + self._tasks.per_image(bias, len(states))[:, None]
