@@ -60,8 +60,9 @@ def far_pixels(
 ) -> np.ndarray:
     """Which pixels surely look farther than a distance.
 
-    A pixel does where its depth says so. A pixel whose relative depth is saturated at the far end
-    does if the pixels just before saturation are that far already; in a narrow room they are not.
+    A pixel does where its depth says so. A pixel without metres whose relative depth is saturated
+    at the far end does if the pixels just before saturation are that far already; in a narrow room
+    they are not.
 
     Args:
         depth_m: (H, W) float32 z-depth in metres that a pixel has at least (depth minus its
@@ -77,7 +78,8 @@ def far_pixels(
     before = depth_m[(relative >= JUST_BEFORE_SATURATION) & (relative < 1.0)]
     before = before[np.isfinite(before)]
     if len(before) >= SATURATED_EVIDENCE and np.quantile(before, SATURATED_DOUBT) > range_m:
-        far |= (relative >= 1.0) & np.isfinite(ray_map(intrinsics)[..., 2])
+        unknown = (relative >= 1.0) & ~np.isfinite(depth_m)  # a sensor may know more
+        far |= unknown & np.isfinite(ray_map(intrinsics)[..., 2])
     return far
 
 

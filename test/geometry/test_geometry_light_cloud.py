@@ -136,6 +136,16 @@ def test_far_is_what_is_measured_far_or_saturated_beyond_it() -> None:
     assert not far[:, 0].any(), "what is saturated near may be very near"
 
 
+def test_a_measured_obstacle_before_a_saturated_background_is_not_far() -> None:
+    """The sensor saw it at 3 m where the network's answer ends: no ray is cleared through it."""
+    depth, relative = hall()
+    depth[10:20, -8:] = 3.0
+    assert (relative[10:20, -8:] >= 1).all()
+    far = far_pixels(depth, relative, ROOM, 5.0)
+    assert not far[10:20, -8:].any()
+    assert far[30, -8:].all()
+
+
 def test_a_narrow_room_s_far_end_is_not_far() -> None:
     """Relative depth is saturated there too, but it is 1.5 m away."""
     _, relative = hall()

@@ -56,11 +56,14 @@ class Buffer:
     def lookup_transform(
         self, target: str, source: str, time: Any, timeout: Any = None
     ) -> TransformStamped:
-        root_target, to_target = self._to_root(target, time.nanoseconds)
-        root_source, to_source = self._to_root(source, time.nanoseconds)
-        if root_target != root_source:
-            raise LookupException(f'"{target}" and "{source}" are not connected')
-        return stamped(target, source, np.linalg.inv(to_target) @ to_source)
+        up_target, fault_target = self._way_up(target, time.nanoseconds)
+        up_source, fault_source = self._way_up(source, time.nanoseconds)
+        # As in tf2, only the way to the nearest common frame must be known at that time.
+        common = next((frame for frame in up_source if frame in up_target), None)
+        if common is None:
+            unconnected = LookupException(f'"{target}" and "{source}" are not connected')
+            raise fault_target or fault_source or unconnected
+        return stamped(target, source, np.linalg.inv(up_target[common]) @ up_source[common])
 
     def lookup_transform_full(
         self,
@@ -75,16 +78,22 @@ class Buffer:
         then = matrix(self.lookup_transform(target, fixed, target_time))
         return stamped(target, source, then @ first)
 
-    def _to_root(self, frame: str, time_ns: int) -> tuple[str, np.ndarray]:
+    def _way_up(
+        self, frame: str, time_ns: int
+    ) -> tuple[dict[str, np.ndarray], ExtrapolationException | None]:
+        """Transforms from a frame to each of those above it, and what stopped the way."""
         total = np.eye(4)
+        found = {frame: total}
         while frame in self._stored:
             stored = self._stored[frame]
-            if frame in self._static or time_ns == 0:
-                step = matrix(stored[-1])
-            else:
-                step = self._between(stored, time_ns)
+            try:
+                known = frame in self._static or time_ns == 0
+                step = matrix(stored[-1]) if known else self._between(stored, time_ns)
+            except ExtrapolationException as fault:
+                return found, fault
             total, frame = step @ total, stored[-1].header.frame_id
-        return frame, total
+            found[frame] = total
+        return found, None
 
     @staticmethod
     def _between(stored: list[TransformStamped], time_ns: int) -> np.ndarray:

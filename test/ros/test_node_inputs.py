@@ -147,6 +147,19 @@ def test_the_compressed_topic_follows_the_remapping_of_either(
     node.destroy_node()
 
 
+def test_two_cameras_may_be_swapped_by_remappings() -> None:
+    """A full name is not remapped a second time, which would swap them back."""
+    rules = ("left/image:=/bot/right/image", "right/image:=/bot/left/image")
+    arguments = ["--ros-args"] + [word for rule in rules for word in ("-r", rule)]
+    node = Node("maps", namespace="/bot", cli_args=arguments)
+    for camera, other in (("left", "right"), ("right", "left")):
+        topics = resolve_input_topics(node, "raw", camera)
+        assert topics.image == f"/bot/{other}/image"
+        subscription = node.create_subscription(Image, topics.asked[topics.image], print, 1)
+        assert subscription.topic_name == topics.image
+    node.destroy_node()
+
+
 def test_one_of_several_cameras_has_its_own_compressed_topic() -> None:
     arguments = ["--ros-args", "-r", "rear/image:=/usb/image_raw"]
     node = Node("maps", namespace="/bot", cli_args=arguments)

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.waiting import PATIENCE_S, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
+from d3_ros.pipeline import FrameRequest
 from d3_ros.ros.node.diagnostics.diagnostics import (
     ERROR,
     OK,
@@ -34,10 +36,12 @@ from d3_ros.ros.node.diagnostics.statistics import (
     median_and_p95,
 )
 from d3_ros.ros.node.diagnostics.throttled_logger import ThrottledLogger
+from d3_ros.ros.node.graph import wrong_type
 from d3_ros.ros.node.inputs.matched_inputs import InputBuffer, stamp_ns
+from d3_ros.ros.node.inputs.rectified_request import rectified_request
 from d3_ros.ros.node.worker import LatestFrameWorker
 from d3_ros.ros.parameters.node_settings import NodeSettings, settings_from
-from d3_ros.types import DepthFit
+from d3_ros.types import CameraIntrinsics, CameraMounting, DepthFit
 
 pytestmark = pytest.mark.ros
 RELATIVE = ScaleReport(DepthFit(ok=False, state="relative"))
@@ -342,6 +346,54 @@ def test_every_fate_is_counted_once(fates: list[str]) -> None:
     assert snapshot.received == len(fates)
     for fate in ("published", "dropped", "refused", "idle"):
         assert getattr(snapshot, fate) == fates.count(fate)
+
+
+def test_a_compressed_sensor_topic_is_no_reason_to_change_the_camera_s_transport() -> None:
+    sent = SimpleNamespace(topic_type="sensor_msgs/msg/CompressedImage")
+    node: Any = SimpleNamespace(get_publishers_info_by_topic=lambda topic: [sent])
+    line = wrong_type(node, "/depth", Image)
+    assert "image.transport" not in line
+    assert "sensor depth is read uncompressed only" in line
+    assert "image.transport to compressed" in wrong_type(node, "/color", Image, is_camera=True)
+
+
+def test_a_rectified_camera_s_up_is_in_its_own_axes() -> None:
+    """It is turned by 90 degrees about the viewing axis: what was up is to the right."""
+    info = CameraInfo(width=64, height=48)
+    info.k = [40.0, 0.0, 32.0, 0.0, 40.0, 24.0, 0.0, 0.0, 1.0]
+    info.p = [40.0, 0.0, 32.0, 0.0, 0.0, 40.0, 24.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.r = [0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    info.distortion_model, info.d = "plumb_bob", [0.0] * 5
+    request = FrameRequest(
+        np.zeros((48, 64, 3), np.uint8),
+        0.0,
+        intrinsics=CameraIntrinsics(64, 48, 40.0, 40.0, 32.0, 24.0),
+        mounting=CameraMounting(0.5),
+    )
+    topics: Any = SimpleNamespace(image="/image", camera_info="/camera_info")
+    turned = rectified_request(request, info, topics).mounting
+    assert turned is not None
+    assert turned.height_m == 0.5
+    assert turned.up == pytest.approx((1.0, 0.0, 0.0))
+
+
+def test_a_fault_is_over_when_nothing_is_asked_for_any_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It stays while it is the newest that is known; idle frames cannot take it back."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    statistics = FrameStatistics()
+    statistics.refused("damaged")
+    now[0] += 60.0
+    assert statistics.snapshot().fault == "damaged"
+    statistics.refused("damaged")
+    now[0] += 1.0
+    statistics.idle()
+    assert statistics.snapshot().fault == "damaged", "frames between two faults are idle, too"
+    now[0] += 10.0
+    statistics.idle()
+    assert statistics.snapshot().fault == ""
 
 
 def test_latencies_are_in_milliseconds() -> None:

@@ -161,7 +161,7 @@ class Camera:
         self._subscriptions.append(
             self._context.node.create_subscription(
                 kind,
-                topic,
+                self.topics.asked.get(topic, topic),
                 callback,
                 profile or input_profile(asked.reliability, asked.queue_depth),
                 event_callbacks=explain_subscription(topic, self._context.log.warn),

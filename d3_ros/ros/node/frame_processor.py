@@ -102,6 +102,12 @@ class FrameProcessor:
         self._pipeline.reset()
         self.extrinsics_watch.reset()
 
+    @property
+    def extrinsics_fault(self) -> str:
+        """What is wrong with the sensors' places, in one line; empty where nobody looks."""
+        checks = self._state.settings.diagnostics.check_extrinsics
+        return self.extrinsics_watch.line if checks else ""
+
     def ready_in(self, image: ReceivedImage) -> float:
         """Seconds that an image may wait for camera_info and sensor depth; <= 0: process it now."""
         if self._inputs.are_complete_for(image.message):

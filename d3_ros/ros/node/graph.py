@@ -23,22 +23,30 @@ def other_types(node: Node, topic: str, message_type: type) -> list[str]:
     return [] if type_name(message_type) in sent else sorted(sent)
 
 
-def wrong_type(node: Node, topic: str, message_type: type) -> str:
-    """One line where a topic carries another type than the node subscribes to; else empty."""
+def wrong_type(node: Node, topic: str, message_type: type, is_camera: bool = False) -> str:
+    """One line where a topic carries another type than the node subscribes to; else empty.
+
+    `is_camera`: it is the camera's image, which may be compressed; sensor depth may not.
+    """
     sent = other_types(node, topic, message_type)
     if not sent:
         return ""
     wanted = type_name(message_type)
     line = f"'{topic}' carries {' and '.join(sent)}, not {wanted}"
-    if {wanted, *sent} <= set(IMAGE_TYPES):
+    if is_camera and {wanted, *sent} <= set(IMAGE_TYPES):
         transport = "compressed" if wanted == IMAGE_TYPES[0] else "raw"
         return f"{line}: set the parameter image.transport to {transport}"
+    if {wanted, *sent} <= set(IMAGE_TYPES):
+        return (
+            f"{line}: sensor depth is read uncompressed only. Remap the input to the raw topic, or "
+            "republish it (ros2 run image_transport republish, from compressedDepth to raw)"
+        )
     return f"{line}: remap the node's input to a topic of that type"
 
 
 def why_silent(node: Node, topic: str, message_type: type) -> str:
     """Why nothing arrives on an image topic, in one line."""
-    if line := wrong_type(node, topic, message_type):
+    if line := wrong_type(node, topic, message_type, is_camera=True):
         return line
     publishers = node.count_publishers(topic)
     if publishers:

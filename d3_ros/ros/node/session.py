@@ -93,7 +93,10 @@ class Session:
     def apply(self, settings: Mapping[str, NodeSettings]) -> None:
         """Take new values of the parameters that may change at any time."""
         for name, own in settings.items():
-            self.cameras[name].state.settings = own
+            camera = self.cameras[name]
+            before, camera.state.settings = camera.state.settings.sensor_depth, own
+            if (before.points, before.scan) != (own.sensor_depth.points, own.sensor_depth.scan):
+                camera.processor.extrinsics_watch.reset()  # what it saw was placed otherwise
 
     def reset_scale(self) -> None:
         """Forget the metric scale of all cameras."""
@@ -117,7 +120,7 @@ class Session:
                 camera.state.settings,
                 sensor_depth_seen=camera.inputs.sensor_depth_seen,
                 no_image_because=camera.watch_inputs(snapshot.since_input_s),
-                extrinsics_fault=camera.processor.extrinsics_watch.line,
+                extrinsics_fault=camera.processor.extrinsics_fault,
                 busy_s=busy_s,
                 busy_with=self._statistics[name].stage.running,
             )

@@ -115,7 +115,7 @@ class FrameStatistics:
             self._age_ms: deque[float] = deque(maxlen=KEPT)
             self._last_input = self._since
             self._last_idle = float("-inf")
-            self._fault = ""
+            self._fault, self._fault_at = "", float("-inf")
             self._scale: ScaleReport | None = None
 
     def received(self) -> None:
@@ -140,7 +140,7 @@ class FrameStatistics:
         """Nothing of an image was published; `fault` is empty where only a scale was missing."""
         with self._lock:
             self._refused += 1
-            self._fault = fault
+            self._fault, self._fault_at = fault, time.monotonic()
             self._scale = scale or self._scale
 
     def published(self, latency_s: float, age_s: float, scale: ScaleReport) -> None:
@@ -164,6 +164,8 @@ class FrameStatistics:
             now = time.monotonic()
             observed = now - self._since
             window = min(max(observed, 1e-3), RATE_WINDOW_S)
+            # Once nothing is asked for any longer, no frame can show that the fault is over.
+            past = self._last_idle > self._fault_at and now - self._fault_at > RATE_WINDOW_S
             for times in (self._inputs, self._outputs):
                 while times and now - times[0] > RATE_WINDOW_S:
                     times.popleft()
@@ -180,6 +182,6 @@ class FrameStatistics:
                 observed_s=observed,
                 latency_ms=median_and_p95(list(self._latency_ms)),
                 age_ms=median_and_p95(list(self._age_ms)),
-                fault=self._fault,
+                fault="" if past else self._fault,
                 scale=self._scale,
             )

@@ -23,12 +23,17 @@ COMPRESSED_SUFFIX = "/compressed"
 
 @dataclass(frozen=True)
 class InputTopics:
-    """Full names of the topics that a camera subscribes to; `image_type` is the image's message."""
+    """Full names of the topics that a camera subscribes to; `image_type` is the image's message.
+
+    `asked` maps a full name to the node's own name for it. Subscribe with that one: ROS would
+    apply the remappings to a full name a second time, which undoes a swap of two cameras.
+    """
 
     image: str
     image_type: type
     camera_info: str
     sensors: Mapping[Sensor, str]
+    asked: Mapping[str, str]
 
 
 def resolve_input_topics(node: Node, transport: str, camera: str = "") -> InputTopics:
@@ -47,6 +52,8 @@ def resolve_input_topics(node: Node, transport: str, camera: str = "") -> InputT
     """
     prefix = f"{camera}/" if camera else ""
     image, image_type = _image_topic(node, transport, prefix)
+    own = [prefix + topic for topic in (IMAGE, IMAGE + COMPRESSED_SUFFIX, CAMERA_INFO)]
+    own += [prefix + topic for _, topic in SENSOR_TOPICS.values()]
     return InputTopics(
         image=image,
         image_type=image_type,
@@ -55,6 +62,7 @@ def resolve_input_topics(node: Node, transport: str, camera: str = "") -> InputT
             sensor: node.resolve_topic_name(prefix + topic)
             for sensor, (_, topic) in SENSOR_TOPICS.items()
         },
+        asked={node.resolve_topic_name(name): name for name in own},
     )
 
 

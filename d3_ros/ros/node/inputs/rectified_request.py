@@ -8,11 +8,11 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from d3_ros.errors import DataError, MessageError
-from d3_ros.geometry.rectification import IDENTITY, rectification
+from d3_ros.geometry.rectification import IDENTITY, Rotation, rectification
 from d3_ros.messages.camera_info import intrinsics_from_camera_info
 from d3_ros.pipeline import FrameRequest
 from d3_ros.ros.node.inputs.input_topics import InputTopics
-from d3_ros.types import CameraIntrinsics
+from d3_ros.types import CameraIntrinsics, CameraMounting
 
 
 def rectified_request(
@@ -55,5 +55,12 @@ def rectified_request(
         rgb=found.image(request.rgb),
         sparse=None if request.sparse is None else found.depth(request.sparse),
         intrinsics=found.camera,
+        mounting=None if request.mounting is None else _turned(request.mounting, rotation),
         outside=outside if outside.any() else None,
     )
+
+
+def _turned(mounting: CameraMounting, rotation: Rotation) -> CameraMounting:
+    """The mounting in the rectified camera's axes."""
+    x, y, z = np.array(rotation, np.float64).reshape(3, 3) @ np.array(mounting.up)
+    return replace(mounting, up=(float(x), float(y), float(z)))

@@ -76,9 +76,9 @@ class Transforms:
         Args:
             camera: the image's header.
             sensor: the sensor message's header.
-            fixed_frame: a frame that does not move with the robot (odom). Where it is empty or tf
-                does not connect it to the camera, the robot is assumed to stand still between the
-                two stamps.
+            fixed_frame: a frame that does not move with the robot (odom). Where it is empty, tf
+                does not connect it to the camera, or not at these stamps (odometry that is late or
+                has ended), the robot is assumed to stand still between the two stamps.
             timeout_s: how long to wait for transforms that are late.
 
         Raises:
@@ -91,9 +91,12 @@ class Transforms:
         try:
             # At any time: else a robot without this frame would wait with every image.
             if fixed_frame and buffer.can_transform(target, fixed_frame, Time()):
-                found = buffer.lookup_transform_full(
-                    target, camera_time, source, sensor_time, fixed_frame, timeout
-                )
+                try:
+                    found = buffer.lookup_transform_full(
+                        target, camera_time, source, sensor_time, fixed_frame, timeout
+                    )
+                except tf2.TransformException as error:
+                    return self._standing_still(target, source, camera_time, fixed_frame, error)
                 return Extrinsic(_matrix(found), follows_motion=True)
             if fixed_frame and not self.settling:
                 self._warn(
@@ -107,6 +110,26 @@ class Transforms:
                 f"no transform from '{source}' to '{target}' ({one_line(error)}): publish it, or "
                 "set the sensor's parameter T_camera_sensor"
             ) from error
+
+    def _standing_still(
+        self, target: str, source: str, camera_time: Time, fixed_frame: str, error: Exception
+    ) -> Extrinsic:
+        """The direct transform, where `error` says that the fixed frame does not reach the stamps.
+
+        A sensor that is fixed to the robot needs no odometry. If there is no direct transform
+        either, `error` is raised again.
+        """
+        tf2, buffer = self._tf2()
+        try:
+            found = buffer.lookup_transform(target, source, camera_time)
+        except tf2.TransformException:
+            raise error from None
+        self._warn(
+            f"the transform from '{fixed_frame}' to '{target}' does not reach the stamps of image "
+            f"and sensor ({one_line(error)}): sensor depth of frame '{source}' is used as if the "
+            "robot stood still between them. Is the odometry late, or has it ended?"
+        )
+        return Extrinsic(_matrix(found))
 
     def pose(self, camera: Header, frame: str, timeout_s: float, remedy: str) -> np.ndarray:
         """(4, 4) T_frame_camera at the image's stamp.
