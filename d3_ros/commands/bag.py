@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "extract",
         help="write training data",
         description="Write the frames of one camera and its depth sensor as training data.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=parser.formatter_class,
     )
     extract.add_argument("bag", type=Path, help="a folder (ROS 2), or an .mcap, .db3 or .bag file")
     extract.add_argument("--output", type=Path, required=True, help="folder to make")
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="is the extrinsic calibration of LiDAR or depth camera right?",
         description="Compare depth edges with image edges: is the extrinsic calibration right? "
         "Exit status: 0 right, 3 off, 4 cannot tell.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=parser.formatter_class,
     )
     check.add_argument(
         "bag",

@@ -1,9 +1,10 @@
 """Write ONNX graphs into a model bundle: it then runs on ONNX Runtime, without PyTorch.
 
-The graphs work for any image size and number of images, and are taken by themselves wherever
-onnxruntime is installed (--runtime auto). They are checked here against PyTorch, and carry an image
-with its answer, which is checked again on every machine that loads them. int8 needs --images, some
-pictures like the robot's own: the quantisation is fitted to them, and its loss is measured on them.
+The graphs work for any image size and number of images, and are taken by themselves where
+onnxruntime is installed and PyTorch has no GPU (--runtime auto). They are checked here against
+PyTorch, and carry an image with its answer, which is checked again on every machine that loads
+them. int8 needs --images, some pictures like the robot's own: the quantisation is fitted to them,
+and its loss is measured on them.
 """
 
 from __future__ import annotations

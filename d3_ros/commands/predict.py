@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         default="auto",
         choices=RUNTIMES,
-        help="auto: onnx where the model has ONNX graphs for dtype and codec, else torch",
+        help="auto: onnx where the model has ONNX graphs for dtype and codec and PyTorch has no "
+        "GPU, else torch",
     )
     parser.add_argument(
         "--providers",

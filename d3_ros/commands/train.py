@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="do not train: print the cost of a step, part by part (needs no data and no weights)",
+        help="do not train: print the cost of a step, part by part (needs no data and no "
+        "GPU, and weights only where training starts from a bundle)",
     )
     parser.add_argument(
         "settings",
