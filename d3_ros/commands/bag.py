@@ -226,9 +226,17 @@ def extract_bag(camera: BagCameraOptions, choice: ExtractOptions, output: Path) 
     for file in recording.cut:
         print(f"{camera.path}: {file} was cut off; what is whole of it is read")
     print(f"{camera.path}: {topics.image} with {topics.kind} of {topics.sensor}")
-    source = {field.name: _plain(getattr(camera, field.name)) for field in fields(camera)}
-    source |= {"image": topics.image, "info": topics.info, "sensor": topics.sensor}
+    source = described(camera) | {
+        "image": topics.image,
+        "info": topics.info,
+        "sensor": topics.sensor,
+    }
     return extract(recording, output, choice, source)
+
+
+def described(camera: BagCameraOptions) -> dict[str, Any]:
+    """The options as JSON values, for extraction.json."""
+    return {field.name: _plain(getattr(camera, field.name)) for field in fields(camera)}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -160,7 +160,8 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         frames=args.frames,
         providers=tuple(args.providers),
     )
-    wanted = run.rows(modes, sizes, [OUTPUTS[name] for name in args.outputs], args.cameras)
+    outputs = _outputs_of(args.model, [OUTPUTS[name] for name in args.outputs])
+    wanted = run.rows(modes, sizes, outputs, args.cameras)
     found, roofline = machine(device), probe_roofline(device, setting.dtype)
     print(table.header(found, roofline, _about(setting)) + "\n")
     print(table.heading())
@@ -175,6 +176,23 @@ def _network(args: argparse.Namespace, width: int, height: int) -> dict[str, Any
         for text in table.stage_lines(result, roofline):
             print(text)
     return {**table.report(found, roofline, results), "providers": args.providers}
+
+
+def _outputs_of(model: str | None, wanted: list[tuple[Task, ...]]) -> list[tuple[Task, ...]]:
+    """Those of the wanted outputs that a bundle has.
+
+    Raises:
+        DataError: it has none of them.
+    """
+    from d3_ros.network.bundle.manifest import read_manifest
+
+    if model is None:
+        return wanted
+    tasks = read_manifest(model)[1].tasks
+    there = [outputs for outputs in wanted if {*outputs} <= tasks.keys()]
+    if not there:
+        raise DataError(f"{model} has {' and '.join(tasks)} only: see --outputs")
+    return there
 
 
 def _proof(args: argparse.Namespace, width: int, height: int) -> int:

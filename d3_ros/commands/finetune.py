@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             extraction = bag.extract_bag(bag.camera_options(args), bag.choice_options(args), data)
             print("\n".join(extraction.lines()))
         else:
-            _refuse_other_bag(data, args.bag)
+            _refuse_other_extraction(data, args)
     config = None if args.config is None else find_config(args.config)
     made = finetune_config(args.model, data, args.output, config, args.settings)
     with output_that_cannot_be_written(args.output):
@@ -90,15 +90,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_other_bag(data: Path, recording: Path) -> None:
-    """An earlier run with the same output may have extracted another bag."""
-    from d3_ros.data.bag.extract import extracted_from
+def _refuse_other_extraction(data: Path, args: argparse.Namespace) -> None:
+    """An earlier run with the same output may have extracted another bag, or otherwise."""
+    from d3_ros.data.bag.extract import extracted_from, other_options
 
+    remedy = f"remove {data.parent}, or give another --output"
     source = extracted_from(data)
-    if source is not None and Path(source).resolve() != recording.resolve():
-        raise D3Error(
-            f"{data} was extracted from {source}: remove {data.parent}, or give another --output"
-        )
+    if source is not None and Path(source).resolve() != args.bag.resolve():
+        raise D3Error(f"{data} was extracted from {source}: {remedy}")
+    asked = bag.described(bag.camera_options(args))
+    if others := other_options(data, asked, bag.choice_options(args)):
+        told = ", ".join(f"{name} {had!r}, not {now!r}" for name, (had, now) in others.items())
+        raise D3Error(f"{data} was extracted with {told}: {remedy}")
 
 
 def _told(difference: Difference) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ASSUMED_FIELD_OF_VIEW_DEG = 60.0
+RESULTS = ("_depth.png", "_depth_color.png", "_normals.png", ".ply")  # behind the image's name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         providers=args.providers,
         threads=args.threads,
     )
+    _refuse_to_overwrite(paths, args.output)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -154,6 +156,19 @@ def _image_files(arguments: list[Path]) -> list[Path]:
             )
         names[path.stem] = path
     return paths
+
+
+def _refuse_to_overwrite(paths: list[Path], output: Path) -> None:
+    """No result may take the place of an input, such as the measured depth beside a picture."""
+    inputs = {path.resolve() for path in paths}
+    for path in paths:
+        for suffix in RESULTS:
+            result = output / f"{path.stem}{suffix}"
+            if result.resolve() in inputs:
+                raise DataError(
+                    f"{result} is one of the images, and the depth of {path.name} would take its "
+                    "place: give another --output"
+                )
 
 
 def _read_rgb(path: Path) -> np.ndarray:

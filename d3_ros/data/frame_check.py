@@ -56,7 +56,9 @@ def check_frames(reader: Reader, folder: Path) -> list[Finding]:
             bar = tqdm(results, total=len(todo), unit="frame", desc=f"check {folder.name}", delay=1)
             for name, result in zip(todo, bar, strict=True):
                 known[name] = {"state": states[name], **result}
-        _remember(folder, reader.kind, {name: known[name] for name in reader.names})
+        # What could not be read is tried again: permissions and disks are mended without a trace.
+        sure = {n: known[n] for n in reader.names if known[n].get("fault", [""])[0] != DAMAGED}
+        _remember(folder, reader.kind, sure)
     return [_finding(name, known[name]) for name in reader.names]
 
 

@@ -99,7 +99,8 @@ def verdict(bundles: Sequence[Evaluated], differences: Sequence[Difference]) -> 
     name = bundles[-1].name
     difference = next((one for one in differences if one.key == key), None)
     if difference is None:
-        return f"{name}: {scored} is {means[key]:.3g} over {len(bundles[-1].rows)} frames."
+        count = sum(math.isfinite(row.scores.get(key, math.nan)) for row in bundles[-1].rows)
+        return f"{name}: {scored} is {means[key]:.3g} over {count} frames."
     said = {
         "better": f"{name} is better than {bundles[0].name}",
         "worse": f"{name} is worse than {bundles[0].name}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_network import tiny_network
 
 from d3_ros.__main__ import main
 from d3_ros.bench.network import measuring, run, table
@@ -16,6 +17,7 @@ from d3_ros.bench.network.architectures import SD21, SMALL, random_network
 from d3_ros.bench.network.flops import Work
 from d3_ros.bench.network.measuring import Roofline, Times
 from d3_ros.bench.network.run import BenchStage, Result, Row
+from d3_ros.network import D3Network, write_bundle
 from d3_ros.network.bundle.onnx_export import export_bundle
 from d3_ros.network.inference.specialise import OPTIMISATIONS
 from d3_ros.types import TASKS
@@ -79,6 +81,26 @@ def test_a_bundle_is_measured_in_its_own_modes(
     assert main(["bench", *SMALL_RUN, *arguments, "--cameras", "1"]) == 0
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "32x32" in line]
     assert list(dict.fromkeys(rows)) == ["plain", "exact"]  # it has no codec
+
+
+def test_a_bundle_of_one_task_is_measured_by_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = tiny_network()
+    depth = D3Network(
+        network.vae,
+        {"unet_depth": network.unets["unet_depth"]},
+        {"depth": network.specs["depth"]},
+        {"depth": network.prompt_embedding("depth")},
+    )
+    folder = write_bundle(tmp_path / "one", depth, name="one", license="", source="")
+    arguments = ["--model", str(folder), "--sizes", "32x32", "--cameras", "1"]
+    assert main(["bench", *SMALL_RUN, *arguments]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "32x32" in line]
+    assert rows
+    assert not any("depth+normals" in row for row in rows)
+    assert main(["bench", *SMALL_RUN, *arguments, "--outputs", "both"]) == 1
+    assert "has depth only: see --outputs" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_warm_up")

@@ -163,6 +163,20 @@ def test_images_that_would_overwrite_each_other(
     assert f"--output {taken}: File exists" in capsys.readouterr().err
 
 
+def test_measured_depth_beside_a_picture_is_not_overwritten(
+    photo: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = photo.with_name("photo_depth.png")
+    measured.write_bytes(photo.read_bytes())
+    assert predict([photo.parent], tiny_bundle, photo.parent) == 1
+    assert "photo_depth.png is one of the images" in capsys.readouterr().err
+    assert measured.read_bytes() == photo.read_bytes()
+    assert sorted(path.name for path in photo.parent.glob("photo*")) == [
+        "photo.png",
+        "photo_depth.png",
+    ]
+
+
 def test_a_full_disk_is_one_line_and_leaves_no_cut_file(
     photo: Path,
     tiny_bundle: Path,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from d3_ros.data import official_layout, plain_folder, readers
+from d3_ros.data import frame_check, official_layout, plain_folder, readers
 from d3_ros.data.benchmark_layouts import CompletionReader
 from d3_ros.data.dataset_config import DataConfig, DatasetConfig
 from d3_ros.errors import D3Error, DataError
@@ -489,6 +489,26 @@ def test_official_frames_with_faults_are_left_out(tmp_path: Path) -> None:
         assert part in source.summary[0]
     with pytest.raises(DataError, match="names begin with 'Scene'"):
         open_source(config(root, kind="virtual_kitti"), SIZE, "train")
+
+
+def test_what_could_not_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions and network disks are mended without a trace in size or time of the file."""
+    root = official(tmp_path / "o", ["ai_0", "ai_1"])
+    whole = frame_check._examine
+
+    def refused(reader: Any, name: str) -> dict[str, Any]:
+        if name == "ai_0":
+            return {"fault": [frame_check.DAMAGED, "ai_0: Permission denied"]}
+        return whole(reader, name)
+
+    monkeypatch.setattr(frame_check, "_examine", refused)
+    source = open_source(config(root, kind="hypersim"), SIZE, "train")
+    assert "1 of 2 left out" in source.summary[0]
+    monkeypatch.setattr(frame_check, "_examine", whole)
+    source = open_source(config(root, kind="hypersim"), SIZE, "train")
+    assert not any("left out" in line for line in source.summary)
 
 
 def test_without_h5py_one_line_says_what_to_install(

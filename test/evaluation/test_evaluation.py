@@ -398,6 +398,8 @@ def test_the_verdict_is_one_sentence() -> None:
     assert verdict([good], []) == (
         "a: AbsRel (depth after an affine fit to the truth, in depth) is 0.1 over 2 frames."
     )
+    some = Evaluated("some", Knowing(), rows_of([0.1, nan, 0.1]))
+    assert verdict([some], []).endswith(" is 0.1 over 2 frames.")
     assert "b is worse than a" in verdict([good, bad], compare(good.rows, bad.rows))
     same = compare(good.rows, good.rows)
     assert "No difference between a and a is shown" in verdict([good, good], same)

@@ -123,6 +123,18 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
     assert [path.name for path in tmp_path.rglob("*")] == ["b", "old"]
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    """In a container, every run may have the number 1."""
+    for kind in ("unfinished", "replaced"):
+        left = tmp_path / f".b.{kind}-{os.getpid()}"
+        left.mkdir()
+        (left / "half").touch()
+    for name in ("first", "second"):
+        with appearing_folder(tmp_path / "b", replace=True) as folder:
+            (folder / name).touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "second"]
+
+
 # --- manifests -----------------------------------------------------------------------------------
 
 

@@ -114,6 +114,11 @@ def test_what_is_not_better_is_not_called_better(
     other = ("optimizer.learning_rate=1e-3", "stages=[{size: null, batch: 4, steps: 1}]")
     assert main(command(bag, start, output, *other)) == 1
     assert "is finished, with other settings (optimizer.learning_rate" in capsys.readouterr().err
+    again = command(bag, start, output, *settings)
+    assert main([*again[:1], "--test-share", "0.6", "--max-depth", "3", *again[1:]]) == 1
+    error = capsys.readouterr().err
+    assert "was extracted with max_depth_m 65.0, not 3.0, test_share" in error
+    assert f"remove {tmp_path / 'mine.run'}" in error
     shutil.copytree(bag, tmp_path / "other_bag")
     assert main(command(tmp_path / "other_bag", start, output, *settings)) == 1
     assert f"was extracted from {bag}" in capsys.readouterr().err

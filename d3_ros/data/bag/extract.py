@@ -189,10 +189,33 @@ def extract(
 
 def extracted_from(folder: Path) -> str | None:
     """The path of the recording that a folder was extracted from; None where that is not known."""
-    made = _read_json(folder / EXTRACTION)
-    source = made.get("source") if isinstance(made, dict) else None
-    path = source.get("path") if isinstance(source, dict) else None
+    path = _part_of_extraction(folder, "source").get("path")
     return path if isinstance(path, str) else None
+
+
+def other_options(
+    folder: Path, source: Mapping[str, Any], options: ExtractOptions
+) -> dict[str, tuple[Any, Any]]:
+    """What a folder was extracted with, and what is asked for, where the two differ, by name.
+
+    Args:
+        folder: an extraction.
+        source: as for `extract`; what is None there is found in the recording, and not compared.
+        options: which frames to take.
+    """
+    asked = json.loads(json.dumps({**source, **asdict(options)}))
+    had = _part_of_extraction(folder, "source") | _part_of_extraction(folder, "options")
+    return {
+        name: (had[name], value)
+        for name, value in asked.items()
+        if name != "path" and value is not None and name in had and had[name] != value
+    }
+
+
+def _part_of_extraction(folder: Path, part: str) -> dict[str, Any]:
+    made = _read_json(folder / EXTRACTION)
+    found = made.get(part) if isinstance(made, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _read_json(path: Path) -> Any:

@@ -126,6 +126,8 @@ def appearing_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in (unfinished, replaced):  # of a killed process that had the same number
+            shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir()
         yield unfinished
         if folder.exists():
